@@ -1,0 +1,246 @@
+//
+// moor/detail/io_op.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Calls that may block, made when the handle is ready and again when they did block: what a
+// callable returns, and the operation behind async_io.
+//
+
+#ifndef MOOR_DETAIL_IO_OP_HPP
+#define MOOR_DETAIL_IO_OP_HPP
+
+#include <moor/detail/reactor.hpp>
+#include <moor/detail/scheduled_io.hpp>
+#include <moor/detail/wait_op.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/asio/error.hpp>
+#include <boost/system/result.hpp>
+
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace moor {
+namespace detail {
+
+/// Whether a callable's error asks for another try.
+inline bool is_would_block(const error_code& ec) noexcept {
+    return ec == boost::asio::error::would_block || ec == boost::asio::error::try_again;
+}
+
+/// What one call gave: an error, a value, and whether the handle is known to be drained.
+template <class R>
+struct io_outcome {
+    error_code ec;
+    std::optional<R> value;
+    bool is_drained = false;
+    bool is_short = false;
+
+    template <class F>
+    void call(F& f) {
+        ec = error_code();
+        value.emplace(f(ec));
+    }
+    boost::system::result<R> result() && {
+        if (ec)
+            return ec;
+        return std::move(*value);
+    }
+};
+
+template <>
+struct io_outcome<void> {
+    error_code ec;
+    bool is_drained = false;
+    bool is_short = false;
+
+    template <class F>
+    void call(F& f) {
+        ec = error_code();
+        f(ec);
+    }
+    boost::system::result<void> result() && {
+        if (ec)
+            return ec;
+        return {};
+    }
+};
+
+template <class R>
+struct io_outcome<drainable<R>> : io_outcome<R> {
+    template <class F>
+    void call(F& f) {
+        this->ec = error_code();
+        auto d = f(this->ec);
+        this->is_drained = d.is_drained;
+        this->is_short = d.is_short;
+        if constexpr (!std::is_void<R>::value)
+            this->value.emplace(std::move(d.value));
+    }
+};
+
+template <class R>
+struct io_value {
+    using type = R;
+};
+template <class R>
+struct io_value<drainable<R>> {
+    using type = R;
+};
+
+/// What the callable returns, and what of it the caller receives.
+template <class F>
+using io_raw_result = std::decay_t<decltype(std::declval<F&>()(std::declval<error_code&>()))>;
+template <class F>
+using io_result = typename io_value<io_raw_result<F>>::type;
+
+template <class R>
+struct io_signature {
+    using type = void(error_code, R);
+};
+template <>
+struct io_signature<void> {
+    using type = void(error_code);
+};
+
+/// Makes the call that `event` allowed, and tells the state what it showed. True: it is over.
+/// False: it would have blocked, and the state does not know yet.
+template <class F>
+bool attempt(scheduled_io& state, const ready_event& event, F& f,
+             io_outcome<io_raw_result<F>>& outcome) {
+    outcome.call(f);
+    if (is_would_block(outcome.ec))
+        return false;
+    if (!outcome.ec && (outcome.is_drained || (outcome.is_short && state.short_transfer_drains())))
+        state.would_block(event);
+    return true;
+}
+
+/// A handler with its arguments.
+template <class Handler, class R>
+struct io_completion {
+    Handler handler;
+    error_code ec;
+    std::optional<R> value;
+
+    // An error comes with a value-initialised R, as Asio's own operations do.
+    void operator()() { std::move(handler)(ec, value ? std::move(*value) : R()); }
+};
+
+template <class Handler>
+struct io_completion<Handler, void> {
+    Handler handler;
+    error_code ec;
+
+    void operator()() { std::move(handler)(ec); }
+};
+
+template <class R, class Handler, class Outcome>
+io_completion<Handler, R> make_io_completion(Handler&& handler, Outcome&& outcome) {
+    if constexpr (std::is_void<R>::value)
+        return {std::move(handler), outcome.ec};
+    else
+        return {std::move(handler), outcome.ec, std::move(outcome.value)};
+}
+
+template <class F, class Handler, class IoExecutor>
+class io_op final : public waiter {
+    using outcome_type = io_outcome<io_raw_result<F>>;
+    using value_type = io_result<F>;
+    using completion = io_completion<Handler, value_type>;
+
+public:
+    using memory = op_memory<io_op, Handler>;
+
+    io_op(Handler& handler, const IoExecutor& ex, interest want, scheduled_io_ptr state, F&& f)
+        : waiter(&io_op::do_complete, want, purpose::io), state_(std::move(state)),
+          callable_(std::move(f)), handler_(std::move(handler)), work_(handler_, ex) {}
+
+    Handler& handler() noexcept { return handler_; }
+
+private:
+    /// One turn, run on the handler's executor: it owns the operation, which is parked again, or
+    /// over.
+    struct turn {
+        explicit turn(io_op* op) noexcept : op_(op) {}
+        turn(turn&& other) noexcept : op_(std::exchange(other.op_, nullptr)) {}
+        turn(const turn&) = delete;
+        turn& operator=(const turn&) = delete;
+        turn& operator=(turn&&) = delete;
+        ~turn() {
+            if (op_)
+                op_->destroy();
+        }
+
+        void operator()() {
+            io_op* op = op_;
+            outcome_type outcome;
+            if (op->ec() || !op->may_run()) {
+                outcome.ec = op->ec();
+            } else if (!attempt(*op->state_, op->event(), op->callable_, outcome)) {
+                if (op->state_->restart(*op)) {
+                    op_ = nullptr;
+                    return;
+                }
+                if (!op->ec()) {
+                    // Something newer has come meanwhile. Give others their turn, then try again.
+                    op_ = nullptr;
+                    op->state_->host().port.post_new(op);
+                    return;
+                }
+                outcome.ec = op->ec();
+            }
+            op_ = nullptr;
+            op->over(std::move(outcome));
+        }
+
+    private:
+        io_op* op_;
+    };
+
+    bool may_run() { return state_->may_run(*this); }
+
+    void destroy() {
+        // The callable or the handler's executor threw, or the context is going.
+        state_->finish(*this);
+        memory m(this, handler_);
+        Handler handler(std::move(handler_));
+        F callable(std::move(callable_));
+        handler_work<Handler, IoExecutor> work(std::move(work_));
+        scheduled_io_ptr state(std::move(state_));
+        m.reset();
+    }
+
+    void over(outcome_type outcome) {
+        state_->finish(*this);
+        memory m(this, handler_);
+        tracked_completion tracked(*this);
+        handler_work<Handler, IoExecutor> work(std::move(work_));
+        completion c = make_io_completion<value_type>(std::move(handler_), std::move(outcome));
+        m.reset();
+        tracked.begin(c.ec);
+        c();
+        tracked.end();
+    }
+
+    static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
+        turn t(static_cast<io_op*>(item));
+        if (!owner)
+            return;
+        io_op* op = static_cast<io_op*>(item);
+        op->work_.complete(t, op->handler_);
+    }
+
+    scheduled_io_ptr state_;
+    F callable_;
+    Handler handler_;
+    handler_work<Handler, IoExecutor> work_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_IO_OP_HPP

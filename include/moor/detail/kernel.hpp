@@ -1,0 +1,134 @@
+//
+// moor/detail/kernel.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What Moor asks the kernel itself: poll(2) for the truth about a handle, fstat(2) for which file
+// a number stands for. Nothing here changes a handle.
+//
+
+#ifndef MOOR_DETAIL_KERNEL_HPP
+#define MOOR_DETAIL_KERNEL_HPP
+
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/asio/error.hpp>
+
+#include <cerrno>
+#include <cstdint>
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+namespace moor {
+namespace detail {
+
+#if defined(POLLRDHUP)
+inline constexpr short poll_rdhup = POLLRDHUP;
+#else
+inline constexpr short poll_rdhup = 0;
+#endif
+
+/// Which file a number stands for, so that a reused number can be told from the one registered.
+struct file_identity {
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0;
+    std::uint32_t type = 0;
+
+    friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
+        return a.inode == b.inode && a.device == b.device && a.type == b.type;
+    }
+
+    bool is_fifo() const noexcept { return type == S_IFIFO; }
+    bool is_socket() const noexcept { return type == S_IFSOCK; }
+
+    /// Regular files and directories: epoll refuses them, poll(2) calls them ready.
+    bool is_always_ready() const noexcept { return type == S_IFREG || type == S_IFDIR; }
+
+    /// eventfd, timerfd, signalfd, inotify and their like have no file type.
+    bool is_anonymous() const noexcept { return type == 0; }
+};
+
+/// bad_descriptor if the number is not open.
+inline file_identity identify(int handle, error_code& ec) noexcept {
+    file_identity id;
+    struct ::stat st;
+    if (::fstat(handle, &st) == 0) {
+        ec = error_code();
+        id.device = static_cast<std::uint64_t>(st.st_dev);
+        id.inode = static_cast<std::uint64_t>(st.st_ino);
+        id.type = static_cast<std::uint32_t>(st.st_mode & S_IFMT);
+    } else {
+        ec = error_code(errno, boost::asio::error::get_system_category());
+    }
+    return id;
+}
+
+/// Whether an end-of-file can arrive unseen together with data: not on datagram sockets, and not
+/// on the kernel's counters and queues.
+inline bool short_transfer_drains(int handle, const file_identity& id) noexcept {
+    if (id.is_anonymous())
+        return true;
+    if (!id.is_socket())
+        return false;
+    int type = 0;
+    ::socklen_t size = sizeof(type);
+    return ::getsockopt(handle, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM;
+}
+
+/// What to put into pollfd::events. Errors and hang-ups are always reported.
+inline short to_poll_events(interest i) noexcept {
+    int events = 0;
+    if (i.is_readable())
+        events |= POLLIN;
+    if (i.is_writable())
+        events |= POLLOUT;
+    if (i.is_priority())
+        events |= POLLPRI;
+    if (i.is_read_closed())
+        events |= poll_rdhup;
+    return static_cast<short>(events);
+}
+
+/// What pollfd::revents says. A pipe has one direction: there POLLHUP means that the writers are
+/// gone, and POLLERR that the readers are.
+inline readiness from_poll_events(int events, bool is_fifo) noexcept {
+    readiness r;
+    if (events & POLLIN)
+        r |= readiness::readable;
+    if (events & POLLOUT)
+        r |= readiness::writable;
+    if (events & POLLPRI)
+        r |= readiness::priority;
+    if (events & poll_rdhup)
+        r |= readiness::read_closed;
+    if (events & POLLHUP)
+        r |= is_fifo ? readiness::read_closed : readiness::read_closed | readiness::write_closed;
+    if (events & POLLERR)
+        r |= is_fifo ? readiness::error | readiness::write_closed : readiness::error;
+    return r;
+}
+
+/// Asks without blocking; returns revents. A number that is not open is bad_descriptor.
+inline int poll_now(int handle, short events, error_code& ec) noexcept {
+    ::pollfd p = {handle, events, 0};
+    int n;
+    do
+        n = ::poll(&p, 1, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        ec = error_code(errno, boost::asio::error::get_system_category());
+    else if (p.revents & POLLNVAL)
+        ec = boost::asio::error::bad_descriptor;
+    else
+        ec = error_code();
+    return n < 0 ? 0 : p.revents;
+}
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_KERNEL_HPP

@@ -1,0 +1,389 @@
+//
+// moor/detail/reactor.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// The only file of Moor that names boost::asio::detail, and the only one that differs by Boost
+// version, reactor or build mode. What the rest of Moor asks of the ground it stands on is the
+// interface of reactor_port and basic_waker below; see doc/design.adoc for why it stands there.
+//
+
+#ifndef MOOR_DETAIL_REACTOR_HPP
+#define MOOR_DETAIL_REACTOR_HPP
+
+#include <moor/error.hpp>
+
+#include <boost/asio/detail/config.hpp>
+#include <boost/asio/detail/handler_tracking.hpp>
+#include <boost/asio/detail/handler_work.hpp>
+#include <boost/asio/detail/op_queue.hpp>
+#include <boost/asio/detail/reactor.hpp>
+#include <boost/asio/detail/scheduler.hpp>
+#include <boost/asio/detail/scheduler_operation.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/execution_context.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/version.hpp>
+
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+#include <boost/asio/detail/io_uring_operation.hpp>
+#include <boost/asio/detail/io_uring_service.hpp>
+#else
+#include <boost/asio/detail/reactor_op.hpp>
+#endif
+
+#if BOOST_ASIO_VERSION >= 102700 // Boost 1.82
+#include <boost/asio/associated_immediate_executor.hpp>
+#endif
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#if BOOST_ASIO_VERSION < 102600
+#error "Moor needs Boost 1.81 or newer"
+#endif
+#if defined(BOOST_ASIO_HAS_IOCP) || defined(BOOST_ASIO_WINDOWS_RUNTIME)
+#error "Moor needs a reactor: epoll, kqueue, /dev/poll, select or io_uring; Windows has none of them"
+#endif
+
+namespace moor {
+namespace detail {
+
+namespace asio = boost::asio;
+
+/// What the scheduler can queue and run: the base of every waiter.
+using scheduler_item = boost::asio::detail::scheduler_operation;
+
+/// A queue of them, which destroys what is left in it.
+using item_queue = boost::asio::detail::op_queue<scheduler_item>;
+
+/// Keeps the handler's executors busy, and runs a completion on the right one of them.
+template <class Handler, class IoExecutor>
+using handler_work = boost::asio::detail::handler_work<Handler, IoExecutor>;
+
+/// The streams of events that a reactor keeps apart for one handle.
+enum channel : unsigned { read_channel = 0, write_channel = 1, priority_channel = 2 };
+
+inline constexpr unsigned channel_count = 3;
+
+//
+// Immediate executors came with Boost 1.82.
+//
+#if BOOST_ASIO_VERSION >= 102700
+
+template <class Handler, class IoExecutor, class = void>
+struct has_immediate_executor : std::true_type {};
+
+template <class Handler, class IoExecutor>
+struct has_immediate_executor<
+    Handler, IoExecutor,
+    std::void_t<typename asio::associated_immediate_executor<
+        Handler, IoExecutor>::asio_associated_immediate_executor_is_unspecialised>>
+    : std::false_type {};
+
+template <class Handler, class IoExecutor>
+auto immediate_executor_of(const Handler& handler, const IoExecutor& ex) {
+    return asio::get_associated_immediate_executor(handler, ex);
+}
+
+#else
+
+template <class Handler, class IoExecutor>
+struct has_immediate_executor : std::false_type {};
+
+template <class Handler, class IoExecutor>
+const IoExecutor& immediate_executor_of(const Handler&, const IoExecutor& ex) {
+    return ex;
+}
+
+#endif
+
+//
+// Handler tracking: nothing at all unless BOOST_ASIO_ENABLE_HANDLER_TRACKING is defined.
+//
+#if defined(BOOST_ASIO_ENABLE_HANDLER_TRACKING)
+
+using boost::asio::detail::handler_tracking;
+
+inline void track_creation(asio::execution_context& context, scheduler_item& item, void* object,
+                           int handle, const char* operation) {
+    BOOST_ASIO_HANDLER_CREATION((context, item, "registration", object,
+                                 static_cast<std::uintmax_t>(handle), operation));
+}
+
+inline void track_operation(asio::execution_context& context, void* object, int handle,
+                            const char* operation) {
+    BOOST_ASIO_HANDLER_OPERATION(
+        (context, "registration", object, static_cast<std::uintmax_t>(handle), operation));
+}
+
+class tracked_completion {
+public:
+    explicit tracked_completion(const scheduler_item& item) : completion_(item) {}
+    void begin(const error_code& ec) { completion_.invocation_begin(ec); }
+    void end() { completion_.invocation_end(); }
+
+private:
+    handler_tracking::completion completion_;
+};
+
+#else
+
+inline void track_creation(asio::execution_context&, scheduler_item&, void*, int,
+                           const char*) noexcept {}
+inline void track_operation(asio::execution_context&, void*, int, const char*) noexcept {}
+
+class tracked_completion {
+public:
+    explicit tracked_completion(const scheduler_item&) noexcept {}
+    void begin(const error_code&) noexcept {}
+    void end() noexcept {}
+};
+
+#endif
+
+//
+// A waker: an operation embedded in its owner, that the reactor holds while it is armed.
+//
+// The owner is told, through these members:
+//   bool speculate(channel, ec)          called with Asio's lock on the handle held, while arming
+//                                        or for an event: fire? Must not take the owner's lock
+//   void fired(channel, ec, events)      on a thread of the scheduler, which takes back one unit of
+//                                        work afterwards; `events` is the kernel's mask or 0 where
+//                                        the reactor does not tell
+//   void dropped(channel)                the reactor gave the waker back without running it
+//   short events_of(channel)             io_uring only: what to poll for
+//
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+
+using waker_base = boost::asio::detail::io_uring_operation;
+
+template <class Owner, channel Channel>
+class basic_waker : public waker_base {
+public:
+    explicit basic_waker(Owner* owner)
+        : waker_base(error_code(), &basic_waker::do_prepare, &basic_waker::do_perform,
+                     &basic_waker::do_complete) {
+        cancellation_key_ = owner;
+    }
+
+private:
+    static Owner* owner_of(waker_base* base) { return static_cast<Owner*>(base->cancellation_key_); }
+
+    static void do_prepare(waker_base* base, ::io_uring_sqe* sqe) {
+        Owner* owner = owner_of(base);
+        ::io_uring_prep_poll_add(sqe, owner->native_handle(),
+                                 static_cast<unsigned>(owner->events_of(Channel)));
+    }
+
+    static bool do_perform(waker_base*, bool after_completion) { return after_completion; }
+
+    static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
+        waker_base* base = static_cast<waker_base*>(item);
+        if (owner)
+            owner_of(base)->fired(Channel, base->ec_, static_cast<short>(base->bytes_transferred_));
+        else
+            owner_of(base)->dropped(Channel);
+    }
+};
+
+#else
+
+using waker_base = boost::asio::detail::reactor_op;
+
+template <class Owner, channel Channel>
+class basic_waker : public waker_base {
+public:
+    explicit basic_waker(Owner* owner)
+        : waker_base(error_code(), &basic_waker::do_perform, &basic_waker::do_complete) {
+        cancellation_key_ = owner;
+    }
+
+private:
+    static Owner* owner_of(waker_base* base) { return static_cast<Owner*>(base->cancellation_key_); }
+
+    static status do_perform(waker_base* base) {
+        // "Exhausted" makes Asio forget that there was an event: its try_speculative_ flag is then
+        // the latch that remembers the next one until the waker is armed again.
+        return owner_of(base)->speculate(Channel, base->ec_) ? done_and_exhausted : not_done;
+    }
+
+    static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
+        waker_base* base = static_cast<waker_base*>(item);
+        if (owner)
+            owner_of(base)->fired(Channel, base->ec_, 0);
+        else
+            owner_of(base)->dropped(Channel);
+    }
+};
+
+#endif
+
+//
+// The port: one execution context's reactor and scheduler.
+//
+class reactor_port {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    using reactor = boost::asio::detail::io_uring_service;
+#else
+    using reactor = boost::asio::detail::reactor;
+#endif
+    using scheduler = boost::asio::detail::scheduler;
+
+public:
+    /// What the reactor keeps for an attached handle.
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    using registration_data = reactor::per_io_object_data;
+    static constexpr const char* name = "io_uring";
+#else
+    using registration_data = reactor::per_descriptor_data;
+#if defined(BOOST_ASIO_HAS_EPOLL)
+    static constexpr const char* name = "epoll";
+#elif defined(BOOST_ASIO_HAS_KQUEUE)
+    static constexpr const char* name = "kqueue";
+#elif defined(BOOST_ASIO_HAS_DEV_POLL)
+    static constexpr const char* name = "dev_poll";
+#else
+    static constexpr const char* name = "select";
+#endif
+#endif
+
+    /// Whether an event that finds no waker armed is remembered until one is, and never forgotten
+    /// or made up. Elsewhere arming itself looks at the handle, or speculate() must.
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+    static constexpr bool latches_events = true;
+#else
+    static constexpr bool latches_events = false;
+#endif
+
+    /// Whether closing events (RDHUP, HUP, ERR) come with the priority channel, where they can be
+    /// asked for without asking for data; otherwise they come with the read channel.
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    static constexpr channel closing_channel = priority_channel;
+#else
+    static constexpr channel closing_channel = read_channel;
+#endif
+
+    explicit reactor_port(asio::execution_context& context)
+        : context_(context), reactor_(asio::use_service<reactor>(context)),
+          scheduler_(asio::use_service<scheduler>(context)) {
+        reactor_.init_task();
+    }
+
+    asio::execution_context& context() const noexcept { return context_; }
+
+    /// Whether attach() can arm the read waker on the way (and counts no work for it).
+    static constexpr bool attach_arms_reader = latches_events;
+
+    /// Tells the reactor of a handle. EPERM: it can't be polled, and is not attached.
+    template <class Read>
+    error_code attach(int handle, registration_data& data, Read* read) {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        (void)handle, (void)read;
+        reactor_.register_io_object(data);
+        return error_code();
+#else
+        int result = 0;
+        if (attach_arms_reader && read) {
+            // register_descriptor() would hide EPERM, and a fork would then throw in the child.
+            // With the waker queued before the handle is added, its present readiness is an event
+            // that can't be missed.
+            read->ec_ = error_code();
+            result = reactor_.register_internal_descriptor(reactor::read_op, handle, data, read);
+            if (result != 0)
+                reactor_.deregister_internal_descriptor(-1, data); // drops the waker
+        } else {
+            result = reactor_.register_descriptor(handle, data);
+        }
+        if (result != 0)
+            reactor_.cleanup_descriptor_data(data);
+        return error_code(result, boost::asio::error::get_system_category());
+#endif
+    }
+
+    /// Takes a handle out of the reactor. If `synchronous(ours)`, the armed wakers are dropped
+    /// before this returns; otherwise they come back by firing with operation_aborted, for which
+    /// the caller counts one unit of work each. `ours` is false if the number was closed, or
+    /// belongs to somebody else now: it is not passed to the kernel then.
+    static constexpr bool synchronous(bool ours) noexcept {
+        return latches_events && ours;
+    }
+
+    template <class Read, class Write, class Priority>
+    void detach(int handle, registration_data& data, bool ours, Read& read, Write& write,
+                Priority& priority) {
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+        (void)read, (void)write, (void)priority;
+        if (ours)
+            reactor_.deregister_internal_descriptor(handle, data);
+        else
+            reactor_.deregister_descriptor(handle, data, true);
+        reactor_.cleanup_descriptor_data(data);
+#else
+        // By key, so that nobody else's operations on the same number are hit.
+        (void)ours;
+        disarm(handle, data, read_channel, read);
+        disarm(handle, data, write_channel, write);
+        disarm(handle, data, priority_channel, priority);
+#endif
+    }
+
+    /// Gives back what the reactor keeps for a handle, once every waker has come home.
+    void release(registration_data& data) {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        reactor_.deregister_io_object(data);
+        reactor_.cleanup_io_object(data);
+#else
+        (void)data;
+#endif
+    }
+
+    /// Puts a waker into the reactor, and counts one unit of work.
+    template <class Waker>
+    void arm(channel c, Waker& waker, int handle, registration_data& data) {
+        waker.ec_ = error_code();
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        (void)handle;
+        reactor_.start_op(static_cast<int>(c), data, &waker, false);
+#else
+        static constexpr int types[] = {reactor::read_op, reactor::write_op, reactor::except_op};
+        reactor_.start_op(types[c], handle, data, &waker, false, true);
+#endif
+    }
+
+    /// Takes a waker back out; it fires with operation_aborted, if it is in the reactor at all.
+    template <class Waker>
+    void disarm(int handle, registration_data& data, channel c, Waker& waker) {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        (void)handle;
+        reactor_.cancel_ops_by_key(data, static_cast<int>(c), waker.cancellation_key_);
+#else
+        static constexpr int types[] = {reactor::read_op, reactor::write_op, reactor::except_op};
+        reactor_.cancel_ops_by_key(handle, data, types[c], waker.cancellation_key_);
+#endif
+    }
+
+    /// Queues an item that no work was counted for.
+    void post_new(scheduler_item* item) { scheduler_.post_immediate_completion(item, false); }
+
+    /// Queues items whose work was counted.
+    void post_counted(item_queue& items) { scheduler_.post_deferred_completions(items); }
+
+    void work_started() { scheduler_.work_started(); }
+    void work_finished() { scheduler_.work_finished(); }
+
+    /// Makes up for the unit of work that the scheduler takes back after fired(). There only.
+    void compensate() { scheduler_.compensating_work_started(); }
+
+private:
+    asio::execution_context& context_;
+    reactor& reactor_;
+    scheduler& scheduler_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_REACTOR_HPP

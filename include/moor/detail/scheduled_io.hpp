@@ -1,0 +1,1012 @@
+//
+// moor/detail/scheduled_io.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// The scheduled state of one registered handle. It knows no handler types: a wait is a `waiter`.
+//
+// State
+//   word_      cached readiness: flags, and a tick per stream of events
+//   unknown_   streams of which nothing has been learned yet, so that a wait looks before it parks
+//   waiters_   the waits that are parked, in the order in which they came
+//   running_   io waits with a cancellation id that are not parked: in flight, or in their callable
+//   wakers     one per channel, each either home or out: armed in the reactor, or fired and on its
+//              way back through the scheduler
+//   closed_    sticky: why nothing can be waited for any more
+//
+// The lock, mutex_, guards all of them but for what is said to be atomic. Orders: the service's
+// lock before ours; ours before the reactor's. The reactor calls speculate() with its own lock
+// held, so that may not take ours. No handler is run, moved or destroyed under the lock: waits
+// leave through an item_queue that is posted or destroyed after it is released.
+//
+// Invariants
+//   1. A wait is in waiters_, or in the scheduler, or being completed: in one of them only.
+//   2. If a wait is in waiters_, every channel that its interest needs has its waker out.
+//      Therefore no event can be lost: an event that finds the waker in the reactor fires it, one
+//      that comes while it is on its way home is seen when it is armed again.
+//   3. A waker that is out holds one reference to the state; so does whoever else points to it.
+//   4. Outstanding work: one unit for each wait from start to completion, none for a waker. The
+//      scheduler takes one unit back after every fired(), which the first wait that it completes
+//      pays for; where there is none, arming a waker or compensate() does. The count never touches
+//      zero on the way, since the scheduler would stop there.
+//   5. Once closed_ is set it stays, waiters_ is empty, and the handle is not in the reactor.
+//   6. An event on a stream advances its tick; clear() only drops flags whose tick is unchanged.
+//
+
+#ifndef MOOR_DETAIL_SCHEDULED_IO_HPP
+#define MOOR_DETAIL_SCHEDULED_IO_HPP
+
+#include <moor/detail/kernel.hpp>
+#include <moor/detail/reactor.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/asio/error.hpp>
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+
+namespace moor {
+
+/// How readiness is believed.
+enum class trigger : std::uint8_t {
+    /// A wait never lies and never hangs, whatever was done to the handle in between.
+    level,
+    /// The caller drains the handle to would-block (or calls `clear`) before it waits again.
+    edge
+};
+
+namespace detail {
+
+class scheduled_io;
+
+/// The cached readiness of a handle: a value, without lock or kernel.
+class readiness_word {
+public:
+    readiness flags() const noexcept { return flags_; }
+    const ticks& tick() const noexcept { return ticks_; }
+
+    /// Something happened.
+    void set(readiness r) noexcept {
+        flags_ |= r;
+        advance(r);
+    }
+
+    /// The kernel was asked for `asked`, and said `seen`.
+    void observe(interest asked, readiness seen) noexcept {
+        flags_ = (flags_ - asked) | seen;
+        advance(seen);
+    }
+
+    /// What of `want` is satisfied. An error or a hang-up satisfies a reader or a writer, who must
+    /// learn of it; it is reported as such only to those who asked.
+    readiness matched(interest want) const noexcept {
+        readiness exact = flags_ & want;
+        if (!exact.empty() || (flags_ & closing).empty())
+            return exact;
+        readiness r;
+        if (want.is_readable() && !(flags_ & (readiness::error | readiness::read_closed)).empty())
+            r |= readiness::readable;
+        if (want.is_writable() && !(flags_ & (readiness::error | readiness::write_closed)).empty())
+            r |= readiness::writable;
+        return r;
+    }
+
+    /// An edge-triggered wait takes what it was told. That a side is closed stays visible.
+    void consume(readiness r) noexcept { flags_ -= (r | readiness::error) - sticky; }
+
+    /// Drops what `e` observed, unless something newer came in the same stream.
+    void clear(const ready_event& e) noexcept {
+        const ticks& stamp = ready_event_access::stamp(e);
+        interest current;
+        if (stamp.read == ticks_.read)
+            current |= read_stream;
+        if (stamp.write == ticks_.write)
+            current |= write_stream;
+        if (stamp.priority == ticks_.priority)
+            current |= interest::priority;
+        flags_ -= (e.ready() & current) - sticky;
+    }
+
+    void reset() noexcept { *this = readiness_word(); }
+
+    static constexpr interest read_stream =
+        interest::readable | interest::error | interest::read_closed;
+    static constexpr interest write_stream = interest::writable | interest::write_closed;
+    static constexpr interest sticky = interest::read_closed | interest::write_closed;
+    static constexpr interest closing = sticky | interest::error;
+
+private:
+    void advance(readiness r) noexcept {
+        ticks_.read += !(r & read_stream).empty();
+        ticks_.write += !(r & write_stream).empty();
+        ticks_.priority += r.is_priority();
+    }
+
+    readiness flags_;
+    ticks ticks_;
+};
+
+/// What a wait is for, which decides how the cached readiness is used.
+enum class purpose : std::uint8_t {
+    wait,       ///< tell the caller: verified (level), consumed (edge)
+    io,         ///< run a callable that finds out for itself: neither
+    read_slot,  ///< the read slot of the poll style: verified, not consumed
+    write_slot  ///< the write slot
+};
+
+/// One wait. Its memory and its handler belong to the derived operation.
+class waiter : public scheduler_item {
+public:
+    interest want() const noexcept { return want_; }
+    const error_code& ec() const noexcept { return ec_; }
+    const ready_event& event() const noexcept { return event_; }
+
+    void fail(const error_code& ec) noexcept {
+        ec_ = ec;
+        event_ = ready_event();
+    }
+
+    /// Makes the wait known to `scheduled_io::cancel(id)`. Zero: it is not.
+    void set_id(std::uint64_t id) noexcept { id_ = id; }
+
+protected:
+    waiter(func_type do_complete, interest want, purpose why) noexcept
+        : scheduler_item(do_complete), want_(want), purpose_(why) {}
+    ~waiter() = default;
+
+private:
+    friend class scheduled_io;
+    friend class waiter_list;
+
+    waiter* list_next_ = nullptr;
+    waiter* list_prev_ = nullptr;
+    std::uint64_t id_ = 0;
+    error_code ec_;
+    ready_event event_;
+    interest want_;
+    purpose purpose_;
+    bool cancelled_ = false;
+    std::uint32_t epoch_ = 0;
+};
+
+/// An intrusive list of waits.
+class waiter_list {
+public:
+    bool empty() const noexcept { return !front_; }
+    waiter* front() const noexcept { return front_; }
+    static waiter* next(waiter* w) noexcept { return w->list_next_; }
+
+    void push_back(waiter* w) noexcept {
+        w->list_next_ = nullptr;
+        w->list_prev_ = back_;
+        (back_ ? back_->list_next_ : front_) = w;
+        back_ = w;
+    }
+
+    void erase(waiter* w) noexcept {
+        (w->list_prev_ ? w->list_prev_->list_next_ : front_) = w->list_next_;
+        (w->list_next_ ? w->list_next_->list_prev_ : back_) = w->list_prev_;
+    }
+
+private:
+    waiter* front_ = nullptr;
+    waiter* back_ = nullptr;
+};
+
+/// Counts kept for each handle and added up by the service.
+struct wait_counts {
+    std::uint64_t started = 0;
+    std::uint64_t immediate = 0;
+    std::uint64_t cancelled = 0;
+    std::uint64_t events = 0;
+    std::uint64_t unclaimed = 0;
+    std::uint64_t verifications = 0;
+
+    wait_counts& operator+=(const wait_counts& o) noexcept {
+        started += o.started;
+        immediate += o.immediate;
+        cancelled += o.cancelled;
+        events += o.events;
+        unclaimed += o.unclaimed;
+        verifications += o.verifications;
+        return *this;
+    }
+};
+
+/// A picture of one handle, for people.
+struct scheduled_io_info {
+    int handle;
+    trigger mode;
+    interest waited_for;
+    readiness cached;
+    ticks tick;
+    std::size_t waiters;
+    bool armed[channel_count];
+    bool attached;
+    bool always_ready;
+};
+
+/// Where the states live: the service's heap-stable half, which may outlive the service.
+class scheduled_io_host {
+public:
+    explicit scheduled_io_host(asio::execution_context& context) : port(context) {}
+
+    scheduled_io_host(const scheduled_io_host&) = delete;
+    scheduled_io_host& operator=(const scheduled_io_host&) = delete;
+
+    /// Usable until the execution context is shut down.
+    reactor_port port;
+
+    /// Takes back a state that nobody refers to any more.
+    virtual void recycle(scheduled_io& state) noexcept = 0;
+
+protected:
+    ~scheduled_io_host() = default;
+};
+
+class scheduled_io {
+public:
+    /// Events in a row that no wait claims, after which the handle leaves the reactor until the
+    /// next wait.
+    static constexpr unsigned idle_limit = 8;
+
+    explicit scheduled_io(scheduled_io_host& host) noexcept
+        : host_(host), read_(this), write_(this), priority_(this) {}
+
+    scheduled_io(const scheduled_io&) = delete;
+    scheduled_io& operator=(const scheduled_io&) = delete;
+
+    // ---- references ---------------------------------------------------------------------------
+
+    friend void intrusive_ptr_add_ref(scheduled_io* s) noexcept {
+        s->references_.fetch_add(1, std::memory_order_relaxed);
+    }
+    friend void intrusive_ptr_release(scheduled_io* s) noexcept {
+        if (s->references_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+            s->host_.recycle(*s);
+    }
+
+    // ---- registration -------------------------------------------------------------------------
+
+    /// Makes a new or recycled state stand for `handle`. The reactor is not told before the first
+    /// wait that has to park.
+    void open(int handle, const file_identity& id, trigger mode) noexcept {
+        handle_ = handle;
+        identity_ = id;
+        trigger_ = mode;
+        always_ready_ = id.is_always_ready();
+        unknown_ = all_channels;
+        fresh_ = prepaid_ = idle_events_ = 0;
+        counts_ = wait_counts();
+        // The ticks go on from where they were: an event of an earlier registration clears nothing.
+        word_.observe(all_interests, readiness());
+        closed_.store(still_open, std::memory_order_release);
+    }
+
+    int native_handle() const noexcept { return handle_; }
+    trigger mode() const noexcept { return trigger_; }
+    const file_identity& identity() const noexcept { return identity_; }
+    scheduled_io_host& host() const noexcept { return host_; }
+
+    /// Completes every wait with `reason`, takes the handle out of the reactor, and answers every
+    /// later wait with `reason`. If the number is not `ours` any more it is not passed to the
+    /// kernel. Idempotent: the first reason stays.
+    enum close_reason : std::uint8_t { still_open, deregistered, service_closed, handle_closed };
+
+    void close(close_reason why, bool ours) {
+        item_queue items;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (closed() != still_open)
+                return;
+            closed_.store(why, std::memory_order_release);
+            drain(interest(), closed_error(), items);
+            detach(ours);
+        }
+        host_.port.post_counted(items);
+    }
+
+    /// The execution context is shutting down: hands every wait over, to be destroyed.
+    void abandon(item_queue& items) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        closed_.store(service_closed, std::memory_order_release);
+        drain(interest(), make_error_code(error::gone), items);
+        // The reactor gives the wakers back in its own shutdown.
+        attached_ = has_data_ = false;
+    }
+
+    close_reason closed() const noexcept {
+        return static_cast<close_reason>(closed_.load(std::memory_order_acquire));
+    }
+
+    error_code closed_error() const noexcept {
+        switch (closed()) {
+        case still_open:
+            break;
+        case deregistered:
+            return boost::asio::error::operation_aborted;
+        case service_closed:
+            return make_error_code(error::gone);
+        case handle_closed:
+            return boost::asio::error::bad_descriptor;
+        }
+        return error_code();
+    }
+
+    // ---- waiting ------------------------------------------------------------------------------
+
+    /// Starts a wait. True: it is parked, and will be completed through the scheduler, perhaps
+    /// already. False: `w` says how it ended, and its completion is up to the caller. May throw
+    /// (out of memory in the reactor); nothing has happened then.
+    bool start(waiter& w) {
+        item_queue displaced;
+        bool parked;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            ++counts_.started;
+            parked = start_locked(w, displaced);
+            counts_.immediate += !parked;
+            if (!parked && w.id_ && w.purpose_ == purpose::io)
+                running_.push_back(&w);
+        }
+        host_.port.post_counted(displaced);
+        return parked;
+    }
+
+    /// The callable of an io wait met would-block: drop the readiness that was wrong, and wait
+    /// again. As start().
+    bool restart(waiter& w) {
+        item_queue displaced;
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (w.cancelled_ || w.epoch_ != epoch_of(w.want_)) {
+            w.fail(boost::asio::error::operation_aborted);
+            return false;
+        }
+        blocked(w.event_);
+        running_frame running{*this, w};
+        return running.parked = start_locked(w, displaced);
+    }
+
+    /// Whether an io wait that is not parked may run its callable. If not, it was cancelled or the
+    /// state was closed, and `w` says so.
+    bool may_run(waiter& w) {
+        if (closed() != still_open) {
+            w.fail(closed_error());
+            return false;
+        }
+        bool cancelled = w.epoch_ != epoch_of(w.want_);
+        if (w.id_ && !cancelled) {
+            std::lock_guard<std::mutex> lock(mutex_);
+            cancelled = w.cancelled_;
+        }
+        if (cancelled)
+            w.fail(boost::asio::error::operation_aborted);
+        return !cancelled;
+    }
+
+    /// An io wait is over.
+    void finish(waiter& w) {
+        if (w.id_ == 0)
+            return;
+        std::lock_guard<std::mutex> lock(mutex_);
+        running_.erase(&w);
+        w.id_ = 0;
+    }
+
+    /// Cancels the waits whose interest meets `which`; the empty set means all.
+    void cancel(interest which) {
+        item_queue items;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (closed() != still_open)
+                return;
+            if (which.empty() || !(which & (readiness_word::read_stream | interest::priority)).empty())
+                epochs_[0].fetch_add(1, std::memory_order_relaxed);
+            if (which.empty() || !(which & readiness_word::write_stream).empty())
+                epochs_[1].fetch_add(1, std::memory_order_relaxed);
+            drain(which, boost::asio::error::operation_aborted, items);
+        }
+        host_.port.post_counted(items);
+    }
+
+    /// Cancels one wait, if it is not over.
+    void cancel(std::uint64_t id) {
+        item_queue items;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            for (waiter* w = running_.front(); w; w = waiter_list::next(w))
+                if (w->id_ == id)
+                    w->cancelled_ = true;
+            waiter* w = waiters_.front();
+            while (w && w->id_ != id)
+                w = waiter_list::next(w);
+            if (!w || closed() != still_open)
+                return;
+            w->fail(boost::asio::error::operation_aborted);
+            ++counts_.cancelled;
+            unpark(w);
+            items.push(w);
+        }
+        host_.port.post_counted(items);
+    }
+
+    std::uint64_t next_id() noexcept { return ids_.fetch_add(1, std::memory_order_relaxed) + 1; }
+
+    // ---- the cache ----------------------------------------------------------------------------
+
+    /// The cached readiness, without a system call.
+    ready_event peek(interest want) const noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return make_event(word_.matched(want));
+    }
+
+    /// What a call that does not wait may believe: the cache where a waker keeps it up to date,
+    /// otherwise the kernel. `verify`: a positive answer is checked too (level).
+    ready_event glance(interest want, bool verify, error_code& ec) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        ec = error_code();
+        if (closed() != still_open) {
+            ec = closed_error();
+            return ready_event();
+        }
+        readiness r = always_ready_ ? want & pollable : word_.matched(want);
+        bool ask = r.empty() ? !is_armed(channels_of(want)) : verify && trigger_ == trigger::level;
+        if (ask && !always_ready_)
+            r = verify_now(want, ec);
+        return make_event(r);
+    }
+
+    void clear(const ready_event& e) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (closed() == still_open)
+            word_.clear(e);
+    }
+
+    /// A callable that `e` allowed met would-block.
+    void would_block(const ready_event& e) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (closed() == still_open)
+            blocked(e);
+    }
+
+    bool short_transfer_drains() const noexcept {
+        return detail::short_transfer_drains(handle_, identity_);
+    }
+
+    wait_counts counts() const noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        wait_counts c = counts_;
+        c.verifications += verifications_.load(std::memory_order_relaxed);
+        return c;
+    }
+
+    scheduled_io_info info() const {
+        std::lock_guard<std::mutex> lock(mutex_);
+        scheduled_io_info i{};
+        i.handle = handle_;
+        i.mode = trigger_;
+        i.cached = word_.flags();
+        i.tick = word_.tick();
+        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w)) {
+            i.waited_for |= w->want_;
+            ++i.waiters;
+        }
+        for (unsigned c = 0; c != channel_count; ++c)
+            i.armed[c] = !is_home(static_cast<channel>(c));
+        i.attached = attached_;
+        i.always_ready = always_ready_;
+        return i;
+    }
+
+    // ---- what the wakers call -----------------------------------------------------------------
+
+    /// With the reactor's lock held, and while arming with ours too: has the waker of `c` anything
+    /// to fire for?
+    bool speculate(channel c, error_code& ec) noexcept {
+        phase p = phase_[c].load(std::memory_order_relaxed);
+        if (p == phase::armed)
+            return true; // an event
+        // Arming, and the reactor says that there may have been an event. (The event itself can
+        // still see this phase if it comes at once on another thread. Then it is verified without
+        // need, which does no harm.)
+        if (p == phase::arming && reactor_port::latches_events && trigger_ == trigger::edge)
+            return true;
+        count_verification();
+        return poll_now(handle_, events_of(c), ec) != 0 || ec;
+    }
+
+    /// The waker of `c` came home through the scheduler. Adopts its reference.
+    void fired(channel c, const error_code& ec, short events) {
+        event_frame frame{*this, c};
+        item_queue items;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            phase_[c].store(phase::home, std::memory_order_relaxed);
+            int balance = -1; // what the scheduler will take back
+            if (prepaid_ & (1u << c)) {
+                prepaid_ = static_cast<std::uint8_t>(prepaid_ & ~(1u << c));
+                ++balance;
+            }
+            if (closed() != still_open) {
+                if (balance < 0)
+                    host_.port.compensate();
+                return;
+            }
+            if (!ec) {
+                ++counts_.events;
+                note(c, events);
+                take_satisfied(items);
+            } else if (ec != boost::asio::error::operation_aborted) {
+                take_failed(c, ec, items);
+            }
+            if (!items.empty()) {
+                ++balance; // the unit of the first of them
+                idle_events_ = 0;
+            }
+            settle(c, balance, !ec && items.empty());
+        }
+        if (items.empty())
+            return;
+        scheduler_item* first = items.front();
+        items.pop();
+        if (!items.empty())
+            host_.port.post_counted(items);
+        frame.claimed = true;
+        first->complete(this, error_code(), 0);
+    }
+
+    /// The reactor gave the waker back: with our lock held in detach(), or when it shut down.
+    void dropped(channel c) noexcept {
+        phase_[c].store(phase::home, std::memory_order_relaxed);
+        intrusive_ptr_release(this);
+    }
+
+    /// What the waker of `c` polls for.
+    short events_of(channel c) const noexcept {
+        switch (c) {
+        case read_channel:
+            return POLLIN;
+        case write_channel:
+            return POLLOUT;
+        case priority_channel:
+            break;
+        }
+        return static_cast<short>(priority_events_.load(std::memory_order_relaxed));
+    }
+
+    /// For the host: gives back what the reactor keeps, when nobody refers to the state.
+    void release_data(bool reactor_alive) {
+        if (reactor_alive && has_data_)
+            host_.port.release(data_);
+        has_data_ = false;
+    }
+
+    // For the host: the list of states at rest.
+    scheduled_io* next_free = nullptr;
+
+private:
+    using registration_data = reactor_port::registration_data;
+
+    enum class phase : std::uint8_t { home, arming_fresh, arming, armed };
+
+    static constexpr std::uint8_t all_channels = (1u << channel_count) - 1;
+    static constexpr interest pollable = interest::readable | interest::writable;
+    static constexpr interest beyond =
+        interest::priority | interest::error | interest::read_closed | interest::write_closed;
+    static constexpr interest all_interests = pollable | beyond;
+
+    /// The channels whose wakers a wait needs.
+    static constexpr unsigned channels_of(interest want) noexcept {
+        unsigned bits = 0;
+        if (want.is_readable())
+            bits |= 1u << read_channel;
+        if (want.is_writable())
+            bits |= 1u << write_channel;
+        if (want.is_priority())
+            bits |= 1u << priority_channel;
+        if (!(want & readiness_word::closing).empty())
+            bits |= 1u << reactor_port::closing_channel;
+        return bits;
+    }
+
+    bool is_home(channel c) const noexcept {
+        return phase_[c].load(std::memory_order_relaxed) == phase::home;
+    }
+
+    bool is_armed(unsigned channels) const noexcept {
+        for (unsigned c = 0; c != channel_count; ++c)
+            if ((channels >> c) & 1u && is_home(static_cast<channel>(c)))
+                return false;
+        return attached_;
+    }
+
+    ready_event make_event(readiness r) const noexcept {
+        return ready_event_access::make(r, word_.tick());
+    }
+
+    void count_verification() noexcept {
+        verifications_.store(verifications_.load(std::memory_order_relaxed) + 1,
+                             std::memory_order_relaxed);
+    }
+
+    /// Asks the kernel, and believes it.
+    readiness verify_now(interest want, error_code& ec) noexcept {
+        count_verification();
+        int events = poll_now(handle_, to_poll_events(want), ec);
+        if (ec)
+            return readiness();
+        word_.observe(want | interest::error, from_poll_events(events, identity_.is_fifo()));
+        unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(want));
+        return word_.matched(want);
+    }
+
+    /// Decides whether a wait can be answered at once.
+    readiness look(const waiter& w, error_code& ec) noexcept {
+        interest want = w.want_;
+        if (always_ready_) {
+            if ((want & pollable).empty())
+                ec = boost::asio::error::operation_not_supported; // it would never come
+            return want & pollable;
+        }
+        readiness r = word_.matched(want);
+        bool unknown = (unknown_ & channels_of(want)) != 0;
+        if (r.empty() && !unknown)
+            return r;
+        if (w.purpose_ == purpose::io) {
+            // The callable finds out for itself, at the price of the poll(2).
+            if (r.empty())
+                r = want & pollable;
+            if (!r.empty())
+                return r;
+        }
+        if (!r.empty() && trigger_ == trigger::edge)
+            return r;
+        return verify_now(want, ec);
+    }
+
+    bool start_locked(waiter& w, item_queue& displaced) {
+        if (closed() != still_open) {
+            w.fail(closed_error());
+            return false;
+        }
+        w.epoch_ = epoch_of(w.want_);
+        w.ec_ = error_code();
+        readiness r = look(w, w.ec_);
+        if (r.empty() && !w.ec_) {
+            w.ec_ = park(w, displaced);
+            if (!w.ec_)
+                return true;
+            if (always_ready_) // found out just now
+                r = look(w, w.ec_);
+        }
+        w.event_ = make_event(r);
+        if (w.ec_)
+            return false;
+        if (trigger_ == trigger::edge && w.purpose_ == purpose::wait)
+            word_.consume(r);
+        return false;
+    }
+
+    error_code park(waiter& w, item_queue& displaced) {
+        if (!(w.want_ & beyond).empty())
+            widen_priority_events(w.want_);
+        if (error_code ec = ensure_armed(channels_of(w.want_)))
+            return ec;
+        if (!(w.want_ & beyond).empty())
+            ++beyond_waiters_;
+        if (w.purpose_ >= purpose::read_slot) {
+            waiter*& slot = slots_[w.purpose_ == purpose::write_slot];
+            if (waiter* old = slot) {
+                old->event_ = make_event(readiness());
+                unpark(old);
+                displaced.push(old);
+            }
+            slot = &w;
+        }
+        waiters_.push_back(&w);
+        return error_code();
+    }
+
+    void unpark(waiter* w) noexcept {
+        waiters_.erase(w);
+        if (!(w->want_ & beyond).empty())
+            --beyond_waiters_;
+        if (w->purpose_ >= purpose::read_slot)
+            slots_[w->purpose_ == purpose::write_slot] = nullptr;
+        if (w->purpose_ == purpose::io && w->id_)
+            running_.push_back(w);
+    }
+
+    /// Puts every waker in `channels` into the reactor, and counts one unit of work for the wait.
+    error_code ensure_armed(unsigned channels) {
+        bool counted = false;
+        if (!attached_) {
+            if (error_code ec = attach())
+                return ec;
+        }
+        for (unsigned n = 0; n != channel_count; ++n) {
+            channel c = static_cast<channel>(n);
+            if (((channels >> n) & 1u) && is_home(c)) {
+                arm(c);
+                if (counted)
+                    host_.port.work_finished();
+                counted = true;
+            }
+        }
+        if (!counted)
+            host_.port.work_started();
+        return error_code();
+    }
+
+    error_code attach() {
+        auto* reader = &read_;
+        if (reactor_port::attach_arms_reader && is_home(read_channel)) {
+            phase_[read_channel].store(phase::armed, std::memory_order_relaxed);
+            intrusive_ptr_add_ref(this);
+        } else {
+            reader = nullptr; // still on its way home from an earlier event
+        }
+        error_code ec = host_.port.attach(handle_, data_, reader);
+        if (ec == boost::system::errc::operation_not_permitted) {
+            always_ready_ = true;
+        } else if (ec == boost::system::errc::file_exists) {
+            ec = make_error_code(error::already_registered);
+        } else if (!ec) {
+            attached_ = has_data_ = true;
+            fresh_ = all_channels;
+        }
+        return ec;
+    }
+
+    /// Takes the handle out of the reactor. The wakers that were armed come home now, or through
+    /// the scheduler, which is paid for it in advance.
+    void detach(bool ours) {
+        if (!attached_)
+            return;
+        attached_ = false;
+        unknown_ = all_channels;
+        if (ours) {
+            error_code ec;
+            ours = identify(handle_, ec) == identity_ || ec;
+        }
+        if (!reactor_port::synchronous(ours))
+            for (unsigned n = 0; n != channel_count; ++n)
+                prepay(static_cast<channel>(n));
+        host_.port.detach(handle_, data_, ours, read_, write_, priority_);
+    }
+
+    void prepay(channel c) {
+        unsigned bit = 1u << c;
+        if (!is_home(c) && !(prepaid_ & bit)) {
+            host_.port.work_started();
+            prepaid_ = static_cast<std::uint8_t>(prepaid_ | bit);
+        }
+    }
+
+    /// Puts a waker into the reactor; that counts one unit of work.
+    void arm(channel c) {
+        unsigned bit = 1u << c;
+        bool fresh = (fresh_ & bit) != 0;
+        fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
+        intrusive_ptr_add_ref(this);
+        phase_[c].store(fresh ? phase::arming_fresh : phase::arming, std::memory_order_relaxed);
+        switch (c) {
+        case read_channel:
+            host_.port.arm(c, read_, handle_, data_);
+            break;
+        case write_channel:
+            host_.port.arm(c, write_, handle_, data_);
+            break;
+        case priority_channel:
+            host_.port.arm(c, priority_, handle_, data_);
+            break;
+        }
+        phase_[c].store(phase::armed, std::memory_order_relaxed);
+    }
+
+    /// The priority waker must poll for what a new wait wants, too (where the reactor takes an
+    /// event mask).
+    void widen_priority_events(interest want) {
+        if constexpr (reactor_port::closing_channel == priority_channel) {
+            for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+                want |= w->want_;
+            short events = to_poll_events(want & beyond);
+            short armed = static_cast<short>(priority_events_.load(std::memory_order_relaxed));
+            priority_events_.store(events, std::memory_order_relaxed);
+            if (!is_home(priority_channel) && (events & ~armed) && attached_) {
+                prepay(priority_channel);
+                host_.port.disarm(handle_, data_, priority_channel, priority_);
+            }
+        } else {
+            (void)want;
+        }
+    }
+
+    /// A callable met would-block after `e`: that much is known now.
+    void blocked(const ready_event& e) noexcept {
+        word_.clear(e);
+        unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(e.ready()));
+    }
+
+    std::uint32_t epoch_of(interest want) const noexcept {
+        std::uint32_t e = 0;
+        if (!(want & (readiness_word::read_stream | interest::priority)).empty())
+            e += epochs_[0].load(std::memory_order_relaxed);
+        if (!(want & readiness_word::write_stream).empty())
+            e += epochs_[1].load(std::memory_order_relaxed);
+        return e;
+    }
+
+    /// Takes out the waits whose interest meets `which` (empty: all of them).
+    void drain(interest which, const error_code& ec, item_queue& items) noexcept {
+        for (waiter *w = waiters_.front(), *next; w; w = next) {
+            next = waiter_list::next(w);
+            if (!which.empty() && (w->want_ & which).empty())
+                continue;
+            w->fail(ec);
+            ++counts_.cancelled;
+            unpark(w);
+            items.push(w);
+        }
+    }
+
+    /// An event came in on `c`. Reactors other than io_uring do not say which.
+    void note(channel c, short events) noexcept {
+        static constexpr interest blind[] = {interest::readable, interest::writable,
+                                             interest::priority};
+        if (events != 0) {
+            word_.set(from_poll_events(events, identity_.is_fifo()));
+            return;
+        }
+        if (beyond_waiters_ != 0 || c == priority_channel) {
+            interest want = blind[c];
+            for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+                want |= w->want_;
+            error_code ec;
+            verify_now(want, ec);
+            if (!ec)
+                return;
+        }
+        word_.set(blind[c]);
+    }
+
+    void take_satisfied(item_queue& items) noexcept {
+        readiness consumed;
+        for (waiter *w = waiters_.front(), *next; w; w = next) {
+            next = waiter_list::next(w);
+            readiness r = word_.matched(w->want_);
+            if (r.empty())
+                continue;
+            w->event_ = make_event(r);
+            if (w->purpose_ == purpose::wait)
+                consumed |= r;
+            unpark(w);
+            items.push(w);
+        }
+        if (trigger_ == trigger::edge && !consumed.empty())
+            word_.consume(consumed);
+    }
+
+    void take_failed(channel c, const error_code& ec, item_queue& items) noexcept {
+        for (waiter *w = waiters_.front(), *next; w; w = next) {
+            next = waiter_list::next(w);
+            if (((channels_of(w->want_) >> c) & 1u) == 0)
+                continue;
+            // epoll does not know a number that was closed behind our back.
+            w->fail(ec == boost::system::errc::no_such_file_or_directory
+                        ? error_code(boost::asio::error::bad_descriptor)
+                        : ec);
+            unpark(w);
+            items.push(w);
+        }
+    }
+
+    /// After an event on `c`: arms what the waits that are left need, or what counts the events
+    /// that nobody waits for; and balances the work.
+    void settle(channel c, int balance, bool unclaimed) {
+        unsigned need = 0;
+        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+            need |= channels_of(w->want_);
+        if (unclaimed) {
+            ++counts_.unclaimed;
+            if (waiters_.empty() && reactor_port::latches_events && attached_) {
+                if (++idle_events_ < idle_limit)
+                    need = 1u << c;
+                else
+                    detach(true);
+            }
+        }
+        if (need != 0 && attached_)
+            for (unsigned n = 0; n != channel_count; ++n)
+                if (((need >> n) & 1u) && is_home(static_cast<channel>(n))) {
+                    arm(static_cast<channel>(n));
+                    ++balance;
+                }
+        if (balance < 0)
+            host_.port.compensate();
+        for (; balance > 0; --balance)
+            host_.port.work_finished();
+    }
+
+    /// After the first wait that an event completed has run: nobody waits again, so keep the
+    /// wakers armed that count what comes now. (The unit of work of that wait is still there.)
+    void rest(channel c) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (closed() != still_open || !attached_ || !waiters_.empty())
+            return;
+        for (channel n : {read_channel, c})
+            if (is_home(n)) {
+                arm(n);
+                host_.port.work_finished();
+            }
+    }
+
+    struct event_frame {
+        scheduled_io& state;
+        channel c;
+        bool claimed = false;
+
+        ~event_frame() {
+            if (reactor_port::latches_events && claimed && state.is_home(c))
+                state.rest(c);
+            intrusive_ptr_release(&state);
+        }
+    };
+
+    /// An io wait with an id is in running_ whenever it is not in waiters_.
+    struct running_frame {
+        scheduled_io& state;
+        waiter& w;
+        bool parked = false;
+
+        running_frame(scheduled_io& s, waiter& wait) : state(s), w(wait) {
+            if (w.id_)
+                state.running_.erase(&w);
+        }
+        ~running_frame() {
+            if (w.id_ && !parked)
+                state.running_.push_back(&w);
+        }
+    };
+
+    scheduled_io_host& host_;
+    std::atomic<std::uint32_t> references_{0};
+    int handle_ = -1;
+    registration_data data_{};
+    waiter_list waiters_;
+    readiness_word word_;
+    trigger trigger_ = trigger::level;
+    std::atomic<std::uint8_t> closed_{deregistered};
+    std::atomic<phase> phase_[channel_count] = {phase::home, phase::home, phase::home};
+    std::uint8_t unknown_ = all_channels;
+    std::uint8_t fresh_ = 0;
+    std::uint8_t prepaid_ = 0;
+    std::uint8_t idle_events_ = 0;
+    bool attached_ = false;
+    bool has_data_ = false;
+    bool always_ready_ = false;
+    std::uint32_t beyond_waiters_ = 0;
+    std::atomic<short> priority_events_{0};
+    std::atomic<std::uint32_t> epochs_[2] = {{0}, {0}};
+    mutable std::mutex mutex_;
+    basic_waker<scheduled_io, read_channel> read_;
+    basic_waker<scheduled_io, write_channel> write_;
+    basic_waker<scheduled_io, priority_channel> priority_;
+    wait_counts counts_;
+    std::atomic<std::uint64_t> verifications_{0};
+    std::atomic<std::uint64_t> ids_{0};
+    file_identity identity_;
+    waiter* slots_[2] = {nullptr, nullptr};
+    waiter_list running_;
+};
+
+using scheduled_io_ptr = boost::intrusive_ptr<scheduled_io>;
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_SCHEDULED_IO_HPP

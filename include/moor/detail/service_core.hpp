@@ -1,0 +1,257 @@
+//
+// moor/detail/service_core.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What registration_service, its registrations and their states share. It is reference-counted,
+// and so outlives the service for as long as anything refers to it: a registration that is left
+// over can still ask whether its execution context lives.
+//
+// One lock, mutex_, guards everything here; a state's lock may be taken under it, never the other
+// way round. Nothing is completed or destroyed under it.
+//
+
+#ifndef MOOR_DETAIL_SERVICE_CORE_HPP
+#define MOOR_DETAIL_SERVICE_CORE_HPP
+
+#include <moor/detail/kernel.hpp>
+#include <moor/detail/scheduled_io.hpp>
+#include <moor/error.hpp>
+
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+namespace moor {
+namespace detail {
+
+class service_core final : public scheduled_io_host {
+public:
+    explicit service_core(asio::execution_context& context) : scheduled_io_host(context) {}
+
+    ~service_core() {
+        while (scheduled_io* s = free_) {
+            free_ = s->next_free;
+            delete s;
+        }
+    }
+
+    friend void intrusive_ptr_add_ref(service_core* c) noexcept {
+        c->references_.fetch_add(1, std::memory_order_relaxed);
+    }
+    friend void intrusive_ptr_release(service_core* c) noexcept {
+        if (c->references_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+            delete c;
+    }
+
+    /// The execution context is still there, so its scheduler and executors may be used.
+    bool context_exists() const noexcept { return life_.load(std::memory_order_acquire) != dead; }
+
+    bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
+
+    /// Registers a handle. On an error nothing has happened to it.
+    scheduled_io_ptr open(int handle, trigger mode, error_code& ec) {
+        ec = error_code();
+        if (is_closed()) {
+            ec = error::gone;
+            return nullptr;
+        }
+        if (handle < 0) {
+            ec = boost::asio::error::bad_descriptor;
+            return nullptr;
+        }
+        file_identity id = identify(handle, ec);
+        if (ec)
+            return nullptr;
+        scheduled_io_ptr stale;
+        scheduled_io_ptr state;
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            if (is_closed()) {
+                ec = error::gone;
+                return nullptr;
+            }
+            auto index = static_cast<std::size_t>(handle);
+            if (index < by_handle_.size() && by_handle_[index]) {
+                if (by_handle_[index]->identity() == id) {
+                    ec = error::already_registered;
+                    return nullptr;
+                }
+                // The number was closed behind that registration's back, and is another file now.
+                stale.reset(by_handle_[index]);
+            }
+            state = take_free();
+            if (index >= by_handle_.size())
+                by_handle_.resize(index + 1);
+            by_handle_[index] = state.get();
+            state->open(handle, id, mode);
+            ++registered_;
+            if (stale)
+                ++deregistered_;
+        }
+        if (stale)
+            stale->close(scheduled_io::handle_closed, false);
+        return state;
+    }
+
+    /// Ends a registration: its waits complete with operation_aborted. `ours`: the number may be
+    /// passed to the kernel.
+    void end(scheduled_io& state, bool ours) {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            auto index = static_cast<std::size_t>(state.native_handle());
+            if (index < by_handle_.size() && by_handle_[index] == &state) {
+                by_handle_[index] = nullptr;
+                ++deregistered_;
+            }
+        }
+        state.close(scheduled_io::deregistered, ours);
+    }
+
+    /// Ends every registration with `gone`.
+    void close() {
+        for (const scheduled_io_ptr& s : take_all())
+            s->close(scheduled_io::service_closed, true);
+    }
+
+    /// The execution context is shutting down: handlers are destroyed, not invoked.
+    void shutdown() {
+        std::vector<scheduled_io_ptr> states = take_all();
+        life_.store(shutting_down, std::memory_order_release);
+        item_queue items;
+        for (const scheduled_io_ptr& s : states)
+            s->abandon(items);
+        // `items` is destroyed first, then the references: both outside every lock.
+    }
+
+    /// The execution context is gone.
+    void destroyed() noexcept { life_.store(dead, std::memory_order_release); }
+
+    struct totals {
+        wait_counts waits;
+        std::uint64_t registered = 0;
+        std::uint64_t deregistered = 0;
+    };
+
+    totals sum() const {
+        std::lock_guard<std::mutex> lock(mutex_);
+        totals t{recycled_, registered_, deregistered_};
+        for (const scheduled_io* s : by_handle_)
+            if (s)
+                t.waits += s->counts();
+        return t;
+    }
+
+    std::vector<scheduled_io_info> infos() const {
+        std::lock_guard<std::mutex> lock(mutex_);
+        std::vector<scheduled_io_info> v;
+        for (const scheduled_io* s : by_handle_)
+            if (s)
+                v.push_back(s->info());
+        return v;
+    }
+
+    std::atomic<unsigned> inline_budget{128};
+
+private:
+    enum life : std::uint8_t { alive, shutting_down, dead };
+
+    void recycle(scheduled_io& state) noexcept override {
+        state.release_data(life_.load(std::memory_order_acquire) == alive);
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            recycled_ += state.counts();
+            state.next_free = free_;
+            free_ = &state;
+        }
+        intrusive_ptr_release(this);
+    }
+
+    scheduled_io_ptr take_free() {
+        scheduled_io* s = free_;
+        if (s)
+            free_ = s->next_free;
+        else
+            s = new scheduled_io(*this);
+        intrusive_ptr_add_ref(this); // recycle() gives it back
+        return s;
+    }
+
+    std::vector<scheduled_io_ptr> take_all() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        closed_.store(true, std::memory_order_release);
+        std::vector<scheduled_io_ptr> all;
+        for (scheduled_io*& s : by_handle_)
+            if (s) {
+                all.emplace_back(s);
+                s = nullptr;
+                ++deregistered_;
+            }
+        return all;
+    }
+
+    mutable std::mutex mutex_;
+    std::vector<scheduled_io*> by_handle_;
+    scheduled_io* free_ = nullptr;
+    std::uint64_t registered_ = 0;
+    std::uint64_t deregistered_ = 0;
+    wait_counts recycled_;
+    std::atomic<bool> closed_{false};
+    std::atomic<life> life_{alive};
+    std::atomic<std::uint32_t> references_{0};
+};
+
+using service_core_ptr = boost::intrusive_ptr<service_core>;
+
+/// How often completions ran inline on this thread since one last came through the scheduler.
+class inline_run {
+public:
+    /// Whether one more may run inline.
+    static bool allow(unsigned budget) noexcept {
+        counters& c = mine();
+        if (c.length < budget)
+            return true;
+        if (c.depth == 0)
+            c.length = 0; // posting ends this run, if no frame of it is left on the stack
+        return false;
+    }
+
+    /// Surrounds an inline completion.
+    inline_run() noexcept {
+        ++mine().length;
+        ++mine().depth;
+    }
+    ~inline_run() { --mine().depth; }
+
+    inline_run(const inline_run&) = delete;
+    inline_run& operator=(const inline_run&) = delete;
+
+    /// A completion came through the scheduler.
+    static void reset() noexcept {
+        if (mine().depth == 0)
+            mine().length = 0;
+    }
+
+private:
+    struct counters {
+        unsigned length = 0;
+        unsigned depth = 0;
+    };
+
+    static counters& mine() noexcept {
+        thread_local counters c;
+        return c;
+    }
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_SERVICE_CORE_HPP

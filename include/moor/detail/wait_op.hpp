@@ -1,0 +1,170 @@
+//
+// moor/detail/wait_op.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// A wait with its handler: the memory comes from the handler's associated allocator and is given
+// back before the handler runs; work is held on its executors until then.
+//
+
+#ifndef MOOR_DETAIL_WAIT_OP_HPP
+#define MOOR_DETAIL_WAIT_OP_HPP
+
+#include <moor/detail/reactor.hpp>
+#include <moor/detail/scheduled_io.hpp>
+#include <moor/detail/service_core.hpp>
+
+#include <boost/asio/associated_allocator.hpp>
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/recycling_allocator.hpp>
+#include <boost/asio/system_executor.hpp>
+
+#include <memory>
+#include <new>
+#include <utility>
+
+namespace moor {
+namespace detail {
+
+/// Owns the memory of an operation, and the operation in it once it is constructed.
+template <class Op, class Handler>
+class op_memory {
+    using associated = asio::associated_allocator<Handler, asio::recycling_allocator<void>>;
+    using allocator =
+        typename std::allocator_traits<typename associated::type>::template rebind_alloc<Op>;
+
+public:
+    /// Allocates.
+    explicit op_memory(const Handler& handler)
+        : allocator_(associated::get(handler, asio::recycling_allocator<void>())),
+          memory_(std::allocator_traits<allocator>::allocate(allocator_, 1)) {}
+
+    /// Adopts an operation; its handler is still in it.
+    op_memory(Op* op, const Handler& handler) noexcept
+        : allocator_(associated::get(handler, asio::recycling_allocator<void>())), memory_(op),
+          op_(op) {}
+
+    op_memory(const op_memory&) = delete;
+    op_memory& operator=(const op_memory&) = delete;
+
+    ~op_memory() { reset(); }
+
+    template <class... Args>
+    Op* construct(Args&&... args) {
+        return op_ = ::new (static_cast<void*>(memory_)) Op(std::forward<Args>(args)...);
+    }
+
+    void release() noexcept {
+        memory_ = nullptr;
+        op_ = nullptr;
+    }
+
+    void reset() noexcept {
+        if (op_)
+            std::exchange(op_, nullptr)->~Op();
+        if (memory_)
+            std::allocator_traits<allocator>::deallocate(allocator_,
+                                                         std::exchange(memory_, nullptr), 1);
+    }
+
+private:
+    allocator allocator_;
+    Op* memory_;
+    Op* op_ = nullptr;
+};
+
+/// void(error_code)
+struct deliver_ec {
+    template <class Handler>
+    static void invoke(Handler& handler, const error_code& ec, const ready_event&) {
+        std::move(handler)(ec);
+    }
+};
+
+/// void(error_code, ready_event)
+struct deliver_event {
+    template <class Handler>
+    static void invoke(Handler& handler, const error_code& ec, const ready_event& event) {
+        std::move(handler)(ec, event);
+    }
+};
+
+/// void(): the wakers of the poll style
+struct deliver_nothing {
+    template <class Handler>
+    static void invoke(Handler& handler, const error_code&, const ready_event&) {
+        std::move(handler)();
+    }
+};
+
+/// A handler with its arguments.
+template <class Handler, class Deliver>
+struct wait_completion {
+    Handler handler;
+    error_code ec;
+    ready_event event;
+
+    void operator()() { Deliver::invoke(handler, ec, event); }
+};
+
+/// Runs a completion where no scheduler is left to post it to: on the handler's own executor if it
+/// has one, otherwise at once.
+template <class Completion>
+void complete_without_context(Completion&& completion) {
+    auto ex = asio::get_associated_executor(completion.handler, asio::system_executor());
+    asio::dispatch(ex, std::forward<Completion>(completion));
+}
+
+template <class Deliver, class Handler, class IoExecutor>
+class wait_op final : public waiter {
+    using completion = wait_completion<Handler, Deliver>;
+
+public:
+    using memory = op_memory<wait_op, Handler>;
+
+    wait_op(Handler& handler, const IoExecutor& ex, interest want, purpose why)
+        : waiter(&wait_op::do_complete, want, why), handler_(std::move(handler)),
+          work_(handler_, ex) {}
+
+    /// Through the associated immediate executor, in place of the scheduler.
+    void complete_immediately(const IoExecutor& ex) {
+        memory m(this, handler_);
+        tracked_completion tracked(*this);
+        handler_work<Handler, IoExecutor> work(std::move(work_));
+        completion c{std::move(handler_), ec(), event()};
+        m.reset();
+        tracked.begin(c.ec);
+        inline_run frame;
+        asio::dispatch(immediate_executor_of(c.handler, ex), std::move(c));
+        tracked.end();
+    }
+
+    Handler& handler() noexcept { return handler_; }
+
+private:
+    static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
+        wait_op* op = static_cast<wait_op*>(item);
+        memory m(op, op->handler_);
+        tracked_completion tracked(*op);
+        handler_work<Handler, IoExecutor> work(std::move(op->work_));
+        completion c{std::move(op->handler_), op->ec(), op->event()};
+        m.reset();
+        if (owner) {
+            if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
+                inline_run::reset();
+            tracked.begin(c.ec);
+            work.complete(c, c.handler);
+            tracked.end();
+        }
+    }
+
+    Handler handler_;
+    handler_work<Handler, IoExecutor> work_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_WAIT_OP_HPP

@@ -1,0 +1,200 @@
+//
+// moor/registration_service.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_REGISTRATION_SERVICE_HPP
+#define MOOR_REGISTRATION_SERVICE_HPP
+
+#include <moor/detail/service_core.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/asio/execution_context.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <iomanip>
+#include <ostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace moor {
+
+/// A picture of one registered handle, for people and for tests.
+struct registration_info {
+    /// The handle.
+    int native_handle = -1;
+    /// How its readiness is believed.
+    trigger mode = trigger::level;
+    /// The union of what is waited for now.
+    interest waited_for;
+    /// The cached readiness.
+    readiness cached;
+    /// Events seen so far: for reading, for writing, and out-of-band.
+    std::uint32_t read_tick = 0;
+    std::uint32_t write_tick = 0;
+    std::uint32_t priority_tick = 0;
+    /// How many waits are pending.
+    std::size_t waiters = 0;
+    /// Which wakers are armed in the reactor, or fired and on their way back.
+    bool read_armed = false;
+    bool write_armed = false;
+    bool priority_armed = false;
+    /// Whether the reactor knows the handle: from the first wait that had to park.
+    bool attached = false;
+    /// Whether the handle is of a kind that can't be polled, and so never blocks.
+    bool always_ready = false;
+};
+
+/// Counts since the service was made. They only grow.
+struct registration_metrics {
+    /// Handles registered, and deregistered.
+    std::uint64_t registered = 0;
+    std::uint64_t deregistered = 0;
+    /// Waits started; of these, completed at once (errors too), and parked.
+    std::uint64_t waits_started = 0;
+    std::uint64_t waits_completed_at_once = 0;
+    std::uint64_t waits_parked = 0;
+    /// Waits that ended with `operation_aborted` or `gone`.
+    std::uint64_t waits_cancelled = 0;
+    /// Events that completed a wait, and events that no wait claimed.
+    std::uint64_t events_delivered = 0;
+    std::uint64_t events_unclaimed = 0;
+    /// Times that the kernel was asked with `poll(2)`.
+    std::uint64_t verifications = 0;
+};
+
+/// The Asio service that owns the scheduled states of an execution context.
+/**
+ * It is made by the first registration of a context, or by `use_registration_service(ctx)`.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Safe.
+ */
+class registration_service : public boost::asio::execution_context::service {
+public:
+    /// Identifies the service in its context.
+    static inline boost::asio::execution_context::id id;
+
+    /// Makes the service. Call `use_registration_service` instead.
+    /**
+     * The context's reactor is made first, so that it is shut down after this service.
+     */
+    explicit registration_service(boost::asio::execution_context& context)
+        : boost::asio::execution_context::service(context),
+          core_(new detail::service_core(context)) {}
+
+    ~registration_service() { core_->destroyed(); }
+
+    /// Ends every registration: pending waits complete with `error::gone`, and so does every
+    /// later wait and registration. No handle is closed. It can't be undone.
+    void close() { core_->close(); }
+
+    /// Whether `close()` was called, or the context is being shut down.
+    bool is_closed() const noexcept { return core_->is_closed(); }
+
+    /// The counts of all handles, past and present, added up.
+    registration_metrics metrics() const {
+        detail::service_core::totals t = core_->sum();
+        registration_metrics m;
+        m.registered = t.registered;
+        m.deregistered = t.deregistered;
+        m.waits_started = t.waits.started;
+        m.waits_completed_at_once = t.waits.immediate;
+        m.waits_parked = t.waits.started - t.waits.immediate;
+        m.waits_cancelled = t.waits.cancelled;
+        m.events_delivered = t.waits.events - t.waits.unclaimed;
+        m.events_unclaimed = t.waits.unclaimed;
+        m.verifications = t.waits.verifications;
+        return m;
+    }
+
+    /// What is registered now, by handle.
+    std::vector<registration_info> snapshot() const {
+        std::vector<registration_info> v;
+        for (const detail::scheduled_io_info& i : core_->infos()) {
+            registration_info r;
+            r.native_handle = i.handle;
+            r.mode = i.mode;
+            r.waited_for = i.waited_for;
+            r.cached = i.cached;
+            r.read_tick = i.tick.read;
+            r.write_tick = i.tick.write;
+            r.priority_tick = i.tick.priority;
+            r.waiters = i.waiters;
+            r.read_armed = i.armed[detail::read_channel];
+            r.write_armed = i.armed[detail::write_channel];
+            r.priority_armed = i.armed[detail::priority_channel];
+            r.attached = i.attached;
+            r.always_ready = i.always_ready;
+            v.push_back(r);
+        }
+        return v;
+    }
+
+    /// Prints the snapshot as a table, and the metrics below it.
+    void dump(std::ostream& os) const {
+        std::ostringstream out; // leaves the caller's formatting alone
+        out << "handle  trigger  waiters  waiting for             cached                  "
+               "armed  reactor  ticks r/w/p\n";
+        for (const registration_info& i : snapshot()) {
+            std::string armed;
+            armed += i.read_armed ? 'r' : '-';
+            armed += i.write_armed ? 'w' : '-';
+            armed += i.priority_armed ? 'p' : '-';
+            out << std::left << std::setw(8) << i.native_handle << std::setw(9)
+                << (i.mode == trigger::edge ? "edge" : "level") << std::setw(9) << i.waiters
+                << std::setw(24) << text(i.waited_for) << std::setw(24) << text(i.cached)
+                << std::setw(7) << armed << std::setw(9)
+                << (i.always_ready ? "always"
+                    : i.attached   ? "yes"
+                                   : "no")
+                << i.read_tick << '/' << i.write_tick << '/' << i.priority_tick << '\n';
+        }
+        registration_metrics m = metrics();
+        out << "registered " << m.registered << ", deregistered " << m.deregistered << "; waits "
+            << m.waits_started << " (at once " << m.waits_completed_at_once << ", parked "
+            << m.waits_parked << ", cancelled " << m.waits_cancelled << "); events delivered "
+            << m.events_delivered << ", unclaimed " << m.events_unclaimed << "; verifications "
+            << m.verifications << "; reactor " << detail::reactor_port::name << '\n';
+        os << out.str();
+    }
+
+    /// How many operations in a row may complete inline on one thread through an associated
+    /// immediate executor before one is posted.
+    unsigned inline_budget() const noexcept {
+        return core_->inline_budget.load(std::memory_order_relaxed);
+    }
+
+    /// Sets it. Zero: always post. 128 unless set.
+    void inline_budget(unsigned n) noexcept {
+        core_->inline_budget.store(n, std::memory_order_relaxed);
+    }
+
+private:
+    template <class Executor>
+    friend class basic_registration;
+
+    void shutdown() override { core_->shutdown(); }
+
+    static std::string text(interest i) {
+        std::ostringstream os;
+        os << i;
+        return os.str();
+    }
+
+    detail::service_core_ptr core_;
+};
+
+/// The registration service of an execution context, made if it is not there yet.
+inline registration_service& use_registration_service(boost::asio::execution_context& context) {
+    return boost::asio::use_service<registration_service>(context);
+}
+
+} // namespace moor
+
+#endif // MOOR_REGISTRATION_SERVICE_HPP

@@ -1,0 +1,98 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Running a context in a test: until something holds, with a cap; never for a time.
+
+#ifndef MOOR_TEST_SUPPORT_CONTEXT_HPP
+#define MOOR_TEST_SUPPORT_CONTEXT_HPP
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/test/unit_test.hpp>
+
+#include <chrono>
+#include <string>
+#include <utility>
+
+namespace test {
+
+inline constexpr std::chrono::seconds cap(20);
+
+/// The backend that this program was built for.
+inline std::string backend() { return MOOR_TEST_BACKEND; }
+inline bool on_epoll() { return backend() == "epoll"; }
+inline bool on_select() { return backend() == "select"; }
+inline bool on_io_uring() { return backend() == "io_uring"; }
+
+/// Runs handlers until `done()`, and fails the test if that takes longer than the cap.
+template <class Done>
+void run_until(boost::asio::io_context& io, Done done) {
+    auto deadline = std::chrono::steady_clock::now() + cap;
+    while (!done()) {
+        if (io.stopped())
+            io.restart();
+        if (io.run_one_until(deadline) == 0) {
+            if (done())
+                return;
+            BOOST_REQUIRE_MESSAGE(std::chrono::steady_clock::now() < deadline,
+                                  "the cap was reached");
+            // Out of work although the condition does not hold: it never will.
+            BOOST_REQUIRE_MESSAGE(!io.stopped(), "the context ran out of work");
+        }
+    }
+}
+
+/// Runs everything that is ready now, and nothing that is not: the loop has seen every event that
+/// was there when this was called.
+inline std::size_t run_ready(boost::asio::io_context& io) {
+    std::size_t total = 0;
+    for (int quiet = 0; quiet != 3;) {
+        if (io.stopped())
+            io.restart();
+        // Work is held so that the reactor is polled even if nobody waits.
+        auto work = boost::asio::make_work_guard(io);
+        std::size_t n = io.poll();
+        total += n;
+        quiet = n == 0 ? quiet + 1 : 0;
+    }
+    return total;
+}
+
+/// Runs to the end, with the cap; the number of handlers.
+inline std::size_t run_all(boost::asio::io_context& io) {
+    if (io.stopped())
+        io.restart();
+    std::size_t n = io.run_for(cap);
+    BOOST_REQUIRE_MESSAGE(io.stopped(), "the cap was reached with work left");
+    return n;
+}
+
+/// A context that must have run out of work when the test is over.
+struct context_fixture {
+    boost::asio::io_context io;
+
+    ~context_fixture() {
+        if (io.stopped())
+            io.restart();
+        io.poll();
+        BOOST_CHECK_MESSAGE(io.stopped(), "work is left over");
+    }
+};
+
+/// A handler that must be called just once; records how.
+struct called {
+    int times = 0;
+    boost::system::error_code ec;
+
+    explicit operator bool() const { return times != 0; }
+    auto handler() {
+        return [this](boost::system::error_code e, auto&&...) {
+            ++times;
+            ec = e;
+        };
+    }
+};
+
+} // namespace test
+
+#endif

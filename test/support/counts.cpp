@@ -1,0 +1,87 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+
+#include "support/counts.hpp"
+
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <new>
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/stat.h>
+
+namespace {
+
+std::atomic<long> polls{0}, epoll_ctls{0}, epoll_waits{0}, selects{0}, fstats{0}, allocations{0};
+std::atomic<int> failing_operation{0}, failing_error{0};
+
+} // namespace
+
+namespace test {
+
+call_counts counts() {
+    return {polls.load(),   epoll_ctls.load(), epoll_waits.load(),
+            selects.load(), fstats.load(),     allocations.load()};
+}
+
+void fail_epoll_ctl(int operation, int error) {
+    failing_operation = operation;
+    failing_error = error;
+}
+
+} // namespace test
+
+extern "C" {
+
+int __real_poll(::pollfd*, ::nfds_t, int);
+int __wrap_poll(::pollfd* fds, ::nfds_t n, int timeout);
+int __wrap_poll(::pollfd* fds, ::nfds_t n, int timeout) {
+    ++polls;
+    return __real_poll(fds, n, timeout);
+}
+
+int __real_epoll_ctl(int, int, int, ::epoll_event*);
+int __wrap_epoll_ctl(int ep, int op, int fd, ::epoll_event* ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, ::epoll_event* ev) {
+    ++epoll_ctls;
+    if (failing_error != 0 && failing_operation == op) {
+        errno = failing_error;
+        return -1;
+    }
+    return __real_epoll_ctl(ep, op, fd, ev);
+}
+
+int __real_epoll_wait(int, ::epoll_event*, int, int);
+int __wrap_epoll_wait(int ep, ::epoll_event* ev, int n, int timeout);
+int __wrap_epoll_wait(int ep, ::epoll_event* ev, int n, int timeout) {
+    ++epoll_waits;
+    return __real_epoll_wait(ep, ev, n, timeout);
+}
+
+int __real_select(int, ::fd_set*, ::fd_set*, ::fd_set*, ::timeval*);
+int __wrap_select(int n, ::fd_set* r, ::fd_set* w, ::fd_set* e, ::timeval* t);
+int __wrap_select(int n, ::fd_set* r, ::fd_set* w, ::fd_set* e, ::timeval* t) {
+    ++selects;
+    return __real_select(n, r, w, e, t);
+}
+
+int __real_fstat(int, struct ::stat*);
+int __wrap_fstat(int fd, struct ::stat* st);
+int __wrap_fstat(int fd, struct ::stat* st) {
+    ++fstats;
+    return __real_fstat(fd, st);
+}
+
+} // extern "C"
+
+void* operator new(std::size_t n) {
+    ++allocations;
+    if (void* p = std::malloc(n ? n : 1))
+        return p;
+    throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }

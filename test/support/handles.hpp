@@ -1,0 +1,154 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Real descriptors for the tests: owned, non-blocking where that matters, and checked.
+
+#ifndef MOOR_TEST_SUPPORT_HANDLES_HPP
+#define MOOR_TEST_SUPPORT_HANDLES_HPP
+
+#include <boost/asio/error.hpp>
+#include <boost/system/error_code.hpp>
+#include <boost/test/unit_test.hpp>
+
+#include <arpa/inet.h>
+#include <cerrno>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <string>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <utility>
+
+namespace test {
+
+using boost::system::error_code;
+
+inline error_code last_error() {
+    return error_code(errno, boost::asio::error::get_system_category());
+}
+
+/// Owns a descriptor.
+class unique_fd {
+public:
+    unique_fd() = default;
+    explicit unique_fd(int fd) : fd_(fd) { BOOST_REQUIRE_GE(fd, 0); }
+    unique_fd(unique_fd&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
+    unique_fd& operator=(unique_fd&& o) noexcept {
+        std::swap(fd_, o.fd_);
+        return *this;
+    }
+    ~unique_fd() { close(); }
+
+    int get() const { return fd_; }
+    operator int() const { return fd_; }
+    int release() { return std::exchange(fd_, -1); }
+    void close() {
+        if (fd_ >= 0)
+            ::close(std::exchange(fd_, -1));
+    }
+
+private:
+    int fd_ = -1;
+};
+
+/// Two ends: a reads what b writes (and, but for a pipe, the other way round).
+struct fd_pair {
+    unique_fd a;
+    unique_fd b;
+};
+
+inline void set_nonblocking(int fd) {
+    BOOST_REQUIRE_EQUAL(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), 0);
+}
+
+inline fd_pair make_pipe() {
+    int p[2];
+    BOOST_REQUIRE_EQUAL(::pipe2(p, O_NONBLOCK | O_CLOEXEC), 0);
+    return {unique_fd(p[0]), unique_fd(p[1])};
+}
+
+inline fd_pair make_socketpair(int type = SOCK_STREAM) {
+    int p[2];
+    BOOST_REQUIRE_EQUAL(::socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p), 0);
+    return {unique_fd(p[0]), unique_fd(p[1])};
+}
+
+/// A connected TCP pair on loopback; a is the accepted end.
+inline fd_pair make_tcp_pair() {
+    unique_fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ::sockaddr_in addr{};
+    addr.sin_family = AF_INET;
+    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    BOOST_REQUIRE_EQUAL(::bind(listener, reinterpret_cast<::sockaddr*>(&addr), sizeof(addr)), 0);
+    BOOST_REQUIRE_EQUAL(::listen(listener, 1), 0);
+    ::socklen_t len = sizeof(addr);
+    BOOST_REQUIRE_EQUAL(::getsockname(listener, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+    unique_fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    BOOST_REQUIRE_EQUAL(::connect(client, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+    unique_fd server(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+    set_nonblocking(client);
+    set_nonblocking(server);
+    return {std::move(server), std::move(client)};
+}
+
+/// Writes all of it.
+inline void put(int fd, const std::string& s) {
+    BOOST_REQUIRE_EQUAL(::write(fd, s.data(), s.size()), static_cast<::ssize_t>(s.size()));
+}
+
+/// Reads what is there, up to n bytes; "" at would-block and at the end.
+inline std::string get(int fd, std::size_t n = 65536) {
+    std::string s(n, '\0');
+    ::ssize_t r = ::read(fd, &s[0], n);
+    s.resize(r > 0 ? static_cast<std::size_t>(r) : 0);
+    return s;
+}
+
+/// Reads to would-block or the end; the number of bytes.
+inline std::size_t drain(int fd) {
+    std::size_t total = 0;
+    for (;;) {
+        std::size_t n = get(fd).size();
+        if (n == 0)
+            return total;
+        total += n;
+    }
+}
+
+/// Writes to would-block; the number of bytes.
+inline std::size_t fill(int fd) {
+    static const std::string chunk(4096, 'x');
+    std::size_t total = 0;
+    for (;;) {
+        ::ssize_t n = ::send(fd, chunk.data(), chunk.size(), MSG_NOSIGNAL);
+        if (n < 0 && errno == ENOTSOCK)
+            n = ::write(fd, chunk.data(), chunk.size());
+        if (n <= 0) {
+            // A pipe or a socket takes less when little room is left.
+            n = ::write(fd, chunk.data(), 1);
+            if (n <= 0)
+                return total;
+        }
+        total += static_cast<std::size_t>(n);
+    }
+}
+
+/// A callable for try_io and async_io: reads up to n bytes into a string.
+struct reader {
+    int fd;
+    std::size_t n = 4096;
+
+    std::string operator()(error_code& ec) {
+        std::string s(n, '\0');
+        ::ssize_t r = ::read(fd, &s[0], n);
+        if (r < 0)
+            ec = last_error();
+        s.resize(r > 0 ? static_cast<std::size_t>(r) : 0);
+        return s;
+    }
+};
+
+} // namespace test
+
+#endif
