@@ -38,7 +38,8 @@ namespace moor {
 /// How a handle is registered.
 struct registration_options {
     /// Level-triggered, or as the trigger says.
-    constexpr registration_options(trigger t = trigger::level) noexcept : mode(t) {}
+    constexpr registration_options(trigger t = trigger::level) noexcept
+        : mode(t) {}
 
     /// How its readiness is believed.
     trigger mode;
@@ -50,7 +51,8 @@ namespace detail {
 class wait_canceller {
 public:
     wait_canceller(scheduled_io_ptr state, std::uint64_t id) noexcept
-        : state_(std::move(state)), id_(id) {}
+        : state_(std::move(state))
+        , id_(id) {}
 
     void operator()(asio::cancellation_type_t type) {
         using asio::cancellation_type;
@@ -132,7 +134,9 @@ public:
     };
 
     /// Without a handle.
-    explicit basic_registration(const executor_type& ex) : executor_(ex), core_(core_of(ex)) {}
+    explicit basic_registration(const executor_type& ex)
+        : executor_(ex)
+        , core_(core_of(ex)) {}
 
     /// Without a handle.
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
@@ -155,14 +159,12 @@ public:
     /// Registers the handle of any object that has `native_handle()`, which keeps owning it.
     template <class Owner, std::enable_if_t<detail::is_handle_owner<Owner>::value, int> = 0>
     basic_registration(const executor_type& ex, Owner& owner, registration_options options = {})
-        : basic_registration(ex, static_cast<native_handle_type>(owner.native_handle()), options) {
-    }
+        : basic_registration(ex, static_cast<native_handle_type>(owner.native_handle()), options) {}
 
     /// Registers the handle of any object that has `native_handle()`, which keeps owning it.
     template <class Context, class Owner,
-              std::enable_if_t<detail::is_context_v<Context> &&
-                                   detail::is_handle_owner<Owner>::value,
-                               int> = 0>
+              std::enable_if_t<
+                  detail::is_context_v<Context> && detail::is_handle_owner<Owner>::value, int> = 0>
     basic_registration(Context& context, Owner& owner, registration_options options = {})
         : basic_registration(executor_type(context.get_executor()),
                              static_cast<native_handle_type>(owner.native_handle()), options) {}
@@ -170,7 +172,9 @@ public:
     /// Moves the registration with its pending waits and their cancellation slots; `other` has no
     /// handle afterwards.
     basic_registration(basic_registration&& other) noexcept
-        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)) {}
+        : executor_(other.executor_)
+        , core_(other.core_)
+        , io_(std::move(other.io_)) {}
 
     /// Moves from a registration on another executor.
     template <class OtherExecutor,
@@ -178,7 +182,9 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration(basic_registration<OtherExecutor>&& other)
-        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)) {}
+        : executor_(other.executor_)
+        , core_(other.core_)
+        , io_(std::move(other.io_)) {}
 
     /// Deregisters its own handle, as the destructor does, and moves.
     basic_registration& operator=(basic_registration&& other) noexcept {
@@ -290,9 +296,8 @@ public:
     /// Completes the pending waits on one direction with `operation_aborted`; one that waits for
     /// both directions is among them.
     void cancel(direction d) {
-        cancel_waits(d == direction::read
-                         ? detail::readiness_word::read_stream | interest::priority
-                         : detail::readiness_word::write_stream);
+        cancel_waits(d == direction::read ? detail::readiness_word::read_stream | interest::priority
+                                          : detail::readiness_word::write_stream);
     }
 
     // ---- waiting ------------------------------------------------------------------------------
@@ -380,8 +385,7 @@ public:
      * readiness that it was called for. With several events in `want`, any of them will do.
      */
     template <class F>
-    auto try_io(interest want, F&& f)
-        -> boost::system::result<detail::io_result<std::decay_t<F>>> {
+    auto try_io(interest want, F&& f) -> boost::system::result<detail::io_result<std::decay_t<F>>> {
         using raw = detail::io_raw_result<std::decay_t<F>>;
         error_code ec = usable(want);
         if (ec)
@@ -447,13 +451,12 @@ public:
             ec = io_->closed_error();
             return readiness();
         }
-        int events = detail::poll_now(
-            io_->native_handle(),
-            detail::to_poll_events(interest::readable | interest::writable | interest::priority |
-                                   interest::read_closed),
-            ec);
-        return ec ? readiness()
-                  : detail::from_poll_events(events, io_->identity().is_fifo());
+        int events =
+            detail::poll_now(io_->native_handle(),
+                             detail::to_poll_events(interest::readable | interest::writable |
+                                                    interest::priority | interest::read_closed),
+                             ec);
+        return ec ? readiness() : detail::from_poll_events(events, io_->identity().is_fifo());
     }
     /// @copydoc query @throws boost::system::system_error
     readiness query() const {
@@ -480,7 +483,8 @@ private:
         using executor_type = Executor;
 
         initiate_wait(basic_registration* self, const char* name) noexcept
-            : self_(self), name_(name) {}
+            : self_(self)
+            , name_(name) {}
 
         const executor_type& get_executor() const noexcept { return self_->get_executor(); }
 
@@ -499,7 +503,8 @@ private:
     public:
         using executor_type = Executor;
 
-        explicit initiate_io(basic_registration* self) noexcept : self_(self) {}
+        explicit initiate_io(basic_registration* self) noexcept
+            : self_(self) {}
 
         const executor_type& get_executor() const noexcept { return self_->get_executor(); }
 
@@ -609,8 +614,7 @@ private:
     }
 
     /// Parks a waker: would_block; or hands it back, with what came meanwhile.
-    boost::system::result<ready_event> keep(interest want, detail::purpose why,
-                                            waker_type& waker) {
+    boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker) {
         using op_type = detail::wait_op<detail::deliver_nothing, waker_type, Executor>;
         typename op_type::memory memory(waker);
         op_type* op = memory.construct(waker, executor_, want, why);
@@ -649,8 +653,7 @@ private:
 
     static detail::service_core_ptr core_of(const executor_type& ex) {
         if constexpr (boost::asio::execution::is_executor<executor_type>::value)
-            return use_registration_service(
-                       boost::asio::query(ex, boost::asio::execution::context))
+            return use_registration_service(boost::asio::query(ex, boost::asio::execution::context))
                 .core_;
         else
             return use_registration_service(ex.context()).core_;

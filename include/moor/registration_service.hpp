@@ -85,8 +85,8 @@ public:
      * The context's reactor is made first, so that it is shut down after this service.
      */
     explicit registration_service(boost::asio::execution_context& context)
-        : boost::asio::execution_context::service(context),
-          core_(new detail::service_core(context)) {}
+        : boost::asio::execution_context::service(context)
+        , core_(new detail::service_core(context)) {}
 
     ~registration_service() { core_->destroyed(); }
 

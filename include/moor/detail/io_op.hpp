@@ -156,8 +156,11 @@ public:
     using memory = op_memory<io_op, Handler>;
 
     io_op(Handler& handler, const IoExecutor& ex, interest want, scheduled_io_ptr state, F&& f)
-        : waiter(&io_op::do_complete, want, purpose::io), state_(std::move(state)),
-          callable_(std::move(f)), handler_(std::move(handler)), work_(handler_, ex) {}
+        : waiter(&io_op::do_complete, want, purpose::io)
+        , state_(std::move(state))
+        , callable_(std::move(f))
+        , handler_(std::move(handler))
+        , work_(handler_, ex) {}
 
     Handler& handler() noexcept { return handler_; }
 
@@ -165,8 +168,10 @@ private:
     /// One turn, run on the handler's executor: it owns the operation, which is parked again, or
     /// over.
     struct turn {
-        explicit turn(io_op* op) noexcept : op_(op) {}
-        turn(turn&& other) noexcept : op_(std::exchange(other.op_, nullptr)) {}
+        explicit turn(io_op* op) noexcept
+            : op_(op) {}
+        turn(turn&& other) noexcept
+            : op_(std::exchange(other.op_, nullptr)) {}
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         turn& operator=(turn&&) = delete;

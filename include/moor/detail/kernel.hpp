@@ -34,8 +34,8 @@ inline constexpr short poll_rdhup = 0;
 
 /// Which file a number stands for, so that a reused number can be told from the one registered.
 struct file_identity {
-    std::uint64_t device = 0;
     std::uint64_t inode = 0;
+    std::uint32_t device = 0; // Linux's numbers fit
     std::uint32_t type = 0;
 
     friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
@@ -58,7 +58,7 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
     struct ::stat st;
     if (::fstat(handle, &st) == 0) {
         ec = error_code();
-        id.device = static_cast<std::uint64_t>(st.st_dev);
+        id.device = static_cast<std::uint32_t>(st.st_dev);
         id.inode = static_cast<std::uint64_t>(st.st_ino);
         id.type = static_cast<std::uint32_t>(st.st_mode & S_IFMT);
     } else {

@@ -33,6 +33,13 @@
 #include <boost/asio/detail/reactor_op.hpp>
 #endif
 
+#if defined(__linux__)
+#include <cerrno>
+
+#include <sys/epoll.h>
+#include <unistd.h>
+#endif
+
 #if BOOST_ASIO_VERSION >= 102700 // Boost 1.82
 #include <boost/asio/associated_immediate_executor.hpp>
 #endif
@@ -45,7 +52,8 @@
 #error "Moor needs Boost 1.81 or newer"
 #endif
 #if defined(BOOST_ASIO_HAS_IOCP) || defined(BOOST_ASIO_WINDOWS_RUNTIME)
-#error "Moor needs a reactor: epoll, kqueue, /dev/poll, select or io_uring; Windows has none of them"
+#error                                                                                             \
+    "Moor needs a reactor: epoll, kqueue, /dev/poll, select or io_uring; Windows has none of them"
 #endif
 
 namespace moor {
@@ -109,8 +117,8 @@ using boost::asio::detail::handler_tracking;
 
 inline void track_creation(asio::execution_context& context, scheduler_item& item, void* object,
                            int handle, const char* operation) {
-    BOOST_ASIO_HANDLER_CREATION((context, item, "registration", object,
-                                 static_cast<std::uintmax_t>(handle), operation));
+    BOOST_ASIO_HANDLER_CREATION(
+        (context, item, "registration", object, static_cast<std::uintmax_t>(handle), operation));
 }
 
 inline void track_operation(asio::execution_context& context, void* object, int handle,
@@ -121,7 +129,8 @@ inline void track_operation(asio::execution_context& context, void* object, int 
 
 class tracked_completion {
 public:
-    explicit tracked_completion(const scheduler_item& item) : completion_(item) {}
+    explicit tracked_completion(const scheduler_item& item)
+        : completion_(item) {}
     void begin(const error_code& ec) { completion_.invocation_begin(ec); }
     void end() { completion_.invocation_end(); }
 
@@ -154,7 +163,7 @@ public:
 //                                        work afterwards; `events` is the kernel's mask or 0 where
 //                                        the reactor does not tell
 //   void dropped(channel)                the reactor gave the waker back without running it
-//   short events_of(channel)             io_uring only: what to poll for
+//   short events_of(channel)             what to poll for, where the reactor takes a mask
 //
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
 
@@ -170,7 +179,9 @@ public:
     }
 
 private:
-    static Owner* owner_of(waker_base* base) { return static_cast<Owner*>(base->cancellation_key_); }
+    static Owner* owner_of(waker_base* base) {
+        return static_cast<Owner*>(base->cancellation_key_);
+    }
 
     static void do_prepare(waker_base* base, ::io_uring_sqe* sqe) {
         Owner* owner = owner_of(base);
@@ -202,7 +213,9 @@ public:
     }
 
 private:
-    static Owner* owner_of(waker_base* base) { return static_cast<Owner*>(base->cancellation_key_); }
+    static Owner* owner_of(waker_base* base) {
+        return static_cast<Owner*>(base->cancellation_key_);
+    }
 
     static status do_perform(waker_base* base) {
         // "Exhausted" makes Asio forget that there was an event: its try_speculative_ flag is then
@@ -233,13 +246,9 @@ class reactor_port {
     using scheduler = boost::asio::detail::scheduler;
 
 public:
-    /// What the reactor keeps for an attached handle.
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-    using registration_data = reactor::per_io_object_data;
     static constexpr const char* name = "io_uring";
-#else
-    using registration_data = reactor::per_descriptor_data;
-#if defined(BOOST_ASIO_HAS_EPOLL)
+#elif defined(BOOST_ASIO_HAS_EPOLL)
     static constexpr const char* name = "epoll";
 #elif defined(BOOST_ASIO_HAS_KQUEUE)
     static constexpr const char* name = "kqueue";
@@ -247,7 +256,6 @@ public:
     static constexpr const char* name = "dev_poll";
 #else
     static constexpr const char* name = "select";
-#endif
 #endif
 
     /// Whether an event that finds no waker armed is remembered until one is, and never forgotten
@@ -258,17 +266,43 @@ public:
     static constexpr bool latches_events = false;
 #endif
 
-    /// Whether closing events (RDHUP, HUP, ERR) come with the priority channel, where they can be
-    /// asked for without asking for data; otherwise they come with the read channel.
+    /// Whether the priority channel takes a mask of events, so that closing events (RDHUP, HUP,
+    /// ERR) can be waited for there, without being woken for data; otherwise they come with the
+    /// read channel. A select reactor gets such a channel from a small epoll set of its own for
+    /// each handle that is waited for in this way: waiting for the read end to close through
+    /// select(2) would spin for as long as data is left unread.
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-    static constexpr channel closing_channel = priority_channel;
+    static constexpr bool masks_priority = true;
+    static constexpr bool auxiliary_set = false;
+#elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
+    static constexpr bool masks_priority = true;
+    static constexpr bool auxiliary_set = true;
 #else
-    static constexpr channel closing_channel = read_channel;
+    static constexpr bool masks_priority = false;
+    static constexpr bool auxiliary_set = false;
+#endif
+
+    /// What is kept for an attached handle.
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    struct registration_data {
+        reactor::per_io_object_data object = nullptr;
+    };
+#elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
+    struct registration_data {
+        reactor::per_descriptor_data object{};
+        reactor::per_descriptor_data auxiliary_object{};
+        int auxiliary = -1;
+    };
+#else
+    struct registration_data {
+        reactor::per_descriptor_data object{};
+    };
 #endif
 
     explicit reactor_port(asio::execution_context& context)
-        : context_(context), reactor_(asio::use_service<reactor>(context)),
-          scheduler_(asio::use_service<scheduler>(context)) {
+        : context_(context)
+        , reactor_(asio::use_service<reactor>(context))
+        , scheduler_(asio::use_service<scheduler>(context)) {
         reactor_.init_task();
     }
 
@@ -282,7 +316,7 @@ public:
     error_code attach(int handle, registration_data& data, Read* read) {
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
         (void)handle, (void)read;
-        reactor_.register_io_object(data);
+        reactor_.register_io_object(data.object);
         return error_code();
 #else
         int result = 0;
@@ -291,77 +325,101 @@ public:
             // With the waker queued before the handle is added, its present readiness is an event
             // that can't be missed.
             read->ec_ = error_code();
-            result = reactor_.register_internal_descriptor(reactor::read_op, handle, data, read);
+            result =
+                reactor_.register_internal_descriptor(reactor::read_op, handle, data.object, read);
             if (result != 0)
-                reactor_.deregister_internal_descriptor(-1, data); // drops the waker
+                reactor_.deregister_internal_descriptor(-1, data.object); // drops the waker
         } else {
-            result = reactor_.register_descriptor(handle, data);
+            result = reactor_.register_descriptor(handle, data.object);
         }
         if (result != 0)
-            reactor_.cleanup_descriptor_data(data);
-        return error_code(result, boost::asio::error::get_system_category());
+            reactor_.cleanup_descriptor_data(data.object);
+        return system_error(result);
 #endif
     }
 
-    /// Takes a handle out of the reactor. If `synchronous(ours)`, the armed wakers are dropped
-    /// before this returns; otherwise they come back by firing with operation_aborted, for which
-    /// the caller counts one unit of work each. `ours` is false if the number was closed, or
-    /// belongs to somebody else now: it is not passed to the kernel then.
-    static constexpr bool synchronous(bool ours) noexcept {
-        return latches_events && ours;
-    }
+    /// Whether detach() drops the armed wakers before it returns. Otherwise they come back by
+    /// firing with operation_aborted, for which the caller counts one unit of work each.
+    static constexpr bool detaches_at_once(bool ours) noexcept { return latches_events && ours; }
 
+    /// Takes a handle out of the reactor. If the number is not `ours` any more, because it was
+    /// closed or belongs to somebody else now, it is not passed to the kernel.
     template <class Read, class Write, class Priority>
     void detach(int handle, registration_data& data, bool ours, Read& read, Write& write,
-                Priority& priority) {
+                Priority* priority) {
 #if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
         (void)read, (void)write, (void)priority;
         if (ours)
-            reactor_.deregister_internal_descriptor(handle, data);
+            reactor_.deregister_internal_descriptor(handle, data.object);
         else
-            reactor_.deregister_descriptor(handle, data, true);
-        reactor_.cleanup_descriptor_data(data);
+            reactor_.deregister_descriptor(handle, data.object, true);
+        reactor_.cleanup_descriptor_data(data.object);
 #else
         // By key, so that nobody else's operations on the same number are hit.
         (void)ours;
-        disarm(handle, data, read_channel, read);
-        disarm(handle, data, write_channel, write);
-        disarm(handle, data, priority_channel, priority);
+        disarm(read_channel, read, handle, data);
+        disarm(write_channel, write, handle, data);
+        if (priority)
+            disarm(priority_channel, *priority, handle, data);
 #endif
     }
 
-    /// Gives back what the reactor keeps for a handle, once every waker has come home.
-    void release(registration_data& data) {
+    /// Gives back what is kept for a handle, once every waker has come home. The reactor may have
+    /// been shut down, and has forgotten everything then.
+    void release(registration_data& data, bool reactor_alive) {
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-        reactor_.deregister_io_object(data);
-        reactor_.cleanup_io_object(data);
+        if (reactor_alive) {
+            reactor_.deregister_io_object(data.object);
+            reactor_.cleanup_io_object(data.object);
+        }
+#elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
+        (void)reactor_alive;
+        if (data.auxiliary >= 0)
+            ::close(data.auxiliary);
 #else
-        (void)data;
+        (void)reactor_alive;
 #endif
+        data = registration_data();
     }
 
     /// Puts a waker into the reactor, and counts one unit of work.
     template <class Waker>
-    void arm(channel c, Waker& waker, int handle, registration_data& data) {
+    void arm(channel c, Waker& waker, int handle, registration_data& data, short events) {
         waker.ec_ = error_code();
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-        (void)handle;
-        reactor_.start_op(static_cast<int>(c), data, &waker, false);
+        (void)handle, (void)events; // the waker asks for them when it is submitted
+        reactor_.start_op(static_cast<int>(c), data.object, &waker, false);
 #else
-        static constexpr int types[] = {reactor::read_op, reactor::write_op, reactor::except_op};
-        reactor_.start_op(types[c], handle, data, &waker, false, true);
+#if defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
+        if (c == priority_channel) {
+            if (int error = watch(handle, data, events)) {
+                waker.ec_ = system_error(error);
+                scheduler_.post_immediate_completion(&waker, false);
+            } else {
+                reactor_.start_op(reactor::read_op, data.auxiliary, data.auxiliary_object, &waker,
+                                  false, true);
+            }
+            return;
+        }
+#endif
+        (void)events;
+        reactor_.start_op(op_type(c), handle, data.object, &waker, false, true);
 #endif
     }
 
     /// Takes a waker back out; it fires with operation_aborted, if it is in the reactor at all.
     template <class Waker>
-    void disarm(int handle, registration_data& data, channel c, Waker& waker) {
+    void disarm(channel c, Waker& waker, int handle, registration_data& data) {
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
         (void)handle;
-        reactor_.cancel_ops_by_key(data, static_cast<int>(c), waker.cancellation_key_);
+        reactor_.cancel_ops_by_key(data.object, static_cast<int>(c), waker.cancellation_key_);
 #else
-        static constexpr int types[] = {reactor::read_op, reactor::write_op, reactor::except_op};
-        reactor_.cancel_ops_by_key(handle, data, types[c], waker.cancellation_key_);
+#if defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
+        if (c == priority_channel)
+            return reactor_.cancel_ops_by_key(data.auxiliary, data.auxiliary_object,
+                                              reactor::read_op, waker.cancellation_key_);
+#endif
+        reactor_.cancel_ops_by_key(handle, data.object, op_type(c), waker.cancellation_key_);
 #endif
     }
 
@@ -378,6 +436,41 @@ public:
     void compensate() { scheduler_.compensating_work_started(); }
 
 private:
+    static error_code system_error(int error) noexcept {
+        return error_code(error, boost::asio::error::get_system_category());
+    }
+
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    static constexpr int op_type(channel c) noexcept {
+        return c == read_channel    ? static_cast<int>(reactor::read_op)
+               : c == write_channel ? static_cast<int>(reactor::write_op)
+                                    : static_cast<int>(reactor::except_op);
+    }
+#endif
+
+#if defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL) &&                                        \
+    !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    /// Makes the auxiliary set readable while the handle has one of these events, or ERR or HUP.
+    static int watch(int handle, registration_data& data, short events) noexcept {
+        int operation = EPOLL_CTL_MOD;
+        if (data.auxiliary < 0) {
+            data.auxiliary = ::epoll_create1(EPOLL_CLOEXEC);
+            operation = EPOLL_CTL_ADD;
+        }
+        ::epoll_event event{};
+        event.events = static_cast<unsigned short>(events); // poll's flags have epoll's values
+        if (data.auxiliary < 0 || ::epoll_ctl(data.auxiliary, operation, handle, &event) != 0) {
+            int error = errno;
+            if (operation == EPOLL_CTL_ADD && data.auxiliary >= 0) {
+                ::close(data.auxiliary);
+                data.auxiliary = -1;
+            }
+            return error;
+        }
+        return 0;
+    }
+#endif
+
     asio::execution_context& context_;
     reactor& reactor_;
     scheduler& scheduler_;

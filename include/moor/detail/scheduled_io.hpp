@@ -39,6 +39,8 @@
 
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor.hpp>
+#include <moor/detail/readiness_word.hpp>
+#include <moor/detail/waiter.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
 
@@ -46,7 +48,9 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 namespace moor {
@@ -63,156 +67,30 @@ namespace detail {
 
 class scheduled_io;
 
-/// The cached readiness of a handle: a value, without lock or kernel.
-class readiness_word {
-public:
-    readiness flags() const noexcept { return flags_; }
-    const ticks& tick() const noexcept { return ticks_; }
-
-    /// Something happened.
-    void set(readiness r) noexcept {
-        flags_ |= r;
-        advance(r);
-    }
-
-    /// The kernel was asked for `asked`, and said `seen`.
-    void observe(interest asked, readiness seen) noexcept {
-        flags_ = (flags_ - asked) | seen;
-        advance(seen);
-    }
-
-    /// What of `want` is satisfied. An error or a hang-up satisfies a reader or a writer, who must
-    /// learn of it; it is reported as such only to those who asked.
-    readiness matched(interest want) const noexcept {
-        readiness exact = flags_ & want;
-        if (!exact.empty() || (flags_ & closing).empty())
-            return exact;
-        readiness r;
-        if (want.is_readable() && !(flags_ & (readiness::error | readiness::read_closed)).empty())
-            r |= readiness::readable;
-        if (want.is_writable() && !(flags_ & (readiness::error | readiness::write_closed)).empty())
-            r |= readiness::writable;
-        return r;
-    }
-
-    /// An edge-triggered wait takes what it was told. That a side is closed stays visible.
-    void consume(readiness r) noexcept { flags_ -= (r | readiness::error) - sticky; }
-
-    /// Drops what `e` observed, unless something newer came in the same stream.
-    void clear(const ready_event& e) noexcept {
-        const ticks& stamp = ready_event_access::stamp(e);
-        interest current;
-        if (stamp.read == ticks_.read)
-            current |= read_stream;
-        if (stamp.write == ticks_.write)
-            current |= write_stream;
-        if (stamp.priority == ticks_.priority)
-            current |= interest::priority;
-        flags_ -= (e.ready() & current) - sticky;
-    }
-
-    void reset() noexcept { *this = readiness_word(); }
-
-    static constexpr interest read_stream =
-        interest::readable | interest::error | interest::read_closed;
-    static constexpr interest write_stream = interest::writable | interest::write_closed;
-    static constexpr interest sticky = interest::read_closed | interest::write_closed;
-    static constexpr interest closing = sticky | interest::error;
-
-private:
-    void advance(readiness r) noexcept {
-        ticks_.read += !(r & read_stream).empty();
-        ticks_.write += !(r & write_stream).empty();
-        ticks_.priority += r.is_priority();
-    }
-
-    readiness flags_;
-    ticks ticks_;
-};
-
-/// What a wait is for, which decides how the cached readiness is used.
-enum class purpose : std::uint8_t {
-    wait,       ///< tell the caller: verified (level), consumed (edge)
-    io,         ///< run a callable that finds out for itself: neither
-    read_slot,  ///< the read slot of the poll style: verified, not consumed
-    write_slot  ///< the write slot
-};
-
-/// One wait. Its memory and its handler belong to the derived operation.
-class waiter : public scheduler_item {
-public:
-    interest want() const noexcept { return want_; }
-    const error_code& ec() const noexcept { return ec_; }
-    const ready_event& event() const noexcept { return event_; }
-
-    void fail(const error_code& ec) noexcept {
-        ec_ = ec;
-        event_ = ready_event();
-    }
-
-    /// Makes the wait known to `scheduled_io::cancel(id)`. Zero: it is not.
-    void set_id(std::uint64_t id) noexcept { id_ = id; }
-
-protected:
-    waiter(func_type do_complete, interest want, purpose why) noexcept
-        : scheduler_item(do_complete), want_(want), purpose_(why) {}
-    ~waiter() = default;
-
-private:
-    friend class scheduled_io;
-    friend class waiter_list;
-
-    waiter* list_next_ = nullptr;
-    waiter* list_prev_ = nullptr;
-    std::uint64_t id_ = 0;
-    error_code ec_;
-    ready_event event_;
-    interest want_;
-    purpose purpose_;
-    bool cancelled_ = false;
-    std::uint32_t epoch_ = 0;
-};
-
-/// An intrusive list of waits.
-class waiter_list {
-public:
-    bool empty() const noexcept { return !front_; }
-    waiter* front() const noexcept { return front_; }
-    static waiter* next(waiter* w) noexcept { return w->list_next_; }
-
-    void push_back(waiter* w) noexcept {
-        w->list_next_ = nullptr;
-        w->list_prev_ = back_;
-        (back_ ? back_->list_next_ : front_) = w;
-        back_ = w;
-    }
-
-    void erase(waiter* w) noexcept {
-        (w->list_prev_ ? w->list_prev_->list_next_ : front_) = w->list_next_;
-        (w->list_next_ ? w->list_next_->list_prev_ : back_) = w->list_prev_;
-    }
-
-private:
-    waiter* front_ = nullptr;
-    waiter* back_ = nullptr;
-};
-
-/// Counts kept for each handle and added up by the service.
+/// Counts kept for each handle, and added up by the service. (The narrow ones grow slowly.)
 struct wait_counts {
     std::uint64_t started = 0;
     std::uint64_t immediate = 0;
-    std::uint64_t cancelled = 0;
     std::uint64_t events = 0;
-    std::uint64_t unclaimed = 0;
-    std::uint64_t verifications = 0;
+    std::uint32_t cancelled = 0;
+    std::uint32_t unclaimed = 0;
+};
 
-    wait_counts& operator+=(const wait_counts& o) noexcept {
+struct wait_totals {
+    std::uint64_t started = 0;
+    std::uint64_t immediate = 0;
+    std::uint64_t events = 0;
+    std::uint64_t verifications = 0;
+    std::uint64_t cancelled = 0;
+    std::uint64_t unclaimed = 0;
+
+    wait_totals& add(const wait_counts& o, std::uint64_t verified) noexcept {
         started += o.started;
         immediate += o.immediate;
-        cancelled += o.cancelled;
         events += o.events;
+        verifications += verified;
+        cancelled += o.cancelled;
         unclaimed += o.unclaimed;
-        verifications += o.verifications;
         return *this;
     }
 };
@@ -233,7 +111,8 @@ struct scheduled_io_info {
 /// Where the states live: the service's heap-stable half, which may outlive the service.
 class scheduled_io_host {
 public:
-    explicit scheduled_io_host(asio::execution_context& context) : port(context) {}
+    explicit scheduled_io_host(asio::execution_context& context)
+        : port(context) {}
 
     scheduled_io_host(const scheduled_io_host&) = delete;
     scheduled_io_host& operator=(const scheduled_io_host&) = delete;
@@ -241,11 +120,17 @@ public:
     /// Usable until the execution context is shut down.
     reactor_port port;
 
+    /// A number that no other wait has.
+    std::uint64_t next_id() noexcept { return ids_.fetch_add(1, std::memory_order_relaxed) + 1; }
+
     /// Takes back a state that nobody refers to any more.
     virtual void recycle(scheduled_io& state) noexcept = 0;
 
 protected:
     ~scheduled_io_host() = default;
+
+private:
+    std::atomic<std::uint64_t> ids_{0};
 };
 
 class scheduled_io {
@@ -255,7 +140,9 @@ public:
     static constexpr unsigned idle_limit = 8;
 
     explicit scheduled_io(scheduled_io_host& host) noexcept
-        : host_(host), read_(this), write_(this), priority_(this) {}
+        : host_(host)
+        , read_(this)
+        , write_(this) {}
 
     scheduled_io(const scheduled_io&) = delete;
     scheduled_io& operator=(const scheduled_io&) = delete;
@@ -282,6 +169,7 @@ public:
         unknown_ = all_channels;
         fresh_ = prepaid_ = idle_events_ = 0;
         counts_ = wait_counts();
+        verifications_.store(0, std::memory_order_relaxed);
         // The ticks go on from where they were: an event of an earlier registration clears nothing.
         word_.observe(all_interests, readiness());
         closed_.store(still_open, std::memory_order_release);
@@ -316,7 +204,7 @@ public:
         closed_.store(service_closed, std::memory_order_release);
         drain(interest(), make_error_code(error::gone), items);
         // The reactor gives the wakers back in its own shutdown.
-        attached_ = has_data_ = false;
+        attached_ = false;
     }
 
     close_reason closed() const noexcept {
@@ -404,7 +292,8 @@ public:
             std::lock_guard<std::mutex> lock(mutex_);
             if (closed() != still_open)
                 return;
-            if (which.empty() || !(which & (readiness_word::read_stream | interest::priority)).empty())
+            if (which.empty() ||
+                !(which & (readiness_word::read_stream | interest::priority)).empty())
                 epochs_[0].fetch_add(1, std::memory_order_relaxed);
             if (which.empty() || !(which & readiness_word::write_stream).empty())
                 epochs_[1].fetch_add(1, std::memory_order_relaxed);
@@ -434,7 +323,7 @@ public:
         host_.port.post_counted(items);
     }
 
-    std::uint64_t next_id() noexcept { return ids_.fetch_add(1, std::memory_order_relaxed) + 1; }
+    std::uint64_t next_id() noexcept { return host_.next_id(); }
 
     // ---- the cache ----------------------------------------------------------------------------
 
@@ -477,11 +366,9 @@ public:
         return detail::short_transfer_drains(handle_, identity_);
     }
 
-    wait_counts counts() const noexcept {
+    void add_counts(wait_totals& totals) const noexcept {
         std::lock_guard<std::mutex> lock(mutex_);
-        wait_counts c = counts_;
-        c.verifications += verifications_.load(std::memory_order_relaxed);
-        return c;
+        totals.add(counts_, verifications_.load(std::memory_order_relaxed));
     }
 
     scheduled_io_info info() const {
@@ -580,8 +467,8 @@ public:
 
     /// For the host: gives back what the reactor keeps, when nobody refers to the state.
     void release_data(bool reactor_alive) {
-        if (reactor_alive && has_data_)
-            host_.port.release(data_);
+        if (has_data_)
+            host_.port.release(data_, reactor_alive);
         has_data_ = false;
     }
 
@@ -599,6 +486,9 @@ private:
         interest::priority | interest::error | interest::read_closed | interest::write_closed;
     static constexpr interest all_interests = pollable | beyond;
 
+    static constexpr channel closing_channel =
+        reactor_port::masks_priority ? priority_channel : read_channel;
+
     /// The channels whose wakers a wait needs.
     static constexpr unsigned channels_of(interest want) noexcept {
         unsigned bits = 0;
@@ -609,7 +499,7 @@ private:
         if (want.is_priority())
             bits |= 1u << priority_channel;
         if (!(want & readiness_word::closing).empty())
-            bits |= 1u << reactor_port::closing_channel;
+            bits |= 1u << closing_channel;
         return bits;
     }
 
@@ -694,7 +584,7 @@ private:
     error_code park(waiter& w, item_queue& displaced) {
         if (!(w.want_ & beyond).empty())
             widen_priority_events(w.want_);
-        if (error_code ec = ensure_armed(channels_of(w.want_)))
+        if (error_code ec = ensure_armed(w.want_))
             return ec;
         if (!(w.want_ & beyond).empty())
             ++beyond_waiters_;
@@ -721,9 +611,12 @@ private:
             running_.push_back(w);
     }
 
-    /// Puts every waker in `channels` into the reactor, and counts one unit of work for the wait.
-    error_code ensure_armed(unsigned channels) {
+    /// Puts every waker that a wait needs into the reactor, and counts its unit of work.
+    error_code ensure_armed(interest want) {
+        unsigned channels = channels_of(want);
         bool counted = false;
+        if (((channels >> priority_channel) & 1u) && !priority_)
+            priority_ = std::make_unique<basic_waker<scheduled_io, priority_channel>>(this);
         if (!attached_) {
             if (error_code ec = attach())
                 return ec;
@@ -731,7 +624,7 @@ private:
         for (unsigned n = 0; n != channel_count; ++n) {
             channel c = static_cast<channel>(n);
             if (((channels >> n) & 1u) && is_home(c)) {
-                arm(c);
+                arm(c, want);
                 if (counted)
                     host_.port.work_finished();
                 counted = true;
@@ -773,10 +666,10 @@ private:
             error_code ec;
             ours = identify(handle_, ec) == identity_ || ec;
         }
-        if (!reactor_port::synchronous(ours))
+        if (!reactor_port::detaches_at_once(ours))
             for (unsigned n = 0; n != channel_count; ++n)
                 prepay(static_cast<channel>(n));
-        host_.port.detach(handle_, data_, ours, read_, write_, priority_);
+        host_.port.detach(handle_, data_, ours, read_, write_, priority_.get());
     }
 
     void prepay(channel c) {
@@ -787,8 +680,9 @@ private:
         }
     }
 
-    /// Puts a waker into the reactor; that counts one unit of work.
-    void arm(channel c) {
+    /// Puts a waker into the reactor, for the parked waits and one that wants `want`; that counts
+    /// one unit of work.
+    void arm(channel c, interest want = interest()) {
         unsigned bit = 1u << c;
         bool fresh = (fresh_ & bit) != 0;
         fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
@@ -796,33 +690,36 @@ private:
         phase_[c].store(fresh ? phase::arming_fresh : phase::arming, std::memory_order_relaxed);
         switch (c) {
         case read_channel:
-            host_.port.arm(c, read_, handle_, data_);
+            host_.port.arm(c, read_, handle_, data_, 0);
             break;
         case write_channel:
-            host_.port.arm(c, write_, handle_, data_);
+            host_.port.arm(c, write_, handle_, data_, 0);
             break;
         case priority_channel:
-            host_.port.arm(c, priority_, handle_, data_);
+            choose_priority_events(want);
+            host_.port.arm(c, *priority_, handle_, data_, events_of(c));
             break;
         }
         phase_[c].store(phase::armed, std::memory_order_relaxed);
     }
 
-    /// The priority waker must poll for what a new wait wants, too (where the reactor takes an
-    /// event mask).
+    /// What the priority waker has to poll for, where the reactor takes a mask.
+    void choose_priority_events(interest want) noexcept {
+        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+            want |= w->want_;
+        priority_events_.store(to_poll_events(want & beyond), std::memory_order_relaxed);
+    }
+
+    /// The priority waker is out, but does not poll for all that a new wait wants: have it back,
+    /// to be armed again.
     void widen_priority_events(interest want) {
-        if constexpr (reactor_port::closing_channel == priority_channel) {
-            for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
-                want |= w->want_;
-            short events = to_poll_events(want & beyond);
-            short armed = static_cast<short>(priority_events_.load(std::memory_order_relaxed));
-            priority_events_.store(events, std::memory_order_relaxed);
-            if (!is_home(priority_channel) && (events & ~armed) && attached_) {
-                prepay(priority_channel);
-                host_.port.disarm(handle_, data_, priority_channel, priority_);
-            }
-        } else {
-            (void)want;
+        if (!reactor_port::masks_priority || is_home(priority_channel) || !attached_)
+            return;
+        short armed = events_of(priority_channel);
+        choose_priority_events(want);
+        if (events_of(priority_channel) & ~armed) {
+            prepay(priority_channel);
+            host_.port.disarm(priority_channel, *priority_, handle_, data_);
         }
     }
 
@@ -963,7 +860,9 @@ private:
         waiter& w;
         bool parked = false;
 
-        running_frame(scheduled_io& s, waiter& wait) : state(s), w(wait) {
+        running_frame(scheduled_io& s, waiter& wait)
+            : state(s)
+            , w(wait) {
             if (w.id_)
                 state.running_.erase(&w);
         }
@@ -995,10 +894,9 @@ private:
     mutable std::mutex mutex_;
     basic_waker<scheduled_io, read_channel> read_;
     basic_waker<scheduled_io, write_channel> write_;
-    basic_waker<scheduled_io, priority_channel> priority_;
+    std::unique_ptr<basic_waker<scheduled_io, priority_channel>> priority_; // few need it
     wait_counts counts_;
     std::atomic<std::uint64_t> verifications_{0};
-    std::atomic<std::uint64_t> ids_{0};
     file_identity identity_;
     waiter* slots_[2] = {nullptr, nullptr};
     waiter_list running_;

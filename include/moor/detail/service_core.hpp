@@ -34,7 +34,8 @@ namespace detail {
 
 class service_core final : public scheduled_io_host {
 public:
-    explicit service_core(asio::execution_context& context) : scheduled_io_host(context) {}
+    explicit service_core(asio::execution_context& context)
+        : scheduled_io_host(context) {}
 
     ~service_core() {
         while (scheduled_io* s = free_) {
@@ -135,7 +136,7 @@ public:
     void destroyed() noexcept { life_.store(dead, std::memory_order_release); }
 
     struct totals {
-        wait_counts waits;
+        wait_totals waits;
         std::uint64_t registered = 0;
         std::uint64_t deregistered = 0;
     };
@@ -145,7 +146,7 @@ public:
         totals t{recycled_, registered_, deregistered_};
         for (const scheduled_io* s : by_handle_)
             if (s)
-                t.waits += s->counts();
+                s->add_counts(t.waits);
         return t;
     }
 
@@ -167,7 +168,7 @@ private:
         state.release_data(life_.load(std::memory_order_acquire) == alive);
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            recycled_ += state.counts();
+            state.add_counts(recycled_);
             state.next_free = free_;
             free_ = &state;
         }
@@ -202,7 +203,7 @@ private:
     scheduled_io* free_ = nullptr;
     std::uint64_t registered_ = 0;
     std::uint64_t deregistered_ = 0;
-    wait_counts recycled_;
+    wait_totals recycled_;
     std::atomic<bool> closed_{false};
     std::atomic<life> life_{alive};
     std::atomic<std::uint32_t> references_{0};

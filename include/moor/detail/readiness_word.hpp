@@ -1,0 +1,86 @@
+//
+// moor/detail/readiness_word.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_DETAIL_READINESS_WORD_HPP
+#define MOOR_DETAIL_READINESS_WORD_HPP
+
+#include <moor/readiness.hpp>
+
+namespace moor {
+namespace detail {
+
+/// The cached readiness of a handle: a value, without lock or kernel.
+class readiness_word {
+public:
+    readiness flags() const noexcept { return flags_; }
+    const ticks& tick() const noexcept { return ticks_; }
+
+    /// Something happened.
+    void set(readiness r) noexcept {
+        flags_ |= r;
+        advance(r);
+    }
+
+    /// The kernel was asked for `asked`, and said `seen`.
+    void observe(interest asked, readiness seen) noexcept {
+        flags_ = (flags_ - asked) | seen;
+        advance(seen);
+    }
+
+    /// What of `want` is satisfied. An error or a hang-up satisfies a reader or a writer, who must
+    /// learn of it; it is reported as such only to those who asked.
+    readiness matched(interest want) const noexcept {
+        readiness exact = flags_ & want;
+        if (!exact.empty() || (flags_ & closing).empty())
+            return exact;
+        readiness r;
+        if (want.is_readable() && !(flags_ & (readiness::error | readiness::read_closed)).empty())
+            r |= readiness::readable;
+        if (want.is_writable() && !(flags_ & (readiness::error | readiness::write_closed)).empty())
+            r |= readiness::writable;
+        return r;
+    }
+
+    /// An edge-triggered wait takes what it was told. That a side is closed stays visible.
+    void consume(readiness r) noexcept { flags_ -= (r | readiness::error) - sticky; }
+
+    /// Drops what `e` observed, unless something newer came in the same stream.
+    void clear(const ready_event& e) noexcept {
+        const ticks& stamp = ready_event_access::stamp(e);
+        interest current;
+        if (stamp.read == ticks_.read)
+            current |= read_stream;
+        if (stamp.write == ticks_.write)
+            current |= write_stream;
+        if (stamp.priority == ticks_.priority)
+            current |= interest::priority;
+        flags_ -= (e.ready() & current) - sticky;
+    }
+
+    void reset() noexcept { *this = readiness_word(); }
+
+    static constexpr interest read_stream =
+        interest::readable | interest::error | interest::read_closed;
+    static constexpr interest write_stream = interest::writable | interest::write_closed;
+    static constexpr interest sticky = interest::read_closed | interest::write_closed;
+    static constexpr interest closing = sticky | interest::error;
+
+private:
+    void advance(readiness r) noexcept {
+        ticks_.read += !(r & read_stream).empty();
+        ticks_.write += !(r & write_stream).empty();
+        ticks_.priority += r.is_priority();
+    }
+
+    readiness flags_;
+    ticks ticks_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_READINESS_WORD_HPP

@@ -1,0 +1,96 @@
+//
+// moor/detail/waiter.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// A wait as the scheduled state sees it, and the list of them.
+//
+
+#ifndef MOOR_DETAIL_WAITER_HPP
+#define MOOR_DETAIL_WAITER_HPP
+
+#include <moor/detail/reactor.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+
+#include <cstdint>
+
+namespace moor {
+namespace detail {
+
+class scheduled_io;
+
+/// What a wait is for, which decides how the cached readiness is used.
+enum class purpose : std::uint8_t {
+    wait,      ///< tell the caller: verified (level), consumed (edge)
+    io,        ///< run a callable that finds out for itself: neither
+    read_slot, ///< the read slot of the poll style: verified, not consumed
+    write_slot ///< the write slot
+};
+
+/// One wait. Its memory and its handler belong to the derived operation.
+class waiter : public scheduler_item {
+public:
+    interest want() const noexcept { return want_; }
+    const error_code& ec() const noexcept { return ec_; }
+    const ready_event& event() const noexcept { return event_; }
+
+    void fail(const error_code& ec) noexcept {
+        ec_ = ec;
+        event_ = ready_event();
+    }
+
+    /// Makes the wait known to `scheduled_io::cancel(id)`. Zero: it is not.
+    void set_id(std::uint64_t id) noexcept { id_ = id; }
+
+protected:
+    waiter(func_type do_complete, interest want, purpose why) noexcept
+        : scheduler_item(do_complete)
+        , want_(want)
+        , purpose_(why) {}
+    ~waiter() = default;
+
+private:
+    friend class scheduled_io;
+    friend class waiter_list;
+
+    waiter* list_next_ = nullptr;
+    waiter* list_prev_ = nullptr;
+    std::uint64_t id_ = 0;
+    error_code ec_;
+    ready_event event_;
+    interest want_;
+    purpose purpose_;
+    bool cancelled_ = false;
+    std::uint32_t epoch_ = 0;
+};
+
+/// An intrusive list of waits.
+class waiter_list {
+public:
+    bool empty() const noexcept { return !front_; }
+    waiter* front() const noexcept { return front_; }
+    static waiter* next(waiter* w) noexcept { return w->list_next_; }
+
+    void push_back(waiter* w) noexcept {
+        w->list_next_ = nullptr;
+        w->list_prev_ = back_;
+        (back_ ? back_->list_next_ : front_) = w;
+        back_ = w;
+    }
+
+    void erase(waiter* w) noexcept {
+        (w->list_prev_ ? w->list_prev_->list_next_ : front_) = w->list_next_;
+        (w->list_next_ ? w->list_next_->list_prev_ : back_) = w->list_prev_;
+    }
+
+private:
+    waiter* front_ = nullptr;
+    waiter* back_ = nullptr;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_WAITER_HPP
