@@ -1,0 +1,29 @@
+// Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
+
+// The least that a consumer does: wait for a pipe with a byte in it. Exits with 0 if the wait
+// completed without an error.
+
+#include <moor.hpp>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/system/error_code.hpp>
+
+#include <unistd.h>
+
+int main() {
+    int ends[2];
+    if (::pipe(ends) != 0 || ::write(ends[1], "x", 1) != 1)
+        return 2;
+
+    bool readable = false;
+    {
+        boost::asio::io_context io;
+        moor::registration reg(io, ends[0]);
+        reg.async_wait_readable([&](boost::system::error_code ec) { readable = !ec; });
+        io.run();
+    }
+
+    ::close(ends[0]);
+    ::close(ends[1]);
+    return readable ? 0 : 1;
+}

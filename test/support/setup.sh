@@ -1,0 +1,42 @@
+# Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
+# shellcheck shell=bash
+#
+# Sourced by test/run.sh and example/run.sh.
+
+# Installs those of the given Debian packages that are missing. Needs root only if there are any; says
+# what to install if it is not. Prints nothing when there is nothing to do, and nothing on the
+# standard output in any case.
+moor_need_packages() {
+    if ! command -v dpkg-query >/dev/null; then
+        echo "This is not Debian: hoping that the counterparts of these are installed: $*" >&2
+        return 0
+    fi
+
+    local package missing=()
+    for package in "$@"; do
+        if [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" != installed ]; then
+            missing+=("$package")
+        fi
+    done
+    if [ "${#missing[@]}" -eq 0 ]; then
+        return 0
+    fi
+    if [ "$(id -u)" -ne 0 ]; then
+        echo "Missing packages; as root: apt-get install ${missing[*]}" >&2
+        return 1
+    fi
+
+    echo "Installing ${missing[*]}" >&2
+    local log apt
+    log=$(mktemp)
+    apt=(apt-get -q -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300)
+    if ! { "${apt[@]}" update &&
+        "${apt[@]}" install --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        rm -f "$log"
+        echo "The installation failed" >&2
+        return 1
+    fi
+    rm -f "$log"
+}
+export DEBIAN_FRONTEND=noninteractive
