@@ -45,8 +45,7 @@ namespace detail {
 
 class error_category_impl final : public boost::system::error_category {
 public:
-    constexpr error_category_impl() noexcept
-        : error_category(0xb7d1f0c46a3e9258ull) {}
+    constexpr error_category_impl() noexcept : error_category(0xb7d1f0c46a3e9258ull) {}
 
     const char* name() const noexcept override { return "moor"; }
 

@@ -91,8 +91,7 @@ private:
     static constexpr std::uint8_t readable_bit = 1, writable_bit = 2, priority_bit = 4,
                                   error_bit = 8, read_closed_bit = 16, write_closed_bit = 32;
 
-    constexpr explicit interest(std::uint8_t bits) noexcept
-        : bits_(bits) {}
+    constexpr explicit interest(std::uint8_t bits) noexcept : bits_(bits) {}
 
     std::uint8_t bits_ = 0;
 };

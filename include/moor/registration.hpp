@@ -38,8 +38,7 @@ namespace moor {
 /// How a handle is registered.
 struct registration_options {
     /// Level-triggered, or as the trigger says.
-    constexpr registration_options(trigger t = trigger::level) noexcept
-        : mode(t) {}
+    constexpr registration_options(trigger t = trigger::level) noexcept : mode(t) {}
 
     /// How its readiness is believed.
     trigger mode;
@@ -51,8 +50,7 @@ namespace detail {
 class wait_canceller {
 public:
     wait_canceller(scheduled_io_ptr state, std::uint64_t id) noexcept
-        : state_(std::move(state))
-        , id_(id) {}
+        : state_(std::move(state)), id_(id) {}
 
     void operator()(asio::cancellation_type_t type) {
         using asio::cancellation_type;
@@ -134,9 +132,7 @@ public:
     };
 
     /// Without a handle.
-    explicit basic_registration(const executor_type& ex)
-        : executor_(ex)
-        , core_(core_of(ex)) {}
+    explicit basic_registration(const executor_type& ex) : executor_(ex), core_(core_of(ex)) {}
 
     /// Without a handle.
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
@@ -172,9 +168,7 @@ public:
     /// Moves the registration with its pending waits and their cancellation slots; `other` has no
     /// handle afterwards.
     basic_registration(basic_registration&& other) noexcept
-        : executor_(other.executor_)
-        , core_(other.core_)
-        , io_(std::move(other.io_)) {}
+        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)) {}
 
     /// Moves from a registration on another executor.
     template <class OtherExecutor,
@@ -182,9 +176,7 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration(basic_registration<OtherExecutor>&& other)
-        : executor_(other.executor_)
-        , core_(other.core_)
-        , io_(std::move(other.io_)) {}
+        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)) {}
 
     /// Deregisters its own handle, as the destructor does, and moves.
     basic_registration& operator=(basic_registration&& other) noexcept {
@@ -483,8 +475,7 @@ private:
         using executor_type = Executor;
 
         initiate_wait(basic_registration* self, const char* name) noexcept
-            : self_(self)
-            , name_(name) {}
+            : self_(self), name_(name) {}
 
         const executor_type& get_executor() const noexcept { return self_->get_executor(); }
 
@@ -503,8 +494,7 @@ private:
     public:
         using executor_type = Executor;
 
-        explicit initiate_io(basic_registration* self) noexcept
-            : self_(self) {}
+        explicit initiate_io(basic_registration* self) noexcept : self_(self) {}
 
         const executor_type& get_executor() const noexcept { return self_->get_executor(); }
 
@@ -543,8 +533,7 @@ private:
             detail::io_outcome<detail::io_raw_result<F>> outcome;
             outcome.ec = error::gone;
             return detail::complete_without_context(
-                detail::make_io_completion<detail::io_result<F>>(std::move(handler),
-                                                                 std::move(outcome)));
+                detail::make_io_completion<detail::io_result<F>>(handler, outcome));
         }
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler);

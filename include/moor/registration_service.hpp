@@ -85,10 +85,10 @@ public:
      * The context's reactor is made first, so that it is shut down after this service.
      */
     explicit registration_service(boost::asio::execution_context& context)
-        : boost::asio::execution_context::service(context)
-        , core_(new detail::service_core(context)) {}
+        : boost::asio::execution_context::service(context),
+          core_(new detail::service_core(context)) {}
 
-    ~registration_service() { core_->destroyed(); }
+    ~registration_service() override { core_->destroyed(); }
 
     /// Ends every registration: pending waits complete with `error::gone`, and so does every
     /// later wait and registration. No handle is closed. It can't be undone.
@@ -139,7 +139,8 @@ public:
     /// Prints the snapshot as a table, and the metrics below it.
     void dump(std::ostream& os) const {
         std::ostringstream out; // leaves the caller's formatting alone
-        out << "handle  trigger  waiters  waiting for             cached                  "
+        out << "handle  trigger  waiters  waiting for               cached                         "
+               "   "
                "armed  reactor  ticks r/w/p\n";
         for (const registration_info& i : snapshot()) {
             std::string armed;
@@ -148,7 +149,7 @@ public:
             armed += i.priority_armed ? 'p' : '-';
             out << std::left << std::setw(8) << i.native_handle << std::setw(9)
                 << (i.mode == trigger::edge ? "edge" : "level") << std::setw(9) << i.waiters
-                << std::setw(24) << text(i.waited_for) << std::setw(24) << text(i.cached)
+                << std::setw(26) << text(i.waited_for) << std::setw(34) << text(i.cached)
                 << std::setw(7) << armed << std::setw(9)
                 << (i.always_ready ? "always"
                     : i.attached   ? "yes"

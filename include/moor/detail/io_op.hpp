@@ -139,7 +139,7 @@ struct io_completion<Handler, void> {
 };
 
 template <class R, class Handler, class Outcome>
-io_completion<Handler, R> make_io_completion(Handler&& handler, Outcome&& outcome) {
+io_completion<Handler, R> make_io_completion(Handler& handler, Outcome& outcome) {
     if constexpr (std::is_void<R>::value)
         return {std::move(handler), outcome.ec};
     else
@@ -156,11 +156,8 @@ public:
     using memory = op_memory<io_op, Handler>;
 
     io_op(Handler& handler, const IoExecutor& ex, interest want, scheduled_io_ptr state, F&& f)
-        : waiter(&io_op::do_complete, want, purpose::io)
-        , state_(std::move(state))
-        , callable_(std::move(f))
-        , handler_(std::move(handler))
-        , work_(handler_, ex) {}
+        : waiter(&io_op::do_complete, want, purpose::io), state_(std::move(state)),
+          callable_(std::move(f)), handler_(std::move(handler)), work_(handler_, ex) {}
 
     Handler& handler() noexcept { return handler_; }
 
@@ -168,10 +165,8 @@ private:
     /// One turn, run on the handler's executor: it owns the operation, which is parked again, or
     /// over.
     struct turn {
-        explicit turn(io_op* op) noexcept
-            : op_(op) {}
-        turn(turn&& other) noexcept
-            : op_(std::exchange(other.op_, nullptr)) {}
+        explicit turn(io_op* op) noexcept : op_(op) {}
+        turn(turn&& other) noexcept : op_(std::exchange(other.op_, nullptr)) {}
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         turn& operator=(turn&&) = delete;
@@ -208,23 +203,28 @@ private:
 
     bool may_run() { return state_->may_run(*this); }
 
+    void finish() {
+        if (state_) // none: it failed at the start
+            state_->finish(*this);
+    }
+
     void destroy() {
         // The callable or the handler's executor threw, or the context is going.
-        state_->finish(*this);
+        finish();
         memory m(this, handler_);
-        Handler handler(std::move(handler_));
-        F callable(std::move(callable_));
-        handler_work<Handler, IoExecutor> work(std::move(work_));
-        scheduled_io_ptr state(std::move(state_));
+        [[maybe_unused]] Handler handler(std::move(handler_));
+        [[maybe_unused]] F callable(std::move(callable_));
+        [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
+        [[maybe_unused]] scheduled_io_ptr state(std::move(state_));
         m.reset();
     }
 
     void over(outcome_type outcome) {
-        state_->finish(*this);
+        finish();
         memory m(this, handler_);
         tracked_completion tracked(*this);
         handler_work<Handler, IoExecutor> work(std::move(work_));
-        completion c = make_io_completion<value_type>(std::move(handler_), std::move(outcome));
+        completion c = make_io_completion<value_type>(handler_, outcome);
         m.reset();
         tracked.begin(c.ec);
         c();

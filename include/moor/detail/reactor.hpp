@@ -15,8 +15,6 @@
 #include <moor/error.hpp>
 
 // First: in Boost 1.90 the reactor's header can't be the one that brings in the scheduler's.
-#include <boost/asio/io_context.hpp>
-
 #include <boost/asio/detail/config.hpp>
 #include <boost/asio/detail/handler_tracking.hpp>
 #include <boost/asio/detail/handler_work.hpp>
@@ -26,6 +24,7 @@
 #include <boost/asio/detail/scheduler_operation.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/execution_context.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/version.hpp>
 
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
@@ -46,8 +45,11 @@
 #include <boost/asio/associated_immediate_executor.hpp>
 #endif
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
+#include <set>
 #include <type_traits>
 
 #if BOOST_ASIO_VERSION < 102600
@@ -131,8 +133,7 @@ inline void track_operation(asio::execution_context& context, void* object, int 
 
 class tracked_completion {
 public:
-    explicit tracked_completion(const scheduler_item& item)
-        : completion_(item) {}
+    explicit tracked_completion(const scheduler_item& item) : completion_(item) {}
     void begin(const error_code& ec) { completion_.invocation_begin(ec); }
     void end() { completion_.invocation_end(); }
 
@@ -301,10 +302,16 @@ public:
     };
 #endif
 
+    /// What is known of the number when its handle leaves the reactor.
+    enum class number {
+        ours,   ///< it is still the file that was attached
+        closed, ///< it is not open
+        foreign ///< it is another file, or may be: it must not be passed to the kernel
+    };
+
     explicit reactor_port(asio::execution_context& context)
-        : context_(context)
-        , reactor_(asio::use_service<reactor>(context))
-        , scheduler_(asio::use_service<scheduler>(context)) {
+        : context_(context), reactor_(asio::use_service<reactor>(context)),
+          scheduler_(asio::use_service<scheduler>(context)) {
         reactor_.init_task();
     }
 
@@ -342,27 +349,49 @@ public:
 
     /// Whether detach() drops the armed wakers before it returns. Otherwise they come back by
     /// firing with operation_aborted, for which the caller counts one unit of work each.
-    static constexpr bool detaches_at_once(bool ours) noexcept { return latches_events && ours; }
+    static constexpr bool detaches_at_once(number n) noexcept {
+        return latches_events && n != number::foreign;
+    }
 
-    /// Takes a handle out of the reactor. If the number is not `ours` any more, because it was
-    /// closed or belongs to somebody else now, it is not passed to the kernel.
+    /// Takes a handle out of the reactor.
+    /**
+     * epoll keeps the file of a handle that was closed first for as long as a duplicate of it
+     * lives, and goes on to report its events to the object that Asio made for it, which Asio
+     * hands to the next handle. `is_suspect()` tells of such an object; events for it have to be
+     * verified.
+     */
     template <class Read, class Write, class Priority>
-    void detach(int handle, registration_data& data, bool ours, Read& read, Write& write,
+    void detach(int handle, registration_data& data, number n, Read& read, Write& write,
                 Priority* priority) {
 #if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
         (void)read, (void)write, (void)priority;
-        if (ours)
+        if (n != number::ours)
+            suspect(data);
+        if (n != number::foreign)
             reactor_.deregister_internal_descriptor(handle, data.object);
         else
             reactor_.deregister_descriptor(handle, data.object, true);
         reactor_.cleanup_descriptor_data(data.object);
 #else
         // By key, so that nobody else's operations on the same number are hit.
-        (void)ours;
+        (void)n;
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
         if (priority)
             disarm(priority_channel, *priority, handle, data);
+#endif
+    }
+
+    /// Whether an attached handle may be told of another file's events.
+    bool is_suspect(const registration_data& data) {
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+        if (!any_suspects_.load(std::memory_order_acquire))
+            return false;
+        std::lock_guard<std::mutex> lock(suspects_mutex_);
+        return suspects_.count(data.object) != 0;
+#else
+        (void)data;
+        return false;
 #endif
     }
 
@@ -476,6 +505,19 @@ private:
     asio::execution_context& context_;
     reactor& reactor_;
     scheduler& scheduler_;
+
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+    void suspect(const registration_data& data) {
+        std::lock_guard<std::mutex> lock(suspects_mutex_);
+        suspects_.insert(data.object);
+        any_suspects_.store(true, std::memory_order_release);
+    }
+
+    // Bounded by the number of objects that Asio ever made.
+    std::set<const void*> suspects_;
+    std::mutex suspects_mutex_;
+    std::atomic<bool> any_suspects_{false};
+#endif
 };
 
 } // namespace detail

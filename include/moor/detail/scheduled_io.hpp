@@ -111,8 +111,7 @@ struct scheduled_io_info {
 /// Where the states live: the service's heap-stable half, which may outlive the service.
 class scheduled_io_host {
 public:
-    explicit scheduled_io_host(asio::execution_context& context)
-        : port(context) {}
+    explicit scheduled_io_host(asio::execution_context& context) : port(context) {}
 
     scheduled_io_host(const scheduled_io_host&) = delete;
     scheduled_io_host& operator=(const scheduled_io_host&) = delete;
@@ -140,9 +139,7 @@ public:
     static constexpr unsigned idle_limit = 8;
 
     explicit scheduled_io(scheduled_io_host& host) noexcept
-        : host_(host)
-        , read_(this)
-        , write_(this) {}
+        : host_(host), read_(this), write_(this) {}
 
     scheduled_io(const scheduled_io&) = delete;
     scheduled_io& operator=(const scheduled_io&) = delete;
@@ -395,7 +392,7 @@ public:
     /// to fire for?
     bool speculate(channel c, error_code& ec) noexcept {
         phase p = phase_[c].load(std::memory_order_relaxed);
-        if (p == phase::armed)
+        if (p == phase::armed && !suspect_.load(std::memory_order_relaxed))
             return true; // an event
         // Arming, and the reactor says that there may have been an event. (The event itself can
         // still see this phase if it comes at once on another thread. Then it is verified without
@@ -651,6 +648,7 @@ private:
         } else if (!ec) {
             attached_ = has_data_ = true;
             fresh_ = all_channels;
+            suspect_.store(host_.port.is_suspect(data_), std::memory_order_relaxed);
         }
         return ec;
     }
@@ -662,14 +660,18 @@ private:
             return;
         attached_ = false;
         unknown_ = all_channels;
+        reactor_port::number n = reactor_port::number::foreign;
         if (ours) {
             error_code ec;
-            ours = identify(handle_, ec) == identity_ || ec;
+            if (identify(handle_, ec) == identity_)
+                n = reactor_port::number::ours;
+            else if (ec)
+                n = reactor_port::number::closed;
         }
-        if (!reactor_port::detaches_at_once(ours))
-            for (unsigned n = 0; n != channel_count; ++n)
-                prepay(static_cast<channel>(n));
-        host_.port.detach(handle_, data_, ours, read_, write_, priority_.get());
+        if (!reactor_port::detaches_at_once(n))
+            for (channel c : {read_channel, write_channel, priority_channel})
+                prepay(c);
+        host_.port.detach(handle_, data_, n, read_, write_, priority_.get());
     }
 
     void prepay(channel c) {
@@ -860,9 +862,7 @@ private:
         waiter& w;
         bool parked = false;
 
-        running_frame(scheduled_io& s, waiter& wait)
-            : state(s)
-            , w(wait) {
+        running_frame(scheduled_io& s, waiter& wait) : state(s), w(wait) {
             if (w.id_)
                 state.running_.erase(&w);
         }
@@ -886,6 +886,7 @@ private:
     std::uint8_t prepaid_ = 0;
     std::uint8_t idle_events_ = 0;
     bool attached_ = false;
+    std::atomic<bool> suspect_{false};
     bool has_data_ = false;
     bool always_ready_ = false;
     std::uint32_t beyond_waiters_ = 0;

@@ -34,8 +34,7 @@ namespace detail {
 
 class service_core final : public scheduled_io_host {
 public:
-    explicit service_core(asio::execution_context& context)
-        : scheduled_io_host(context) {}
+    explicit service_core(asio::execution_context& context) : scheduled_io_host(context) {}
 
     ~service_core() {
         while (scheduled_io* s = free_) {

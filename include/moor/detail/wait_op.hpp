@@ -38,14 +38,13 @@ class op_memory {
 public:
     /// Allocates.
     explicit op_memory(const Handler& handler)
-        : allocator_(associated::get(handler, asio::recycling_allocator<void>()))
-        , memory_(std::allocator_traits<allocator>::allocate(allocator_, 1)) {}
+        : allocator_(associated::get(handler, asio::recycling_allocator<void>())),
+          memory_(std::allocator_traits<allocator>::allocate(allocator_, 1)) {}
 
     /// Adopts an operation; its handler is still in it.
     op_memory(Op* op, const Handler& handler) noexcept
-        : allocator_(associated::get(handler, asio::recycling_allocator<void>()))
-        , memory_(op)
-        , op_(op) {}
+        : allocator_(associated::get(handler, asio::recycling_allocator<void>())), memory_(op),
+          op_(op) {}
 
     op_memory(const op_memory&) = delete;
     op_memory& operator=(const op_memory&) = delete;
@@ -126,9 +125,8 @@ public:
     using memory = op_memory<wait_op, Handler>;
 
     wait_op(Handler& handler, const IoExecutor& ex, interest want, purpose why)
-        : waiter(&wait_op::do_complete, want, why)
-        , handler_(std::move(handler))
-        , work_(handler_, ex) {}
+        : waiter(&wait_op::do_complete, want, why), handler_(std::move(handler)),
+          work_(handler_, ex) {}
 
     /// Through the associated immediate executor, in place of the scheduler.
     void complete_immediately(const IoExecutor& ex) {

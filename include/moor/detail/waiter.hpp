@@ -46,9 +46,7 @@ public:
 
 protected:
     waiter(func_type do_complete, interest want, purpose why) noexcept
-        : scheduler_item(do_complete)
-        , want_(want)
-        , purpose_(why) {}
+        : scheduler_item(do_complete), want_(want), purpose_(why) {}
     ~waiter() = default;
 
 private:
