@@ -611,7 +611,7 @@ private:
             memory.release();
             return error_code(boost::asio::error::would_block);
         }
-        waker = std::move(op->handler());
+        waker.swap(op->handler()); // Boost 1.81's move assignment recurses for ever
         error_code ec = op->ec();
         ready_event event = op->event();
         memory.reset();

@@ -162,17 +162,28 @@ public:
     Handler& handler() noexcept { return handler_; }
 
 private:
+    static constexpr bool may_leave = has_own_executor<Handler, IoExecutor>::value;
+
     /// One turn, run on the handler's executor: it owns the operation, which is parked again, or
-    /// over.
+    /// over. Where it may have to wait for another executor, it keeps the I/O context busy: the
+    /// operation's own unit of work is taken back when do_complete() returns.
     struct turn {
-        explicit turn(io_op* op) noexcept : op_(op) {}
-        turn(turn&& other) noexcept : op_(std::exchange(other.op_, nullptr)) {}
+        explicit turn(io_op* op) : op_(op) {
+            if (may_leave && op->state_) {
+                busy_ = op->state_;
+                busy_->host().port.work_started();
+            }
+        }
+        turn(turn&& other) noexcept
+            : op_(std::exchange(other.op_, nullptr)), busy_(std::move(other.busy_)) {}
         turn(const turn&) = delete;
         turn& operator=(const turn&) = delete;
         turn& operator=(turn&&) = delete;
         ~turn() {
             if (op_)
                 op_->destroy();
+            if (may_leave && busy_ && busy_->host().context_exists())
+                busy_->host().port.work_finished();
         }
 
         void operator()() {
@@ -199,6 +210,7 @@ private:
 
     private:
         io_op* op_;
+        scheduled_io_ptr busy_;
     };
 
     bool may_run() { return state_->may_run(*this); }
@@ -232,10 +244,10 @@ private:
     }
 
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
-        turn t(static_cast<io_op*>(item));
-        if (!owner)
-            return;
         io_op* op = static_cast<io_op*>(item);
+        if (!owner)
+            return op->destroy();
+        turn t(op);
         op->work_.complete(t, op->handler_);
     }
 

@@ -119,6 +119,9 @@ public:
     /// Usable until the execution context is shut down.
     reactor_port port;
 
+    /// Whether it is still there, and so are the executors.
+    virtual bool context_exists() const noexcept = 0;
+
     /// A number that no other wait has.
     std::uint64_t next_id() noexcept { return ids_.fetch_add(1, std::memory_order_relaxed) + 1; }
 

@@ -52,7 +52,9 @@ public:
     }
 
     /// The execution context is still there, so its scheduler and executors may be used.
-    bool context_exists() const noexcept { return life_.load(std::memory_order_acquire) != dead; }
+    bool context_exists() const noexcept override {
+        return life_.load(std::memory_order_acquire) != dead;
+    }
 
     bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
