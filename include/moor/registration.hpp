@@ -585,9 +585,11 @@ private:
         ready_event event = io->glance(want, false, ec);
         if (ec)
             return ec;
+        bool refuted = false;
         for (;;) {
-            if (event.ready().empty()) {
-                boost::system::result<ready_event> r = keep(want, why, waker);
+            if (refuted || event.ready().empty()) {
+                boost::system::result<ready_event> r =
+                    keep(want, why, waker, refuted ? &event : nullptr);
                 if (!r)
                     return r.error();
                 event = *r;
@@ -595,19 +597,21 @@ private:
             detail::io_outcome<raw> outcome;
             if (detail::attempt(*io, event, f, outcome))
                 return std::move(outcome).result();
-            io->would_block(event);
-            event = ready_event();
+            refuted = true;
             if ((ec = usable(want))) // `f` may end the registration
                 return ec;
         }
     }
 
     /// Parks a waker: would_block; or hands it back, with what came meanwhile.
-    boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker) {
+    boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker,
+                                            const ready_event* refuted = nullptr) {
         using op_type = detail::wait_op<detail::deliver_nothing, waker_type, Executor>;
         typename op_type::memory memory(waker);
         op_type* op = memory.construct(waker, executor_, want, why);
-        if (io_->start(*op)) {
+        if (refuted)
+            op->set_refuted(*refuted);
+        if (refuted ? io_->restart(*op) : io_->start(*op)) {
             memory.release();
             return error_code(boost::asio::error::would_block);
         }

@@ -114,7 +114,7 @@ bool attempt(scheduled_io& state, const ready_event& event, F& f,
     outcome.call(f);
     if (is_would_block(outcome.ec))
         return false;
-    if (!outcome.ec && (outcome.is_drained || (outcome.is_short && state.short_transfer_drains())))
+    if (!outcome.ec && outcome.is_drained)
         state.would_block(event);
     return true;
 }

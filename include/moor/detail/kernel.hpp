@@ -20,7 +20,6 @@
 #include <cstdint>
 
 #include <poll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
 namespace moor {
@@ -65,18 +64,6 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
         ec = error_code(errno, boost::asio::error::get_system_category());
     }
     return id;
-}
-
-/// Whether an end-of-file can arrive unseen together with data: not on datagram sockets, and not
-/// on the kernel's counters and queues.
-inline bool short_transfer_drains(int handle, const file_identity& id) noexcept {
-    if (id.is_anonymous())
-        return true;
-    if (!id.is_socket())
-        return false;
-    int type = 0;
-    ::socklen_t size = sizeof(type);
-    return ::getsockopt(handle, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_DGRAM;
 }
 
 /// What to put into pollfd::events. Errors and hang-ups are always reported.

@@ -162,7 +162,7 @@ public:
 // The owner is told, through these members:
 //   bool speculate(channel, ec)          called with Asio's lock on the handle held, while arming
 //                                        or for an event: fire? Must not take the owner's lock
-//   void fired(channel, ec, events)      on a thread of the scheduler, which takes back one unit of
+//   void fired<channel>(ec, events)      on a thread of the scheduler, which takes back one unit of
 //                                        work afterwards; `events` is the kernel's mask or 0 where
 //                                        the reactor does not tell
 //   void dropped(channel)                the reactor gave the waker back without running it
@@ -197,7 +197,8 @@ private:
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
         if (owner)
-            owner_of(base)->fired(Channel, base->ec_, static_cast<short>(base->bytes_transferred_));
+            owner_of(base)->template fired<Channel>(base->ec_,
+                                                    static_cast<short>(base->bytes_transferred_));
         else
             owner_of(base)->dropped(Channel);
     }
@@ -229,7 +230,7 @@ private:
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
         if (owner)
-            owner_of(base)->fired(Channel, base->ec_, 0);
+            owner_of(base)->template fired<Channel>(base->ec_, 0);
         else
             owner_of(base)->dropped(Channel);
     }
@@ -267,6 +268,13 @@ public:
     static constexpr bool latches_events = true;
 #else
     static constexpr bool latches_events = false;
+#endif
+
+    /// Whether speculate() is asked before a waker fires for an event.
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    static constexpr bool announces_firing = false;
+#else
+    static constexpr bool announces_firing = true;
 #endif
 
     /// Whether the priority channel takes a mask of events, so that closing events (RDHUP, HUP,
@@ -413,9 +421,10 @@ public:
         data = registration_data();
     }
 
-    /// Puts a waker into the reactor, and counts one unit of work.
+    /// Puts a waker into the reactor, and counts one unit of work. True: it could not be, and was
+    /// queued to fire with an error instead.
     template <class Waker>
-    void arm(channel c, Waker& waker, int handle, registration_data& data, short events) {
+    bool arm(channel c, Waker& waker, int handle, registration_data& data, short events) {
         waker.ec_ = error_code();
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
         (void)handle, (void)events; // the waker asks for them when it is submitted
@@ -426,16 +435,17 @@ public:
             if (int error = watch(handle, data, events)) {
                 waker.ec_ = system_error(error);
                 scheduler_.post_immediate_completion(&waker, false);
-            } else {
-                reactor_.start_op(reactor::read_op, data.auxiliary, data.auxiliary_object, &waker,
-                                  false, true);
+                return true;
             }
-            return;
+            reactor_.start_op(reactor::read_op, data.auxiliary, data.auxiliary_object, &waker,
+                              false, true);
+            return false;
         }
 #endif
         (void)events;
         reactor_.start_op(op_type(c), handle, data.object, &waker, false, true);
 #endif
+        return false;
     }
 
     /// Takes a waker back out; it fires with operation_aborted, if it is in the reactor at all.
@@ -458,6 +468,7 @@ public:
     void post_new(scheduler_item* item) { scheduler_.post_immediate_completion(item, false); }
 
     /// Queues items whose work was counted.
+    void post_counted(scheduler_item* item) { scheduler_.post_deferred_completion(item); }
     void post_counted(item_queue& items) { scheduler_.post_deferred_completions(items); }
 
     void work_started() { scheduler_.work_started(); }

@@ -10,6 +10,8 @@
 
 #include <moor/readiness.hpp>
 
+#include <boost/config.hpp>
+
 namespace moor {
 namespace detail {
 
@@ -20,7 +22,7 @@ public:
     const ticks& tick() const noexcept { return ticks_; }
 
     /// Something happened.
-    void set(readiness r) noexcept {
+    BOOST_FORCEINLINE void set(readiness r) noexcept {
         flags_ |= r;
         advance(r);
     }
@@ -61,7 +63,13 @@ public:
         flags_ -= (e.ready() & current) - sticky;
     }
 
-    void reset() noexcept { *this = readiness_word(); }
+    /// Whether anything came in the streams of `want` since `e` was observed.
+    bool is_newer(const ready_event& e, interest want) const noexcept {
+        const ticks& stamp = ready_event_access::stamp(e);
+        return (!(want & read_stream).empty() && stamp.read != ticks_.read) ||
+               (!(want & write_stream).empty() && stamp.write != ticks_.write) ||
+               (want.is_priority() && stamp.priority != ticks_.priority);
+    }
 
     static constexpr interest read_stream =
         interest::readable | interest::error | interest::read_closed;
@@ -70,7 +78,7 @@ public:
     static constexpr interest closing = sticky | interest::error;
 
 private:
-    void advance(readiness r) noexcept {
+    BOOST_FORCEINLINE void advance(readiness r) noexcept {
         ticks_.read += !(r & read_stream).empty();
         ticks_.write += !(r & write_stream).empty();
         ticks_.priority += r.is_priority();

@@ -38,6 +38,7 @@
 #define MOOR_DETAIL_SCHEDULED_IO_HPP
 
 #include <moor/detail/kernel.hpp>
+#include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/readiness_word.hpp>
 #include <moor/detail/waiter.hpp>
@@ -167,7 +168,7 @@ public:
         trigger_ = mode;
         always_ready_ = id.is_always_ready();
         unknown_ = all_channels;
-        fresh_ = prepaid_ = idle_events_ = 0;
+        fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         counts_ = wait_counts();
         verifications_.store(0, std::memory_order_relaxed);
         // The ticks go on from where they were: an event of an earlier registration clears nothing.
@@ -188,7 +189,7 @@ public:
     void close(close_reason why, bool ours) {
         item_queue items;
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             if (closed() != still_open)
                 return;
             closed_.store(why, std::memory_order_release);
@@ -200,7 +201,7 @@ public:
 
     /// The execution context is shutting down: hands every wait over, to be destroyed.
     void abandon(item_queue& items) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         closed_.store(service_closed, std::memory_order_release);
         drain(interest(), make_error_code(error::gone), items);
         // The reactor gives the wakers back in its own shutdown.
@@ -231,32 +232,46 @@ public:
     /// already. False: `w` says how it ended, and its completion is up to the caller. May throw
     /// (out of memory in the reactor); nothing has happened then.
     bool start(waiter& w) {
-        item_queue displaced;
-        bool parked;
+        waiter* displaced = nullptr;
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             ++counts_.started;
-            parked = start_locked(w, displaced);
-            counts_.immediate += !parked;
-            if (!parked && w.id_ && w.purpose_ == purpose::io)
-                running_.push_back(&w);
+            if (start_locked(w, displaced)) {
+                if (!displaced)
+                    return true;
+            } else {
+                ++counts_.immediate;
+                if (w.id_ && w.purpose_ == purpose::io)
+                    running_.push_back(&w);
+                return false;
+            }
         }
         host_.port.post_counted(displaced);
-        return parked;
+        return true;
     }
 
-    /// The callable of an io wait met would-block: drop the readiness that was wrong, and wait
-    /// again. As start().
+    /// A callable met would-block after `w.event()`: drop the readiness that was wrong, and wait
+    /// again. As start(). Unless something newer came, the wait is parked whatever the cache says:
+    /// an error or a hang-up that the callable does not see would have it called for ever.
     bool restart(waiter& w) {
-        item_queue displaced;
-        std::lock_guard<std::mutex> lock(mutex_);
-        if (w.cancelled_ || w.epoch_ != epoch_of(w.want_)) {
-            w.fail(boost::asio::error::operation_aborted);
-            return false;
+        waiter* displaced = nullptr;
+        bool parked;
+        {
+            std::lock_guard<state_mutex> lock(mutex_);
+            if (w.purpose_ == purpose::io && (w.cancelled_ || w.epoch_ != epoch_of(w.want_))) {
+                w.fail(boost::asio::error::operation_aborted);
+                return false;
+            }
+            bool newer = word_.is_newer(w.event_, w.want_);
+            blocked(w.event_);
+            w.ec_ = error_code();
+            running_frame running{*this, w};
+            parked = running.parked = newer || closed() != still_open ? start_locked(w, displaced)
+                                                                      : park_blind(w, displaced);
         }
-        blocked(w.event_);
-        running_frame running{*this, w};
-        return running.parked = start_locked(w, displaced);
+        if (displaced)
+            host_.port.post_counted(displaced);
+        return parked;
     }
 
     /// Whether an io wait that is not parked may run its callable. If not, it was cancelled or the
@@ -268,7 +283,7 @@ public:
         }
         bool cancelled = w.epoch_ != epoch_of(w.want_);
         if (w.id_ && !cancelled) {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             cancelled = w.cancelled_;
         }
         if (cancelled)
@@ -280,7 +295,7 @@ public:
     void finish(waiter& w) {
         if (w.id_ == 0)
             return;
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         running_.erase(&w);
         w.id_ = 0;
     }
@@ -289,7 +304,7 @@ public:
     void cancel(interest which) {
         item_queue items;
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             if (closed() != still_open)
                 return;
             if (which.empty() ||
@@ -306,7 +321,7 @@ public:
     void cancel(std::uint64_t id) {
         item_queue items;
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             for (waiter* w = running_.front(); w; w = waiter_list::next(w))
                 if (w->id_ == id)
                     w->cancelled_ = true;
@@ -329,14 +344,14 @@ public:
 
     /// The cached readiness, without a system call.
     ready_event peek(interest want) const noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         return make_event(word_.matched(want));
     }
 
     /// What a call that does not wait may believe: the cache where a waker keeps it up to date,
     /// otherwise the kernel. `verify`: a positive answer is checked too (level).
     ready_event glance(interest want, bool verify, error_code& ec) {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         ec = error_code();
         if (closed() != still_open) {
             ec = closed_error();
@@ -350,29 +365,25 @@ public:
     }
 
     void clear(const ready_event& e) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         if (closed() == still_open)
             word_.clear(e);
     }
 
     /// A callable that `e` allowed met would-block.
     void would_block(const ready_event& e) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         if (closed() == still_open)
             blocked(e);
     }
 
-    bool short_transfer_drains() const noexcept {
-        return detail::short_transfer_drains(handle_, identity_);
-    }
-
     void add_counts(wait_totals& totals) const noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         totals.add(counts_, verifications_.load(std::memory_order_relaxed));
     }
 
     scheduled_io_info info() const {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         scheduled_io_info i{};
         i.handle = handle_;
         i.mode = trigger_;
@@ -394,6 +405,13 @@ public:
     /// With the reactor's lock held, and while arming with ours too: has the waker of `c` anything
     /// to fire for?
     bool speculate(channel c, error_code& ec) noexcept {
+        bool fire = must_fire(c, ec);
+        if (fire)
+            phase_[c].store(phase::fired, std::memory_order_relaxed);
+        return fire;
+    }
+
+    bool must_fire(channel c, error_code& ec) noexcept {
         phase p = phase_[c].load(std::memory_order_relaxed);
         if (p == phase::armed && !suspect_.load(std::memory_order_relaxed))
             return true; // an event
@@ -406,44 +424,19 @@ public:
         return poll_now(handle_, events_of(c), ec) != 0 || ec;
     }
 
-    /// The waker of `c` came home through the scheduler. Adopts its reference.
-    void fired(channel c, const error_code& ec, short events) {
-        event_frame frame{*this, c};
-        item_queue items;
-        {
-            std::lock_guard<std::mutex> lock(mutex_);
-            phase_[c].store(phase::home, std::memory_order_relaxed);
-            int balance = -1; // what the scheduler will take back
-            if (prepaid_ & (1u << c)) {
-                prepaid_ = static_cast<std::uint8_t>(prepaid_ & ~(1u << c));
-                ++balance;
-            }
-            if (closed() != still_open) {
-                if (balance < 0)
-                    host_.port.compensate();
-                return;
-            }
-            if (!ec) {
-                ++counts_.events;
-                note(c, events);
-                take_satisfied(items);
-            } else if (ec != boost::asio::error::operation_aborted) {
-                take_failed(c, ec, items);
-            }
-            if (!items.empty()) {
-                ++balance; // the unit of the first of them
-                idle_events_ = 0;
-            }
-            settle(c, balance, !ec && items.empty());
-        }
-        if (items.empty())
-            return;
-        scheduler_item* first = items.front();
-        items.pop();
-        if (!items.empty())
-            host_.port.post_counted(items);
-        frame.claimed = true;
-        first->complete(this, error_code(), 0);
+    /// The waker of C came home through the scheduler. Adopts its reference.
+    template <channel C>
+    void fired(const error_code& ec, short events) {
+        mutex_.lock();
+        phase_[C].store(phase::home, std::memory_order_relaxed);
+        scheduler_item* first = ec || events ? nullptr : take_only_waiter<C>();
+        if (BOOST_LIKELY(first != nullptr))
+            mutex_.unlock();
+        else
+            first = distribute(C, ec, events); // unlocks
+        event_frame<C> frame{*this, first != nullptr};
+        if (first)
+            first->complete(this, error_code(), 0);
     }
 
     /// The reactor gave the waker back: with our lock held in detach(), or when it shut down.
@@ -478,7 +471,14 @@ public:
 private:
     using registration_data = reactor_port::registration_data;
 
-    enum class phase : std::uint8_t { home, arming_fresh, arming, armed };
+    /// Where a waker is. Atomic, since the reactor's threads move it from armed to fired.
+    enum class phase : std::uint8_t {
+        home,         ///< with us
+        arming_fresh, ///< being armed, for the first time since the handle was attached
+        arming,       ///< being armed
+        armed,        ///< in the reactor
+        fired         ///< on its way home through the scheduler
+    };
 
     static constexpr std::uint8_t all_channels = (1u << channel_count) - 1;
     static constexpr interest pollable = interest::readable | interest::writable;
@@ -526,10 +526,11 @@ private:
     /// Asks the kernel, and believes it.
     readiness verify_now(interest want, error_code& ec) noexcept {
         count_verification();
-        int events = poll_now(handle_, to_poll_events(want), ec);
+        int events = poll_now(handle_, static_cast<short>(to_poll_events(want) | poll_rdhup), ec);
         if (ec)
             return readiness();
-        word_.observe(want | interest::error, from_poll_events(events, identity_.is_fifo()));
+        word_.observe(want | readiness_word::closing,
+                      from_poll_events(events, identity_.is_fifo()));
         unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(want));
         return word_.matched(want);
     }
@@ -542,29 +543,55 @@ private:
                 ec = boost::asio::error::operation_not_supported; // it would never come
             return want & pollable;
         }
-        readiness r = word_.matched(want);
-        bool unknown = (unknown_ & channels_of(want)) != 0;
-        if (r.empty() && !unknown)
-            return r;
-        if (w.purpose_ == purpose::io) {
-            // The callable finds out for itself, at the price of the poll(2).
-            if (r.empty())
-                r = want & pollable;
-            if (!r.empty())
-                return r;
+        readiness cached = word_.flags() & want;
+        if (!cached.empty()) {
+            // An io wait's callable finds out for itself, at the price of the poll(2).
+            if (w.purpose_ == purpose::io || trigger_ == trigger::edge)
+                return cached;
+        } else if (word_.matched(want).empty()) {
+            if ((unknown_ & channels_of(want)) == 0)
+                return readiness();
+            if (w.purpose_ == purpose::io && (unknown_ & channels_of(want & pollable)) != 0)
+                return want & pollable;
         }
-        if (!r.empty() && trigger_ == trigger::edge)
-            return r;
         return verify_now(want, ec);
     }
 
-    bool start_locked(waiter& w, item_queue& displaced) {
+    bool start_locked(waiter& w, waiter*& displaced) {
         if (closed() != still_open) {
             w.fail(closed_error());
             return false;
         }
+        if (w.purpose_ != purpose::wait)
+            w.epoch_ = epoch_of(w.want_);
+        if (BOOST_LIKELY(park_plain<read_channel>(w) || park_plain<write_channel>(w)))
+            return true;
+        return look_and_park(w, displaced);
+    }
+
+    /// The usual wait: readable or writable, no slot; the cache says no, of its own knowledge; the
+    /// waker is home.
+    template <channel C>
+    bool park_plain(waiter& w) {
+        if (w.want_ != blind(C) || w.purpose_ >= purpose::read_slot || !attached_ ||
+            !(word_.flags() & (blind(C) | readiness_word::closing)).empty() ||
+            (unknown_ & (1u << C)) || !is_home(C))
+            return false;
+        arm<C>(); // its unit of work is the wait's
+        waiters_.push_back(&w);
+        return true;
+    }
+
+    bool park_blind(waiter& w, waiter*& displaced) {
         w.epoch_ = epoch_of(w.want_);
-        w.ec_ = error_code();
+        if (always_ready_ ||
+            (w.ec_ = park(w, displaced)) == boost::system::errc::operation_not_permitted)
+            w.ec_ = boost::asio::error::operation_not_supported; // it can't block, and did
+        return !w.ec_;
+    }
+
+    /// The rest of start_locked(), less often needed.
+    BOOST_NOINLINE bool look_and_park(waiter& w, waiter*& displaced) {
         readiness r = look(w, w.ec_);
         if (r.empty() && !w.ec_) {
             w.ec_ = park(w, displaced);
@@ -581,7 +608,7 @@ private:
         return false;
     }
 
-    error_code park(waiter& w, item_queue& displaced) {
+    error_code park(waiter& w, waiter*& displaced) {
         if (!(w.want_ & beyond).empty())
             widen_priority_events(w.want_);
         if (error_code ec = ensure_armed(w.want_))
@@ -593,7 +620,7 @@ private:
             if (waiter* old = slot) {
                 old->event_ = make_event(readiness());
                 unpark(old);
-                displaced.push(old);
+                displaced = old;
             }
             slot = &w;
         }
@@ -614,36 +641,55 @@ private:
     /// Puts every waker that a wait needs into the reactor, and counts its unit of work.
     error_code ensure_armed(interest want) {
         unsigned channels = channels_of(want);
-        bool counted = false;
         if (((channels >> priority_channel) & 1u) && !priority_)
             priority_ = std::make_unique<basic_waker<scheduled_io, priority_channel>>(this);
         if (!attached_) {
             if (error_code ec = attach())
                 return ec;
         }
-        for (unsigned n = 0; n != channel_count; ++n) {
-            channel c = static_cast<channel>(n);
-            if (((channels >> n) & 1u) && is_home(c)) {
-                arm(c, want);
-                if (counted)
-                    host_.port.work_finished();
-                counted = true;
-            }
-        }
-        if (!counted)
-            host_.port.work_started();
+        arm_for(want);
         return error_code();
     }
 
-    error_code attach() {
-        auto* reader = &read_;
-        if (reactor_port::attach_arms_reader && is_home(read_channel)) {
-            phase_[read_channel].store(phase::armed, std::memory_order_relaxed);
-            intrusive_ptr_add_ref(this);
-        } else {
-            reader = nullptr; // still on its way home from an earlier event
+    void arm_for(interest want) {
+        unsigned channels = channels_of(want);
+        int counted = 0;
+        if ((channels >> read_channel) & 1u)
+            counted += arm_or_doubt<read_channel>(want);
+        if ((channels >> write_channel) & 1u)
+            counted += arm_or_doubt<write_channel>(want);
+        if ((channels >> priority_channel) & 1u)
+            counted += arm_or_doubt<priority_channel>(want);
+        if (counted == 0)
+            host_.port.work_started();
+        for (; counted > 1; --counted)
+            host_.port.work_finished();
+    }
+
+    /// A waker that has fired already did so for something that a new wait may not find any more.
+    template <channel C>
+    int arm_or_doubt(interest want) {
+        phase p = phase_[C].load(std::memory_order_relaxed);
+        if (p == phase::home) {
+            if (C == priority_channel)
+                choose_priority_events(want);
+            return arm<C>();
         }
-        error_code ec = host_.port.attach(handle_, data_, reader);
+        if (p == phase::fired || !reactor_port::announces_firing)
+            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
+        return 0;
+    }
+
+    error_code attach() {
+        error_code ec;
+        if (reactor_port::attach_arms_reader && is_home(read_channel)) {
+            out_frame out(*this, read_channel, phase::armed);
+            ec = host_.port.attach(handle_, data_, &read_);
+            out.done = true; // if there was an error, it was dropped
+        } else {
+            // The read waker may still be on its way home from an earlier event.
+            ec = host_.port.attach(handle_, data_, static_cast<decltype(&read_)>(nullptr));
+        }
         if (ec == boost::system::errc::operation_not_permitted) {
             always_ready_ = true;
         } else if (ec == boost::system::errc::file_exists) {
@@ -685,27 +731,55 @@ private:
         }
     }
 
-    /// Puts a waker into the reactor, for the parked waits and one that wants `want`; that counts
-    /// one unit of work.
-    void arm(channel c, interest want = interest()) {
-        unsigned bit = 1u << c;
-        bool fresh = (fresh_ & bit) != 0;
-        fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
-        intrusive_ptr_add_ref(this);
-        phase_[c].store(fresh ? phase::arming_fresh : phase::arming, std::memory_order_relaxed);
-        switch (c) {
-        case read_channel:
-            host_.port.arm(c, read_, handle_, data_, 0);
-            break;
-        case write_channel:
-            host_.port.arm(c, write_, handle_, data_, 0);
-            break;
-        case priority_channel:
-            choose_priority_events(want);
-            host_.port.arm(c, *priority_, handle_, data_, events_of(c));
-            break;
+    /// Puts a waker into the reactor. Returns the units of work that were counted for it and that
+    /// are at the caller's disposal: one, or none if it fired at once, which it needs for its way
+    /// home then.
+    template <channel C>
+    int arm() {
+        constexpr unsigned bit = 1u << C;
+        phase arming = phase::arming;
+        if (fresh_ & bit) {
+            fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
+            arming = phase::arming_fresh;
         }
-        phase_[c].store(phase::armed, std::memory_order_relaxed);
+        out_frame out(*this, C, arming);
+        bool posted = host_.port.arm(C, waker<C>(), handle_, data_,
+                                     C == priority_channel ? events_of(C) : short());
+        out.done = true;
+        // (An event on another thread can come in between here. It may be taken for one that was
+        // not announced, which does no harm.)
+        if (!posted && phase_[C].load(std::memory_order_relaxed) == arming) {
+            phase_[C].store(phase::armed, std::memory_order_relaxed);
+            return 1;
+        }
+        prepaid_ = static_cast<std::uint8_t>(prepaid_ | bit);
+        return 0;
+    }
+
+    /// Marks a waker as out, and takes that back if handing it over throws.
+    struct out_frame {
+        scheduled_io& state;
+        channel c;
+        bool done = false;
+
+        out_frame(scheduled_io& s, channel n, phase p) noexcept : state(s), c(n) {
+            intrusive_ptr_add_ref(&s);
+            s.phase_[n].store(p, std::memory_order_relaxed);
+        }
+        ~out_frame() {
+            if (!done)
+                state.dropped(c);
+        }
+    };
+
+    template <channel C>
+    auto& waker() noexcept {
+        if constexpr (C == read_channel)
+            return read_;
+        else if constexpr (C == write_channel)
+            return write_;
+        else
+            return *priority_;
     }
 
     /// What the priority waker has to poll for, where the reactor takes a mask.
@@ -756,16 +830,80 @@ private:
         }
     }
 
+    /// The usual event: there is one plain wait, which it satisfies. Then nothing needs to be armed
+    /// (the wait had one waker out, this one), and the unit of work of the wait is the one that the
+    /// scheduler takes back.
+    template <channel C>
+    waiter* take_only_waiter() noexcept {
+        waiter* w = waiters_.front();
+        if (C == priority_channel || !w || waiter_list::next(w) || w->want_ != blind(C) ||
+            w->purpose_ >= purpose::read_slot || (w->purpose_ == purpose::io && w->id_ != 0) ||
+            (prepaid_ | doubtful_) != 0)
+            return nullptr;
+        ++counts_.events;
+        word_.set(blind(C));
+        w->event_ = make_event(blind(C));
+        if (trigger_ == trigger::edge && w->purpose_ == purpose::wait)
+            word_.consume(blind(C));
+        waiters_.clear();
+        idle_events_ = 0;
+        return w;
+    }
+
+    /// Any other event, and any error. Unlocks, and queues all waits that are over but the first.
+    BOOST_NOINLINE scheduler_item* distribute(channel c, const error_code& ec, short events) {
+        item_queue items;
+        std::unique_lock<state_mutex> lock(mutex_, std::adopt_lock);
+        int balance = -1; // what the scheduler will take back
+        if (prepaid_ & (1u << c)) {
+            prepaid_ = static_cast<std::uint8_t>(prepaid_ & ~(1u << c));
+            ++balance;
+        }
+        if (closed() != still_open) {
+            if (balance < 0)
+                host_.port.compensate();
+            lock.unlock();
+            return nullptr;
+        }
+        if (!ec) {
+            ++counts_.events;
+            note(c, events);
+            take_satisfied(items);
+        } else if (ec != boost::asio::error::operation_aborted) {
+            take_failed(c, ec, items);
+        }
+        if (!items.empty()) {
+            ++balance; // the unit of the first of them
+            idle_events_ = 0;
+        }
+        settle(c, balance, !ec && items.empty());
+        lock.unlock();
+        scheduler_item* first = items.front();
+        if (first) {
+            items.pop();
+            host_.port.post_counted(items);
+        }
+        return first;
+    }
+
+    /// What an event on a channel means, where the reactor does not say.
+    static constexpr interest blind(channel c) noexcept {
+        return c == read_channel    ? interest::readable
+               : c == write_channel ? interest::writable
+                                    : interest::priority;
+    }
+
     /// An event came in on `c`. Reactors other than io_uring do not say which.
     void note(channel c, short events) noexcept {
-        static constexpr interest blind[] = {interest::readable, interest::writable,
-                                             interest::priority};
-        if (events != 0) {
+        unsigned bit = 1u << c;
+        bool doubtful = (doubtful_ & bit) != 0;
+        doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
+        if (events != 0 && !doubtful) {
             word_.set(from_poll_events(events, identity_.is_fifo()));
             return;
         }
-        if (beyond_waiters_ != 0 || c == priority_channel) {
-            interest want = blind[c];
+        if (beyond_waiters_ != 0 || c == priority_channel || doubtful) {
+            interest want = blind(c);
             for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
                 want |= w->want_;
             error_code ec;
@@ -773,7 +911,7 @@ private:
             if (!ec)
                 return;
         }
-        word_.set(blind[c]);
+        word_.set(blind(c));
     }
 
     void take_satisfied(item_queue& items) noexcept {
@@ -822,12 +960,16 @@ private:
                     detach(true);
             }
         }
-        if (need != 0 && attached_)
-            for (unsigned n = 0; n != channel_count; ++n)
-                if (((need >> n) & 1u) && is_home(static_cast<channel>(n))) {
-                    arm(static_cast<channel>(n));
-                    ++balance;
-                }
+        if (need != 0 && attached_) {
+            if (((need >> read_channel) & 1u) && is_home(read_channel))
+                balance += arm<read_channel>();
+            if (((need >> write_channel) & 1u) && is_home(write_channel))
+                balance += arm<write_channel>();
+            if (((need >> priority_channel) & 1u) && is_home(priority_channel)) {
+                choose_priority_events(interest());
+                balance += arm<priority_channel>();
+            }
+        }
         if (balance < 0)
             host_.port.compensate();
         for (; balance > 0; --balance)
@@ -836,25 +978,31 @@ private:
 
     /// After the first wait that an event completed has run: nobody waits again, so keep the
     /// wakers armed that count what comes now. (The unit of work of that wait is still there.)
-    void rest(channel c) {
-        std::lock_guard<std::mutex> lock(mutex_);
+    BOOST_NOINLINE void rest(channel c) {
+        std::lock_guard<state_mutex> lock(mutex_);
         if (closed() != still_open || !attached_ || !waiters_.empty())
             return;
-        for (channel n : {read_channel, c})
-            if (is_home(n)) {
-                arm(n);
-                host_.port.work_finished();
-            }
+        int counted = 0;
+        if (is_home(read_channel))
+            counted += arm<read_channel>();
+        if (c == write_channel && is_home(write_channel))
+            counted += arm<write_channel>();
+        if (c == priority_channel && is_home(priority_channel)) {
+            choose_priority_events(interest());
+            counted += arm<priority_channel>();
+        }
+        for (; counted > 0; --counted)
+            host_.port.work_finished();
     }
 
+    template <channel C>
     struct event_frame {
         scheduled_io& state;
-        channel c;
-        bool claimed = false;
+        bool claimed;
 
         ~event_frame() {
-            if (reactor_port::latches_events && claimed && state.is_home(c))
-                state.rest(c);
+            if (reactor_port::latches_events && claimed && state.is_home(C))
+                state.rest(C);
             intrusive_ptr_release(&state);
         }
     };
@@ -887,6 +1035,7 @@ private:
     std::uint8_t unknown_ = all_channels;
     std::uint8_t fresh_ = 0;
     std::uint8_t prepaid_ = 0;
+    std::uint8_t doubtful_ = 0;
     std::uint8_t idle_events_ = 0;
     bool attached_ = false;
     std::atomic<bool> suspect_{false};
@@ -895,7 +1044,7 @@ private:
     std::uint32_t beyond_waiters_ = 0;
     std::atomic<short> priority_events_{0};
     std::atomic<std::uint32_t> epochs_[2] = {{0}, {0}};
-    mutable std::mutex mutex_;
+    mutable state_mutex mutex_;
     basic_waker<scheduled_io, read_channel> read_;
     basic_waker<scheduled_io, write_channel> write_;
     std::unique_ptr<basic_waker<scheduled_io, priority_channel>> priority_; // few need it

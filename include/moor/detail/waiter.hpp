@@ -41,6 +41,9 @@ public:
         event_ = ready_event();
     }
 
+    /// For `scheduled_io::restart`: what turned out to be wrong.
+    void set_refuted(const ready_event& event) noexcept { event_ = event; }
+
     /// Makes the wait known to `scheduled_io::cancel(id)`. Zero: it is not.
     void set_id(std::uint64_t id) noexcept { id_ = id; }
 
@@ -70,6 +73,8 @@ public:
     bool empty() const noexcept { return !front_; }
     waiter* front() const noexcept { return front_; }
     static waiter* next(waiter* w) noexcept { return w->list_next_; }
+
+    void clear() noexcept { front_ = back_ = nullptr; }
 
     void push_back(waiter* w) noexcept {
         w->list_next_ = nullptr;
