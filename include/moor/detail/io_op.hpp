@@ -248,7 +248,9 @@ private:
         if (!owner)
             return op->destroy();
         turn t(op);
-        op->work_.complete(t, op->handler_);
+        // A copy, since the turn may destroy the operation while the executor runs it.
+        handler_work<Handler, IoExecutor> work(op->work_);
+        work.complete(t, op->handler_);
     }
 
     scheduled_io_ptr state_;

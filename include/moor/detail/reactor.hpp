@@ -37,6 +37,7 @@
 #if defined(__linux__)
 #include <cerrno>
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 #endif
@@ -162,11 +163,11 @@ public:
 // The owner is told, through these members:
 //   bool speculate(channel, ec)          called with Asio's lock on the handle held, while arming
 //                                        or for an event: fire? Must not take the owner's lock
-//   void fired<channel>(ec, events)      on a thread of the scheduler, which takes back one unit of
-//                                        work afterwards; `events` is the kernel's mask or 0 where
-//                                        the reactor does not tell
+//   void fired<channel>(ec)              on a thread of the scheduler, which takes back one unit of
+//                                        work afterwards
 //   void dropped(channel)                the reactor gave the waker back without running it
-//   short events_of(channel)             what to poll for, where the reactor takes a mask
+//   native_handle(), events_of(channel), data()
+//                                        io_uring only: what to poll, and for what
 //
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
 
@@ -188,8 +189,11 @@ private:
 
     static void do_prepare(waker_base* base, ::io_uring_sqe* sqe) {
         Owner* owner = owner_of(base);
-        ::io_uring_prep_poll_add(sqe, owner->native_handle(),
-                                 static_cast<unsigned>(owner->events_of(Channel)));
+        if (Channel == priority_channel)
+            ::io_uring_prep_poll_add(sqe, owner->data().priority_set, POLLIN);
+        else
+            ::io_uring_prep_poll_add(sqe, owner->native_handle(),
+                                     static_cast<unsigned>(Owner::events_of(Channel)));
     }
 
     static bool do_perform(waker_base*, bool after_completion) { return after_completion; }
@@ -197,8 +201,7 @@ private:
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
         if (owner)
-            owner_of(base)->template fired<Channel>(base->ec_,
-                                                    static_cast<short>(base->bytes_transferred_));
+            owner_of(base)->template fired<Channel>(base->ec_);
         else
             owner_of(base)->dropped(Channel);
     }
@@ -230,7 +233,7 @@ private:
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
         if (owner)
-            owner_of(base)->template fired<Channel>(base->ec_, 0);
+            owner_of(base)->template fired<Channel>(base->ec_);
         else
             owner_of(base)->dropped(Channel);
     }
@@ -270,7 +273,9 @@ public:
     static constexpr bool latches_events = false;
 #endif
 
-    /// Whether speculate() is asked before a waker fires for an event.
+    /// Whether speculate() is asked before a waker fires for an event. A poll request is not: it
+    /// completes by itself, and with what woke it, which is more than what is there (out-of-band
+    /// data wakes it for POLLIN), so that its events have to be verified.
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
     static constexpr bool announces_firing = false;
 #else
@@ -279,30 +284,27 @@ public:
 
     /// Whether the priority channel takes a mask of events, so that closing events (RDHUP, HUP,
     /// ERR) can be waited for there, without being woken for data; otherwise they come with the
-    /// read channel. A select reactor gets such a channel from a small epoll set of its own for
-    /// each handle that is waited for in this way: waiting for the read end to close through
-    /// select(2) would spin for as long as data is left unread.
-#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    /// read channel. select(2) and poll requests have no such channel, and would spin for as long
+    /// as data is left unread, or a hang-up lasts: there it is an edge-triggered epoll set of its
+    /// own, made for a handle that is first waited for in this way.
+#if defined(__linux__) &&                                                                          \
+    (defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) || !defined(BOOST_ASIO_HAS_EPOLL))
     static constexpr bool masks_priority = true;
-    static constexpr bool auxiliary_set = false;
-#elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
-    static constexpr bool masks_priority = true;
-    static constexpr bool auxiliary_set = true;
 #else
     static constexpr bool masks_priority = false;
-    static constexpr bool auxiliary_set = false;
 #endif
 
     /// What is kept for an attached handle.
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
     struct registration_data {
         reactor::per_io_object_data object = nullptr;
+        int priority_set = -1;
     };
 #elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
     struct registration_data {
         reactor::per_descriptor_data object{};
-        reactor::per_descriptor_data auxiliary_object{};
-        int auxiliary = -1;
+        reactor::per_descriptor_data priority_object{};
+        int priority_set = -1;
     };
 #else
     struct registration_data {
@@ -411,41 +413,45 @@ public:
             reactor_.deregister_io_object(data.object);
             reactor_.cleanup_io_object(data.object);
         }
-#elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
-        (void)reactor_alive;
-        if (data.auxiliary >= 0)
-            ::close(data.auxiliary);
 #else
         (void)reactor_alive;
 #endif
+        if constexpr (masks_priority)
+            close_priority_set(data);
         data = registration_data();
     }
 
-    /// Puts a waker into the reactor, and counts one unit of work. True: it could not be, and was
-    /// queued to fire with an error instead.
+    /// Has the priority channel report these events, and what is there of them already.
+    error_code watch_priority(int handle, registration_data& data, short events) {
+        if constexpr (masks_priority)
+            return system_error(watch(handle, data, events));
+        else
+            return (void)handle, (void)data, (void)events, error_code();
+    }
+
+    /// The priority waker has fired; before the handle is looked at.
+    void acknowledge_priority(registration_data& data) {
+        if constexpr (masks_priority)
+            fetch_priority(data);
+        else
+            (void)data;
+    }
+
+    /// Puts a waker into the reactor, and counts one unit of work.
     template <class Waker>
-    bool arm(channel c, Waker& waker, int handle, registration_data& data, short events) {
+    void arm(channel c, Waker& waker, int handle, registration_data& data) {
         waker.ec_ = error_code();
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-        (void)handle, (void)events; // the waker asks for them when it is submitted
+        (void)handle; // the waker asks for it when it is submitted
         reactor_.start_op(static_cast<int>(c), data.object, &waker, false);
 #else
 #if defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
-        if (c == priority_channel) {
-            if (int error = watch(handle, data, events)) {
-                waker.ec_ = system_error(error);
-                scheduler_.post_immediate_completion(&waker, false);
-                return true;
-            }
-            reactor_.start_op(reactor::read_op, data.auxiliary, data.auxiliary_object, &waker,
-                              false, true);
-            return false;
-        }
+        if (c == priority_channel)
+            return reactor_.start_op(reactor::read_op, data.priority_set, data.priority_object,
+                                     &waker, false, true);
 #endif
-        (void)events;
         reactor_.start_op(op_type(c), handle, data.object, &waker, false, true);
 #endif
-        return false;
     }
 
     /// Takes a waker back out; it fires with operation_aborted, if it is in the reactor at all.
@@ -457,7 +463,7 @@ public:
 #else
 #if defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
         if (c == priority_channel)
-            return reactor_.cancel_ops_by_key(data.auxiliary, data.auxiliary_object,
+            return reactor_.cancel_ops_by_key(data.priority_set, data.priority_object,
                                               reactor::read_op, waker.cancellation_key_);
 #endif
         reactor_.cancel_ops_by_key(handle, data.object, op_type(c), waker.cancellation_key_);
@@ -490,26 +496,35 @@ private:
     }
 #endif
 
-#if defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL) &&                                        \
-    !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-    /// Makes the auxiliary set readable while the handle has one of these events, or ERR or HUP.
-    static int watch(int handle, registration_data& data, short events) noexcept {
-        int operation = EPOLL_CTL_MOD;
-        if (data.auxiliary < 0) {
-            data.auxiliary = ::epoll_create1(EPOLL_CLOEXEC);
-            operation = EPOLL_CTL_ADD;
-        }
+#if defined(__linux__)
+    template <class Data>
+    static int watch(int handle, Data& data, short events) noexcept {
+        bool is_new = data.priority_set < 0;
+        if (is_new && (data.priority_set = ::epoll_create1(EPOLL_CLOEXEC)) < 0)
+            return errno;
         ::epoll_event event{};
-        event.events = static_cast<unsigned short>(events); // poll's flags have epoll's values
-        if (data.auxiliary < 0 || ::epoll_ctl(data.auxiliary, operation, handle, &event) != 0) {
-            int error = errno;
-            if (operation == EPOLL_CTL_ADD && data.auxiliary >= 0) {
-                ::close(data.auxiliary);
-                data.auxiliary = -1;
-            }
-            return error;
-        }
-        return 0;
+        // poll's flags have epoll's values.
+        event.events = static_cast<unsigned short>(events) | static_cast<unsigned>(EPOLLET);
+        if (::epoll_ctl(data.priority_set, is_new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, handle,
+                        &event) == 0)
+            return 0;
+        int error = errno;
+        if (is_new)
+            close_priority_set(data);
+        return error;
+    }
+
+    template <class Data>
+    static void fetch_priority(Data& data) noexcept {
+        ::epoll_event event;
+        ::epoll_wait(data.priority_set, &event, 1, 0);
+    }
+
+    template <class Data>
+    static void close_priority_set(Data& data) noexcept {
+        if (data.priority_set >= 0)
+            ::close(data.priority_set);
+        data.priority_set = -1;
     }
 #endif
 

@@ -18,37 +18,49 @@ namespace detail {
 /// The cached readiness of a handle: a value, without lock or kernel.
 class readiness_word {
 public:
+    /// What is cached.
     readiness flags() const noexcept { return flags_; }
+
+    /// What of it no edge-triggered wait was told yet. Calls that transfer data see all of it:
+    /// it is they that drain the handle after such a wait.
+    readiness unconsumed() const noexcept { return flags_ - consumed_; }
+
     const ticks& tick() const noexcept { return ticks_; }
 
     /// Something happened.
     BOOST_FORCEINLINE void set(readiness r) noexcept {
         flags_ |= r;
+        consumed_ -= r;
         advance(r);
     }
 
     /// The kernel was asked for `asked`, and said `seen`.
     void observe(interest asked, readiness seen) noexcept {
         flags_ = (flags_ - asked) | seen;
+        consumed_ -= asked;
         advance(seen);
     }
 
     /// What of `want` is satisfied. An error or a hang-up satisfies a reader or a writer, who must
     /// learn of it; it is reported as such only to those who asked.
-    readiness matched(interest want) const noexcept {
-        readiness exact = flags_ & want;
-        if (!exact.empty() || (flags_ & closing).empty())
+    readiness matched(interest want) const noexcept { return match(flags_, want); }
+
+    static readiness match(readiness flags, interest want) noexcept {
+        readiness exact = flags & want;
+        if (!exact.empty() || (flags & closing).empty())
             return exact;
         readiness r;
-        if (want.is_readable() && !(flags_ & (readiness::error | readiness::read_closed)).empty())
+        if (want.is_readable() && !(flags & (readiness::error | readiness::read_closed)).empty())
             r |= readiness::readable;
-        if (want.is_writable() && !(flags_ & (readiness::error | readiness::write_closed)).empty())
+        if (want.is_writable() && !(flags & (readiness::error | readiness::write_closed)).empty())
             r |= readiness::writable;
         return r;
     }
 
-    /// An edge-triggered wait takes what it was told. That a side is closed stays visible.
-    void consume(readiness r) noexcept { flags_ -= (r | readiness::error) - sticky; }
+    /// An edge-triggered wait was told `r`. That a side is closed stays visible.
+    BOOST_FORCEINLINE void consume(readiness r) noexcept {
+        consumed_ |= (r | readiness::error) - sticky;
+    }
 
     /// Drops what `e` observed, unless something newer came in the same stream.
     void clear(const ready_event& e) noexcept {
@@ -85,6 +97,7 @@ private:
     }
 
     readiness flags_;
+    readiness consumed_;
     ticks ticks_;
 };
 

@@ -413,7 +413,8 @@ public:
 
     bool must_fire(channel c, error_code& ec) noexcept {
         phase p = phase_[c].load(std::memory_order_relaxed);
-        if (p == phase::armed && !suspect_.load(std::memory_order_relaxed))
+        doubt d = suspect_.load(std::memory_order_relaxed);
+        if (p == phase::armed && d == doubt::never)
             return true; // an event
         // Arming, and the reactor says that there may have been an event. (The event itself can
         // still see this phase if it comes at once on another thread. Then it is verified without
@@ -421,19 +422,23 @@ public:
         if (p == phase::arming && reactor_port::latches_events && trigger_ == trigger::edge)
             return true;
         count_verification();
-        return poll_now(handle_, events_of(c), ec) != 0 || ec;
+        if (poll_now(handle_, events_of(c), ec) == 0 && !ec)
+            return false;
+        if (p == phase::armed && d == doubt::once)
+            suspect_.store(doubt::never, std::memory_order_relaxed);
+        return true;
     }
 
     /// The waker of C came home through the scheduler. Adopts its reference.
     template <channel C>
-    void fired(const error_code& ec, short events) {
+    void fired(const error_code& ec) {
         mutex_.lock();
         phase_[C].store(phase::home, std::memory_order_relaxed);
-        scheduler_item* first = ec || events ? nullptr : take_only_waiter<C>();
+        scheduler_item* first = ec ? nullptr : take_only_waiter<C>();
         if (BOOST_LIKELY(first != nullptr))
             mutex_.unlock();
         else
-            first = distribute(C, ec, events); // unlocks
+            first = distribute(C, ec); // unlocks
         event_frame<C> frame{*this, first != nullptr};
         if (first)
             first->complete(this, error_code(), 0);
@@ -445,18 +450,13 @@ public:
         intrusive_ptr_release(this);
     }
 
-    /// What the waker of `c` polls for.
-    short events_of(channel c) const noexcept {
-        switch (c) {
-        case read_channel:
-            return POLLIN;
-        case write_channel:
-            return POLLOUT;
-        case priority_channel:
-            break;
-        }
-        return static_cast<short>(priority_events_.load(std::memory_order_relaxed));
+    /// What the waker of `c` asks about.
+    static constexpr short events_of(channel c) noexcept {
+        return c == read_channel ? POLLIN : c == write_channel ? POLLOUT : POLLPRI;
     }
+
+    /// For reactors that poll: where.
+    const reactor_port::registration_data& data() const noexcept { return data_; }
 
     /// For the host: gives back what the reactor keeps, when nobody refers to the state.
     void release_data(bool reactor_alive) {
@@ -470,6 +470,9 @@ public:
 
 private:
     using registration_data = reactor_port::registration_data;
+
+    /// Whether an event that the reactor reports may be another file's.
+    enum class doubt : std::uint8_t { never, once, always };
 
     /// Where a waker is. Atomic, since the reactor's threads move it from armed to fired.
     enum class phase : std::uint8_t {
@@ -531,30 +534,33 @@ private:
             return readiness();
         word_.observe(want | readiness_word::closing,
                       from_poll_events(events, identity_.is_fifo()));
-        unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(want));
+        if (trigger_ == trigger::edge)
+            unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(want));
         return word_.matched(want);
     }
 
     /// Decides whether a wait can be answered at once.
     readiness look(const waiter& w, error_code& ec) noexcept {
         interest want = w.want_;
-        if (always_ready_) {
-            if ((want & pollable).empty())
-                ec = boost::asio::error::operation_not_supported; // it would never come
+        if (always_ready_ && !(want & pollable).empty())
             return want & pollable;
-        }
-        readiness cached = word_.flags() & want;
+        readiness flags = visible_to(w);
+        readiness cached = flags & want;
         if (!cached.empty()) {
             // An io wait's callable finds out for itself, at the price of the poll(2).
             if (w.purpose_ == purpose::io || trigger_ == trigger::edge)
                 return cached;
-        } else if (word_.matched(want).empty()) {
+        } else if (readiness_word::match(flags, want).empty()) {
             if ((unknown_ & channels_of(want)) == 0)
                 return readiness();
             if (w.purpose_ == purpose::io && (unknown_ & channels_of(want & pollable)) != 0)
                 return want & pollable;
         }
         return verify_now(want, ec);
+    }
+
+    readiness visible_to(const waiter& w) const noexcept {
+        return w.purpose_ == purpose::wait ? word_.unconsumed() : word_.flags();
     }
 
     bool start_locked(waiter& w, waiter*& displaced) {
@@ -574,19 +580,29 @@ private:
     template <channel C>
     bool park_plain(waiter& w) {
         if (w.want_ != blind(C) || w.purpose_ >= purpose::read_slot || !attached_ ||
-            !(word_.flags() & (blind(C) | readiness_word::closing)).empty() ||
+            !(visible_to(w) & (blind(C) | readiness_word::closing)).empty() ||
             (unknown_ & (1u << C)) || !is_home(C))
             return false;
-        arm<C>(); // its unit of work is the wait's
+        if (arm<C>() == 0) // its unit of work is the wait's
+            host_.port.work_started();
         waiters_.push_back(&w);
+        used_up(1u << C);
         return true;
+    }
+
+    /// That a callable met would-block allows one wait to park without a look: by the next, if it
+    /// was not an event that ended this one, the handle may have been closed.
+    void used_up(unsigned channels) noexcept {
+        if (trigger_ == trigger::level)
+            unknown_ = static_cast<std::uint8_t>(unknown_ | channels);
     }
 
     bool park_blind(waiter& w, waiter*& displaced) {
         w.epoch_ = epoch_of(w.want_);
-        if (always_ready_ ||
-            (w.ec_ = park(w, displaced)) == boost::system::errc::operation_not_permitted)
+        if (always_ready_)
             w.ec_ = boost::asio::error::operation_not_supported; // it can't block, and did
+        else
+            w.ec_ = park(w, displaced);
         return !w.ec_;
     }
 
@@ -597,8 +613,10 @@ private:
             w.ec_ = park(w, displaced);
             if (!w.ec_)
                 return true;
-            if (always_ready_) // found out just now
-                r = look(w, w.ec_);
+            if (always_ready_ && !(w.want_ & pollable).empty()) { // found out just now
+                r = w.want_ & pollable;
+                w.ec_ = error_code();
+            }
         }
         w.event_ = make_event(r);
         if (w.ec_)
@@ -609,10 +627,9 @@ private:
     }
 
     error_code park(waiter& w, waiter*& displaced) {
-        if (!(w.want_ & beyond).empty())
-            widen_priority_events(w.want_);
         if (error_code ec = ensure_armed(w.want_))
             return ec;
+        used_up(channels_of(w.want_));
         if (!(w.want_ & beyond).empty())
             ++beyond_waiters_;
         if (w.purpose_ >= purpose::read_slot) {
@@ -643,23 +660,30 @@ private:
         unsigned channels = channels_of(want);
         if (((channels >> priority_channel) & 1u) && !priority_)
             priority_ = std::make_unique<basic_waker<scheduled_io, priority_channel>>(this);
-        if (!attached_) {
-            if (error_code ec = attach())
-                return ec;
+        error_code ec;
+        if (!attached_)
+            ec = attach();
+        if (!ec && (channels >> priority_channel) & 1u)
+            ec = watch_priority(want);
+        if (ec == boost::system::errc::operation_not_permitted) {
+            // It can't be polled: what goes beyond readable and writable would never come.
+            always_ready_ = true;
+            ec = boost::asio::error::operation_not_supported;
         }
-        arm_for(want);
-        return error_code();
+        if (!ec)
+            arm_for(want);
+        return ec;
     }
 
     void arm_for(interest want) {
         unsigned channels = channels_of(want);
         int counted = 0;
         if ((channels >> read_channel) & 1u)
-            counted += arm_or_doubt<read_channel>(want);
+            counted += arm_or_doubt<read_channel>();
         if ((channels >> write_channel) & 1u)
-            counted += arm_or_doubt<write_channel>(want);
+            counted += arm_or_doubt<write_channel>();
         if ((channels >> priority_channel) & 1u)
-            counted += arm_or_doubt<priority_channel>(want);
+            counted += arm_or_doubt<priority_channel>();
         if (counted == 0)
             host_.port.work_started();
         for (; counted > 1; --counted)
@@ -668,16 +692,21 @@ private:
 
     /// A waker that has fired already did so for something that a new wait may not find any more.
     template <channel C>
-    int arm_or_doubt(interest want) {
+    int arm_or_doubt() {
         phase p = phase_[C].load(std::memory_order_relaxed);
-        if (p == phase::home) {
-            if (C == priority_channel)
-                choose_priority_events(want);
+        if (p == phase::home)
             return arm<C>();
-        }
         if (p == phase::fired || !reactor_port::announces_firing)
             doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
         return 0;
+    }
+
+    /// Has the priority channel report what the parked waits and a new one want, if it takes a
+    /// mask. What is there already is reported, too.
+    error_code watch_priority(interest want) {
+        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+            want |= w->want_;
+        return host_.port.watch_priority(handle_, data_, to_poll_events(want & beyond));
     }
 
     error_code attach() {
@@ -690,14 +719,17 @@ private:
             // The read waker may still be on its way home from an earlier event.
             ec = host_.port.attach(handle_, data_, static_cast<decltype(&read_)>(nullptr));
         }
-        if (ec == boost::system::errc::operation_not_permitted) {
-            always_ready_ = true;
-        } else if (ec == boost::system::errc::file_exists) {
+        if (ec == boost::system::errc::file_exists) {
             ec = make_error_code(error::already_registered);
         } else if (!ec) {
             attached_ = has_data_ = true;
             fresh_ = all_channels;
-            suspect_.store(host_.port.is_suspect(data_), std::memory_order_relaxed);
+            // Asio may have an event in its queue for whoever had this object before.
+            suspect_.store(host_.port.is_suspect(data_) ? doubt::always
+                           : reactor_port::latches_events && trigger_ == trigger::level
+                               ? doubt::once
+                               : doubt::never,
+                           std::memory_order_relaxed);
         }
         return ec;
     }
@@ -743,12 +775,11 @@ private:
             arming = phase::arming_fresh;
         }
         out_frame out(*this, C, arming);
-        bool posted = host_.port.arm(C, waker<C>(), handle_, data_,
-                                     C == priority_channel ? events_of(C) : short());
+        host_.port.arm(C, waker<C>(), handle_, data_);
         out.done = true;
         // (An event on another thread can come in between here. It may be taken for one that was
         // not announced, which does no harm.)
-        if (!posted && phase_[C].load(std::memory_order_relaxed) == arming) {
+        if (phase_[C].load(std::memory_order_relaxed) == arming) {
             phase_[C].store(phase::armed, std::memory_order_relaxed);
             return 1;
         }
@@ -780,26 +811,6 @@ private:
             return write_;
         else
             return *priority_;
-    }
-
-    /// What the priority waker has to poll for, where the reactor takes a mask.
-    void choose_priority_events(interest want) noexcept {
-        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
-            want |= w->want_;
-        priority_events_.store(to_poll_events(want & beyond), std::memory_order_relaxed);
-    }
-
-    /// The priority waker is out, but does not poll for all that a new wait wants: have it back,
-    /// to be armed again.
-    void widen_priority_events(interest want) {
-        if (!reactor_port::masks_priority || is_home(priority_channel) || !attached_)
-            return;
-        short armed = events_of(priority_channel);
-        choose_priority_events(want);
-        if (events_of(priority_channel) & ~armed) {
-            prepay(priority_channel);
-            host_.port.disarm(priority_channel, *priority_, handle_, data_);
-        }
     }
 
     /// A callable met would-block after `e`: that much is known now.
@@ -836,9 +847,9 @@ private:
     template <channel C>
     waiter* take_only_waiter() noexcept {
         waiter* w = waiters_.front();
-        if (C == priority_channel || !w || waiter_list::next(w) || w->want_ != blind(C) ||
-            w->purpose_ >= purpose::read_slot || (w->purpose_ == purpose::io && w->id_ != 0) ||
-            (prepaid_ | doubtful_) != 0)
+        if (C == priority_channel || !reactor_port::announces_firing || !w ||
+            waiter_list::next(w) || w->want_ != blind(C) || w->purpose_ >= purpose::read_slot ||
+            (w->purpose_ == purpose::io && w->id_ != 0) || (prepaid_ | doubtful_) != 0)
             return nullptr;
         ++counts_.events;
         word_.set(blind(C));
@@ -851,7 +862,7 @@ private:
     }
 
     /// Any other event, and any error. Unlocks, and queues all waits that are over but the first.
-    BOOST_NOINLINE scheduler_item* distribute(channel c, const error_code& ec, short events) {
+    BOOST_NOINLINE scheduler_item* distribute(channel c, const error_code& ec) {
         item_queue items;
         std::unique_lock<state_mutex> lock(mutex_, std::adopt_lock);
         int balance = -1; // what the scheduler will take back
@@ -867,7 +878,9 @@ private:
         }
         if (!ec) {
             ++counts_.events;
-            note(c, events);
+            if (c == priority_channel)
+                host_.port.acknowledge_priority(data_);
+            note(c);
             take_satisfied(items);
         } else if (ec != boost::asio::error::operation_aborted) {
             take_failed(c, ec, items);
@@ -893,16 +906,13 @@ private:
                                     : interest::priority;
     }
 
-    /// An event came in on `c`. Reactors other than io_uring do not say which.
-    void note(channel c, short events) noexcept {
+    /// An event came in on `c`; the reactor does not say which.
+    void note(channel c) noexcept {
         unsigned bit = 1u << c;
         bool doubtful = (doubtful_ & bit) != 0;
         doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
-        if (events != 0 && !doubtful) {
-            word_.set(from_poll_events(events, identity_.is_fifo()));
-            return;
-        }
-        if (beyond_waiters_ != 0 || c == priority_channel || doubtful) {
+        if (beyond_waiters_ != 0 || c == priority_channel || doubtful ||
+            !reactor_port::announces_firing) {
             interest want = blind(c);
             for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
                 want |= w->want_;
@@ -918,7 +928,7 @@ private:
         readiness consumed;
         for (waiter *w = waiters_.front(), *next; w; w = next) {
             next = waiter_list::next(w);
-            readiness r = word_.matched(w->want_);
+            readiness r = readiness_word::match(visible_to(*w), w->want_);
             if (r.empty())
                 continue;
             w->event_ = make_event(r);
@@ -965,10 +975,8 @@ private:
                 balance += arm<read_channel>();
             if (((need >> write_channel) & 1u) && is_home(write_channel))
                 balance += arm<write_channel>();
-            if (((need >> priority_channel) & 1u) && is_home(priority_channel)) {
-                choose_priority_events(interest());
+            if (((need >> priority_channel) & 1u) && is_home(priority_channel))
                 balance += arm<priority_channel>();
-            }
         }
         if (balance < 0)
             host_.port.compensate();
@@ -987,10 +995,8 @@ private:
             counted += arm<read_channel>();
         if (c == write_channel && is_home(write_channel))
             counted += arm<write_channel>();
-        if (c == priority_channel && is_home(priority_channel)) {
-            choose_priority_events(interest());
+        if (c == priority_channel && is_home(priority_channel))
             counted += arm<priority_channel>();
-        }
         for (; counted > 0; --counted)
             host_.port.work_finished();
     }
@@ -1038,11 +1044,10 @@ private:
     std::uint8_t doubtful_ = 0;
     std::uint8_t idle_events_ = 0;
     bool attached_ = false;
-    std::atomic<bool> suspect_{false};
+    std::atomic<doubt> suspect_{doubt::never};
     bool has_data_ = false;
     bool always_ready_ = false;
     std::uint32_t beyond_waiters_ = 0;
-    std::atomic<short> priority_events_{0};
     std::atomic<std::uint32_t> epochs_[2] = {{0}, {0}};
     mutable state_mutex mutex_;
     basic_waker<scheduled_io, read_channel> read_;
