@@ -13,9 +13,10 @@
 
 #include <boost/asio/execution_context.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <iomanip>
 #include <ostream>
 #include <sstream>
 #include <string>
@@ -138,31 +139,44 @@ public:
 
     /// Prints the snapshot as a table, and the metrics below it.
     void dump(std::ostream& os) const {
-        std::ostringstream out; // leaves the caller's formatting alone
-        out << "handle  trigger  waiters  waiting for               cached                         "
-               "   "
-               "armed  reactor  ticks r/w/p\n";
+        static constexpr std::size_t columns = 8;
+        using row = std::array<std::string, columns>;
+        std::vector<row> rows{{"handle", "trigger", "waiters", "waiting for", "cached", "armed",
+                               "reactor", "ticks r/w/p"}};
         for (const registration_info& i : snapshot()) {
             std::string armed;
             armed += i.read_armed ? 'r' : '-';
             armed += i.write_armed ? 'w' : '-';
             armed += i.priority_armed ? 'p' : '-';
-            out << std::left << std::setw(8) << i.native_handle << std::setw(9)
-                << (i.mode == trigger::edge ? "edge" : "level") << std::setw(9) << i.waiters
-                << std::setw(26) << text(i.waited_for) << std::setw(34) << text(i.cached)
-                << std::setw(7) << armed << std::setw(9)
-                << (i.always_ready ? "always"
-                    : i.attached   ? "yes"
-                                   : "no")
-                << i.read_tick << '/' << i.write_tick << '/' << i.priority_tick << '\n';
+            rows.push_back({std::to_string(i.native_handle),
+                            i.mode == trigger::edge ? "edge" : "level", std::to_string(i.waiters),
+                            text(i.waited_for), text(i.cached), armed,
+                            i.always_ready ? "always"
+                            : i.attached   ? "yes"
+                                           : "no",
+                            std::to_string(i.read_tick) + '/' + std::to_string(i.write_tick) + '/' +
+                                std::to_string(i.priority_tick)});
+        }
+        std::array<std::size_t, columns> widths{};
+        for (const row& r : rows)
+            for (std::size_t c = 0; c != columns; ++c)
+                widths[c] = std::max(widths[c], r[c].size());
+        std::string out;
+        for (const row& r : rows) {
+            for (std::size_t c = 0; c + 1 != columns; ++c)
+                out += r[c] + std::string(widths[c] - r[c].size() + 2, ' ');
+            out += r.back() + '\n';
         }
         registration_metrics m = metrics();
-        out << "registered " << m.registered << ", deregistered " << m.deregistered << "; waits "
-            << m.waits_started << " (at once " << m.waits_completed_at_once << ", parked "
-            << m.waits_parked << ", cancelled " << m.waits_cancelled << "); events delivered "
-            << m.events_delivered << ", unclaimed " << m.events_unclaimed << "; verifications "
-            << m.verifications << "; reactor " << detail::reactor_port::name << '\n';
-        os << out.str();
+        os << out + "registered " + std::to_string(m.registered) + ", deregistered " +
+                  std::to_string(m.deregistered) + "; waits " + std::to_string(m.waits_started) +
+                  " (at once " + std::to_string(m.waits_completed_at_once) + ", parked " +
+                  std::to_string(m.waits_parked) + ", cancelled " +
+                  std::to_string(m.waits_cancelled) + "); events delivered " +
+                  std::to_string(m.events_delivered) + ", unclaimed " +
+                  std::to_string(m.events_unclaimed) + "; verifications " +
+                  std::to_string(m.verifications) + "; reactor " + detail::reactor_port::name +
+                  '\n';
     }
 
     /// How many operations in a row may complete inline on one thread through an associated

@@ -14,7 +14,10 @@
 
 #include <moor/error.hpp>
 
+// clang-format off
 // First: in Boost 1.90 the reactor's header can't be the one that brings in the scheduler's.
+#include <boost/asio/io_context.hpp>
+// clang-format on
 #include <boost/asio/detail/config.hpp>
 #include <boost/asio/detail/handler_tracking.hpp>
 #include <boost/asio/detail/handler_work.hpp>
@@ -24,7 +27,6 @@
 #include <boost/asio/detail/scheduler_operation.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/execution_context.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/version.hpp>
 
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)

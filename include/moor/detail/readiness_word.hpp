@@ -36,9 +36,9 @@ public:
 
     /// The kernel was asked for `asked`, and said `seen`.
     void observe(interest asked, readiness seen) noexcept {
+        advance(seen - flags_); // what was cached already is no news
         flags_ = (flags_ - asked) | seen;
         consumed_ -= asked;
-        advance(seen);
     }
 
     /// What of `want` is satisfied. An error or a hang-up satisfies a reader or a writer, who must

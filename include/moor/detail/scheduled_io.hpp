@@ -8,7 +8,7 @@
 //
 // State
 //   word_      cached readiness: flags, and a tick per stream of events
-//   unknown_   streams of which nothing has been learned yet, so that a wait looks before it parks
+//   unknown_   streams of which an empty cache proves nothing: a wait looks before it parks
 //   waiters_   the waits that are parked, in the order in which they came
 //   running_   io waits with a cancellation id that are not parked: in flight, or in their callable
 //   wakers     one per channel, each either home or out: armed in the reactor, or fired and on its
@@ -358,7 +358,8 @@ public:
             return ready_event();
         }
         readiness r = always_ready_ ? want & pollable : word_.matched(want);
-        bool ask = r.empty() ? !is_armed(channels_of(want)) : verify && trigger_ == trigger::level;
+        bool ask = r.empty() ? !is_armed(channels_of(want)) || doubts(want)
+                             : verify && trigger_ == trigger::level;
         if (ask && !always_ready_)
             r = verify_now(want, ec);
         return make_event(r);
@@ -380,6 +381,13 @@ public:
     void add_counts(wait_totals& totals) const noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
         totals.add(counts_, verifications_.load(std::memory_order_relaxed));
+    }
+
+    /// Adds them, and starts again at zero.
+    void move_counts(wait_totals& totals) noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        totals.add(counts_, verifications_.exchange(0, std::memory_order_relaxed));
+        counts_ = wait_counts();
     }
 
     scheduled_io_info info() const {
@@ -432,6 +440,7 @@ public:
     /// The waker of C came home through the scheduler. Adopts its reference.
     template <channel C>
     void fired(const error_code& ec) {
+        event_frame<C> frame{*this, false};
         mutex_.lock();
         phase_[C].store(phase::home, std::memory_order_relaxed);
         scheduler_item* first = ec ? nullptr : take_only_waiter<C>();
@@ -439,9 +448,10 @@ public:
             mutex_.unlock();
         else
             first = distribute(C, ec); // unlocks
-        event_frame<C> frame{*this, first != nullptr};
-        if (first)
+        if (first) {
+            frame.claimed = true;
             first->complete(this, error_code(), 0);
+        }
     }
 
     /// The reactor gave the waker back: with our lock held in detach(), or when it shut down.
@@ -517,6 +527,9 @@ private:
         return attached_;
     }
 
+    /// Whether it takes a look to know that nothing is there.
+    bool doubts(interest want) const noexcept { return (unknown_ & channels_of(want)) != 0; }
+
     ready_event make_event(readiness r) const noexcept {
         return ready_event_access::make(r, word_.tick());
     }
@@ -551,9 +564,9 @@ private:
             if (w.purpose_ == purpose::io || trigger_ == trigger::edge)
                 return cached;
         } else if (readiness_word::match(flags, want).empty()) {
-            if ((unknown_ & channels_of(want)) == 0)
+            if (!doubts(want))
                 return readiness();
-            if (w.purpose_ == purpose::io && (unknown_ & channels_of(want & pollable)) != 0)
+            if (w.purpose_ == purpose::io && doubts(want & pollable))
                 return want & pollable;
         }
         return verify_now(want, ec);
@@ -906,8 +919,21 @@ private:
                                     : interest::priority;
     }
 
+    bool is_wanted(channel c) const noexcept {
+        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+            if ((channels_of(w->want_) >> c) & 1u)
+                return true;
+        return false;
+    }
+
     /// An event came in on `c`; the reactor does not say which.
     void note(channel c) noexcept {
+        if (word_.flags().contains(blind(c)) && !is_wanted(c)) {
+            // The kernel reports again what is unread with every event in the other direction. It
+            // need not be news, then; whoever believes that it was dealt with has to look.
+            unknown_ = static_cast<std::uint8_t>(unknown_ | (1u << c));
+            return;
+        }
         unsigned bit = 1u << c;
         bool doubtful = (doubtful_ & bit) != 0;
         doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);

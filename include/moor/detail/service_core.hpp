@@ -98,8 +98,10 @@ public:
             if (stale)
                 ++deregistered_;
         }
-        if (stale)
+        if (stale) {
             stale->close(scheduled_io::handle_closed, false);
+            keep_counts(*stale);
+        }
         return state;
     }
 
@@ -115,12 +117,15 @@ public:
             }
         }
         state.close(scheduled_io::deregistered, ours);
+        keep_counts(state);
     }
 
     /// Ends every registration with `gone`.
     void close() {
-        for (const scheduled_io_ptr& s : take_all())
+        for (const scheduled_io_ptr& s : take_all()) {
             s->close(scheduled_io::service_closed, true);
+            keep_counts(*s);
+        }
     }
 
     /// The execution context is shutting down: handlers are destroyed, not invoked.
@@ -144,7 +149,7 @@ public:
 
     totals sum() const {
         std::lock_guard<std::mutex> lock(mutex_);
-        totals t{recycled_, registered_, deregistered_};
+        totals t{ended_, registered_, deregistered_};
         for (const scheduled_io* s : by_handle_)
             if (s)
                 s->add_counts(t.waits);
@@ -169,11 +174,17 @@ private:
         state.release_data(life_.load(std::memory_order_acquire) == alive);
         {
             std::lock_guard<std::mutex> lock(mutex_);
-            state.add_counts(recycled_);
+            state.move_counts(ended_);
             state.next_free = free_;
             free_ = &state;
         }
         intrusive_ptr_release(this);
+    }
+
+    /// A state may be referred to for long after its registration ended.
+    void keep_counts(scheduled_io& state) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        state.move_counts(ended_);
     }
 
     scheduled_io_ptr take_free() {
@@ -204,7 +215,7 @@ private:
     scheduled_io* free_ = nullptr;
     std::uint64_t registered_ = 0;
     std::uint64_t deregistered_ = 0;
-    wait_totals recycled_;
+    wait_totals ended_;
     std::atomic<bool> closed_{false};
     std::atomic<life> life_{alive};
     std::atomic<std::uint32_t> references_{0};
