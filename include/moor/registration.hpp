@@ -548,8 +548,8 @@ private:
     template <class Op>
     bool start(Op& op, const char* name) {
         detail::track_creation(core_->port.context(), op, io_.get(), native_handle(), name);
-        if (error_code ec = usable(op.want())) {
-            op.fail(ec);
+        if (BOOST_UNLIKELY(!io_ || op.want().empty())) {
+            op.fail(usable(op.want()));
             return false;
         }
         auto slot = boost::asio::get_associated_cancellation_slot(op.handler());

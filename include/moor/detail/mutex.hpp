@@ -91,6 +91,18 @@ using state_mutex = std::mutex;
 
 #endif
 
+/// std::lock_guard, but inline wherever it is used.
+class state_lock {
+public:
+    BOOST_FORCEINLINE explicit state_lock(state_mutex& m) : mutex_(m) { m.lock(); }
+    BOOST_FORCEINLINE ~state_lock() { mutex_.unlock(); }
+    state_lock(const state_lock&) = delete;
+    state_lock& operator=(const state_lock&) = delete;
+
+private:
+    state_mutex& mutex_;
+};
+
 } // namespace detail
 } // namespace moor
 

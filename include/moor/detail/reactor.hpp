@@ -18,6 +18,8 @@
 // First: in Boost 1.90 the reactor's header can't be the one that brings in the scheduler's.
 #include <boost/asio/io_context.hpp>
 // clang-format on
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/associated_executor.hpp>
 #include <boost/asio/detail/config.hpp>
 #include <boost/asio/detail/handler_tracking.hpp>
 #include <boost/asio/detail/handler_work.hpp>
@@ -52,8 +54,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <type_traits>
+#include <utility>
 
 #if BOOST_ASIO_VERSION < 102600
 #error "Moor needs Boost 1.81 or newer"
@@ -74,9 +78,56 @@ using scheduler_item = boost::asio::detail::scheduler_operation;
 /// A queue of them, which destroys what is left in it.
 using item_queue = boost::asio::detail::op_queue<scheduler_item>;
 
-/// Keeps the handler's executors busy, and runs a completion on the right one of them.
+/// Whether a handler has an executor of its own, and so may run outside the I/O executor.
+template <class Handler, class IoExecutor, class = void>
+struct has_own_executor : std::true_type {};
+
 template <class Handler, class IoExecutor>
-using handler_work = boost::asio::detail::handler_work<Handler, IoExecutor>;
+struct has_own_executor<Handler, IoExecutor,
+                        std::void_t<typename asio::associated_executor<
+                            Handler, IoExecutor>::asio_associated_executor_is_unspecialised>>
+    : std::false_type {};
+
+/// Keeps the handler's executors busy, and runs a completion on the right one of them.
+/**
+ * As Asio's, which is made only where it has something to do. It has not if the I/O executor is the
+ * io_context's own, even within an any_io_executor, and the handler has none: the scheduler counts
+ * that work, and runs that completion. (Asio's finds out the same, but by way of an empty
+ * any_io_executor, which is made, moved and destroyed.)
+ */
+template <class Handler, class IoExecutor>
+class handler_work {
+    using full = boost::asio::detail::handler_work<Handler, IoExecutor>;
+    using native = asio::io_context::executor_type;
+
+    static bool is_needed(const IoExecutor& ex) noexcept {
+        if constexpr (has_own_executor<Handler, IoExecutor>::value)
+            return true;
+        else if constexpr (std::is_same<IoExecutor, native>::value)
+            return false;
+        else if constexpr (std::is_same<IoExecutor, asio::any_io_executor>::value)
+            return ex.template target<native>() == nullptr;
+        else
+            return true;
+    }
+
+public:
+    handler_work(Handler& handler, const IoExecutor& ex) {
+        if (is_needed(ex))
+            work_.emplace(handler, ex);
+    }
+
+    template <class Function>
+    void complete(Function& function, Handler& handler) {
+        if (work_)
+            work_->complete(function, handler);
+        else
+            std::move(function)();
+    }
+
+private:
+    std::optional<full> work_;
+};
 
 /// The streams of events that a reactor keeps apart for one handle.
 enum channel : unsigned { read_channel = 0, write_channel = 1, priority_channel = 2 };
@@ -274,6 +325,9 @@ public:
 #else
     static constexpr bool latches_events = false;
 #endif
+
+    /// Whether arm() may throw: Asio's epoll reactor allocates nothing in start_op().
+    static constexpr bool arming_may_throw = !latches_events;
 
     /// Whether speculate() is asked before a waker fires for an event. A poll request is not: it
     /// completes by itself, and with what woke it, which is more than what is there (out-of-band

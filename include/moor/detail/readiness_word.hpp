@@ -34,6 +34,12 @@ public:
         advance(r);
     }
 
+    /// The kernel was asked, and said no.
+    void forget(interest asked) noexcept {
+        flags_ -= asked;
+        consumed_ -= asked;
+    }
+
     /// The kernel was asked for `asked`, and said `seen`.
     void observe(interest asked, readiness seen) noexcept {
         advance(seen - flags_); // what was cached already is no news

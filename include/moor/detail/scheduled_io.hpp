@@ -233,21 +233,15 @@ public:
     /// (out of memory in the reactor); nothing has happened then.
     bool start(waiter& w) {
         waiter* displaced = nullptr;
+        bool parked;
         {
-            std::lock_guard<state_mutex> lock(mutex_);
+            state_lock lock(mutex_);
             ++counts_.started;
-            if (start_locked(w, displaced)) {
-                if (!displaced)
-                    return true;
-            } else {
-                ++counts_.immediate;
-                if (w.id_ && w.purpose_ == purpose::io)
-                    running_.push_back(&w);
-                return false;
-            }
+            parked = start_plain(w) || start_otherwise(w, displaced);
         }
-        host_.port.post_counted(displaced);
-        return true;
+        if (BOOST_UNLIKELY(displaced != nullptr))
+            host_.port.post_counted(displaced);
+        return parked;
     }
 
     /// A callable met would-block after `w.event()`: drop the readiness that was wrong, and wait
@@ -493,6 +487,7 @@ private:
         fired         ///< on its way home through the scheduler
     };
 
+    static constexpr int not_asked = -1;
     static constexpr std::uint8_t all_channels = (1u << channel_count) - 1;
     static constexpr interest pollable = interest::readable | interest::writable;
     static constexpr interest beyond =
@@ -540,9 +535,13 @@ private:
     }
 
     /// Asks the kernel, and believes it.
-    readiness verify_now(interest want, error_code& ec) noexcept {
-        count_verification();
-        int events = poll_now(handle_, static_cast<short>(to_poll_events(want) | poll_rdhup), ec);
+    readiness verify_now(interest want, error_code& ec, int events = not_asked) noexcept {
+        if (events == not_asked) {
+            count_verification();
+            events = poll_now(handle_, static_cast<short>(to_poll_events(want) | poll_rdhup), ec);
+        } else if (events & POLLNVAL) {
+            ec = boost::asio::error::bad_descriptor;
+        }
         if (ec)
             return readiness();
         word_.observe(want | readiness_word::closing,
@@ -553,7 +552,7 @@ private:
     }
 
     /// Decides whether a wait can be answered at once.
-    readiness look(const waiter& w, error_code& ec) noexcept {
+    readiness look(const waiter& w, error_code& ec, int seen) noexcept {
         interest want = w.want_;
         if (always_ready_ && !(want & pollable).empty())
             return want & pollable;
@@ -569,11 +568,19 @@ private:
             if (w.purpose_ == purpose::io && doubts(want & pollable))
                 return want & pollable;
         }
-        return verify_now(want, ec);
+        return verify_now(want, ec, seen);
     }
 
     readiness visible_to(const waiter& w) const noexcept {
         return w.purpose_ == purpose::wait ? word_.unconsumed() : word_.flags();
+    }
+
+    BOOST_FORCEINLINE bool start_plain(waiter& w) {
+        if (closed() != still_open)
+            return false;
+        if (w.purpose_ != purpose::wait)
+            w.epoch_ = epoch_of(w.want_);
+        return park_plain<read_channel>(w) || park_plain<write_channel>(w);
     }
 
     bool start_locked(waiter& w, waiter*& displaced) {
@@ -581,26 +588,67 @@ private:
             w.fail(closed_error());
             return false;
         }
+        int seen = not_asked;
+        if (verify_plain<read_channel>(w, seen) || verify_plain<write_channel>(w, seen))
+            return true;
         if (w.purpose_ != purpose::wait)
             w.epoch_ = epoch_of(w.want_);
-        if (BOOST_LIKELY(park_plain<read_channel>(w) || park_plain<write_channel>(w)))
+        return look_and_park(w, displaced, seen);
+    }
+
+    BOOST_NOINLINE bool start_otherwise(waiter& w, waiter*& displaced) {
+        if (start_locked(w, displaced))
             return true;
-        return look_and_park(w, displaced);
+        ++counts_.immediate;
+        if (w.id_ && w.purpose_ == purpose::io)
+            running_.push_back(&w);
+        return false;
     }
 
     /// The usual wait: readable or writable, no slot; the cache says no, of its own knowledge; the
     /// waker is home.
     template <channel C>
-    bool park_plain(waiter& w) {
-        if (w.want_ != blind(C) || w.purpose_ >= purpose::read_slot || !attached_ ||
+    BOOST_FORCEINLINE bool park_plain(waiter& w) {
+        if (!may_park_plainly<C>(w) ||
             !(visible_to(w) & (blind(C) | readiness_word::closing)).empty() ||
-            (unknown_ & (1u << C)) || !is_home(C))
+            (unknown_ & (1u << C)))
             return false;
+        park_plainly<C>(w);
+        return true;
+    }
+
+    /// The usual level-triggered wait: the cache may say yes, the kernel says no. Otherwise `seen`
+    /// is what it says.
+    template <channel C>
+    BOOST_FORCEINLINE bool verify_plain(waiter& w, int& seen) {
+        if (!may_park_plainly<C>(w) || w.purpose_ != purpose::wait || trigger_ != trigger::level ||
+            !(word_.flags() & readiness_word::closing).empty())
+            return false;
+        ::pollfd p = {handle_, static_cast<short>(events_of(C) | poll_rdhup), 0};
+        int n = ::poll(&p, 1, 0);
+        if (n < 0)
+            return false;
+        count_verification();
+        if (n > 0) {
+            seen = p.revents;
+            return false;
+        }
+        word_.forget(blind(C));
+        park_plainly<C>(w);
+        return true;
+    }
+
+    template <channel C>
+    bool may_park_plainly(const waiter& w) const noexcept {
+        return w.want_ == blind(C) && w.purpose_ < purpose::read_slot && attached_ && is_home(C);
+    }
+
+    template <channel C>
+    BOOST_FORCEINLINE void park_plainly(waiter& w) {
         if (arm<C>() == 0) // its unit of work is the wait's
             host_.port.work_started();
         waiters_.push_back(&w);
         used_up(1u << C);
-        return true;
     }
 
     /// That a callable met would-block allows one wait to park without a look: by the next, if it
@@ -619,9 +667,8 @@ private:
         return !w.ec_;
     }
 
-    /// The rest of start_locked(), less often needed.
-    BOOST_NOINLINE bool look_and_park(waiter& w, waiter*& displaced) {
-        readiness r = look(w, w.ec_);
+    bool look_and_park(waiter& w, waiter*& displaced, int seen) {
+        readiness r = look(w, w.ec_, seen);
         if (r.empty() && !w.ec_) {
             w.ec_ = park(w, displaced);
             if (!w.ec_)
@@ -780,16 +827,22 @@ private:
     /// are at the caller's disposal: one, or none if it fired at once, which it needs for its way
     /// home then.
     template <channel C>
-    int arm() {
+    BOOST_FORCEINLINE int arm() {
         constexpr unsigned bit = 1u << C;
         phase arming = phase::arming;
         if (fresh_ & bit) {
             fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
             arming = phase::arming_fresh;
         }
-        out_frame out(*this, C, arming);
-        host_.port.arm(C, waker<C>(), handle_, data_);
-        out.done = true;
+        if constexpr (reactor_port::arming_may_throw) {
+            out_frame out(*this, C, arming);
+            host_.port.arm(C, waker<C>(), handle_, data_);
+            out.done = true;
+        } else {
+            intrusive_ptr_add_ref(this);
+            phase_[C].store(arming, std::memory_order_relaxed);
+            host_.port.arm(C, waker<C>(), handle_, data_);
+        }
         // (An event on another thread can come in between here. It may be taken for one that was
         // not announced, which does no harm.)
         if (phase_[C].load(std::memory_order_relaxed) == arming) {

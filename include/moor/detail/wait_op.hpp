@@ -29,16 +29,6 @@
 namespace moor {
 namespace detail {
 
-/// Whether a handler has an executor of its own, and so may run outside the I/O executor.
-template <class Handler, class IoExecutor, class = void>
-struct has_own_executor : std::true_type {};
-
-template <class Handler, class IoExecutor>
-struct has_own_executor<Handler, IoExecutor,
-                        std::void_t<typename asio::associated_executor<
-                            Handler, IoExecutor>::asio_associated_executor_is_unspecialised>>
-    : std::false_type {};
-
 /// Owns the memory of an operation, and the operation in it once it is constructed.
 template <class Op, class Handler>
 class op_memory {
