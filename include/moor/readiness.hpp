@@ -80,7 +80,7 @@ public:
                                                 "error",    "read_closed", "write_closed"};
         const char* separator = "";
         for (unsigned n = 0; n != 6; ++n)
-            if ((i.bits_ >> n) & 1u) {
+            if ((static_cast<unsigned>(i.bits_) >> n) & 1u) {
                 os << separator << names[n];
                 separator = "|";
             }

@@ -90,30 +90,38 @@ struct has_own_executor<Handler, IoExecutor,
 
 /// Keeps the handler's executors busy, and runs a completion on the right one of them.
 /**
- * As Asio's, which is made only where it has something to do. It has not if the I/O executor is the
- * io_context's own, even within an any_io_executor, and the handler has none: the scheduler counts
- * that work, and runs that completion. (Asio's finds out the same, but by way of an empty
- * any_io_executor, which is made, moved and destroyed.)
+ * As Asio's, where it has something to do. It has not if the I/O executor is the io_context's own
+ * and the handler has none: the scheduler counts that work, and runs that completion.
  */
-template <class Handler, class IoExecutor>
-class handler_work {
-    using full = boost::asio::detail::handler_work<Handler, IoExecutor>;
-    using native = asio::io_context::executor_type;
-
-    static bool is_needed(const IoExecutor& ex) noexcept {
-        if constexpr (has_own_executor<Handler, IoExecutor>::value)
-            return true;
-        else if constexpr (std::is_same<IoExecutor, native>::value)
-            return false;
-        else if constexpr (std::is_same<IoExecutor, asio::any_io_executor>::value)
-            return ex.template target<native>() == nullptr;
-        else
-            return true;
-    }
+template <class Handler, class IoExecutor,
+          bool HasOwn = has_own_executor<Handler, IoExecutor>::value>
+class handler_work : public boost::asio::detail::handler_work<Handler, IoExecutor> {
 
 public:
-    handler_work(Handler& handler, const IoExecutor& ex) {
-        if (is_needed(ex))
+    using boost::asio::detail::handler_work<Handler, IoExecutor>::handler_work;
+};
+
+/// The io_context's own executor.
+template <class Handler>
+class handler_work<Handler, asio::io_context::executor_type, false> {
+public:
+    handler_work(Handler&, const asio::io_context::executor_type&) noexcept {}
+
+    template <class Function>
+    void complete(Function& function, Handler&) {
+        std::move(function)();
+    }
+};
+
+/// The io_context's own executor, perhaps. Asio's finds out, too, but by way of an empty
+/// any_io_executor, which is made, moved and destroyed.
+template <class Handler>
+class handler_work<Handler, asio::any_io_executor, false> {
+    using full = boost::asio::detail::handler_work<Handler, asio::any_io_executor>;
+
+public:
+    handler_work(Handler& handler, const asio::any_io_executor& ex) {
+        if (!ex.target<asio::io_context::executor_type>())
             work_.emplace(handler, ex);
     }
 
