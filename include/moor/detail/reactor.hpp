@@ -544,6 +544,9 @@ public:
     void work_started() { scheduler_.work_started(); }
     void work_finished() { scheduler_.work_finished(); }
 
+    /// Whether this thread is running the scheduler.
+    bool runs_here() { return scheduler_.can_dispatch(); }
+
     /// Makes up for the unit of work that the scheduler takes back after fired(). There only.
     void compensate() { scheduler_.compensating_work_started(); }
 

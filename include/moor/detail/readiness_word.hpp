@@ -12,6 +12,8 @@
 
 #include <boost/config.hpp>
 
+#include <cstdint>
+
 namespace moor {
 namespace detail {
 
@@ -32,6 +34,14 @@ public:
         flags_ |= r;
         consumed_ -= r;
         advance(r);
+    }
+
+    /// An event that nobody waits for, of what is cached already: the kernel repeats what is unread
+    /// with every event of the other direction, so that it need not be news.
+    void repeat(readiness r) noexcept {
+        ticks settled = settled_;
+        set(r);
+        settled_ = settled;
     }
 
     /// The kernel was asked, and said no.
@@ -70,15 +80,22 @@ public:
 
     /// Drops what `e` observed, unless something newer came in the same stream.
     void clear(const ready_event& e) noexcept {
+        drop(e.ready() & unchanged(ready_event_access::stamp(e), ticks_));
+    }
+
+    /// The same for a caller who says that it dealt with `e`, which what was only repeated since
+    /// does not contradict. Returns those streams, where the kernel knows better.
+    interest clear_but_repeats(const ready_event& e) noexcept {
         const ticks& stamp = ready_event_access::stamp(e);
         interest current;
-        if (stamp.read == ticks_.read)
+        if (is_at_least(stamp.read, settled_.read))
             current |= read_stream;
-        if (stamp.write == ticks_.write)
+        if (is_at_least(stamp.write, settled_.write))
             current |= write_stream;
-        if (stamp.priority == ticks_.priority)
+        if (is_at_least(stamp.priority, settled_.priority))
             current |= interest::priority;
-        flags_ -= (e.ready() & current) - sticky;
+        drop(e.ready() & current);
+        return e.ready() & (current - unchanged(stamp, ticks_));
     }
 
     /// Whether anything came in the streams of `want` since `e` was observed.
@@ -97,14 +114,35 @@ public:
 
 private:
     BOOST_FORCEINLINE void advance(readiness r) noexcept {
-        ticks_.read += !(r & read_stream).empty();
-        ticks_.write += !(r & write_stream).empty();
-        ticks_.priority += r.is_priority();
+        if (!(r & read_stream).empty())
+            settled_.read = ++ticks_.read;
+        if (!(r & write_stream).empty())
+            settled_.write = ++ticks_.write;
+        if (r.is_priority())
+            settled_.priority = ++ticks_.priority;
     }
+
+    static interest unchanged(const ticks& a, const ticks& b) noexcept {
+        interest i;
+        if (a.read == b.read)
+            i |= read_stream;
+        if (a.write == b.write)
+            i |= write_stream;
+        if (a.priority == b.priority)
+            i |= interest::priority;
+        return i;
+    }
+
+    static bool is_at_least(std::uint32_t a, std::uint32_t b) noexcept {
+        return static_cast<std::int32_t>(a - b) >= 0;
+    }
+
+    void drop(readiness r) noexcept { flags_ -= r - sticky; }
 
     readiness flags_;
     readiness consumed_;
     ticks ticks_;
+    ticks settled_; // where they stood at the last event that was news for sure
 };
 
 } // namespace detail

@@ -361,8 +361,10 @@ public:
 
     void clear(const ready_event& e) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() == still_open)
-            word_.clear(e);
+        if (closed() == still_open) {
+            unsigned repeated = channels_of(word_.clear_but_repeats(e));
+            unknown_ = static_cast<std::uint8_t>(unknown_ | repeated);
+        }
     }
 
     /// A callable that `e` allowed met would-block.
@@ -434,7 +436,7 @@ public:
     /// The waker of C came home through the scheduler. Adopts its reference.
     template <channel C>
     void fired(const error_code& ec) {
-        event_frame<C> frame{*this, false};
+        event_frame<C> frame(*this);
         mutex_.lock();
         phase_[C].store(phase::home, std::memory_order_relaxed);
         scheduler_item* first = ec ? nullptr : take_only_waiter<C>();
@@ -649,6 +651,16 @@ private:
             host_.port.work_started();
         waiters_.push_back(&w);
         used_up(1u << C);
+        doubt_queued_events(w, 1u << C);
+    }
+
+    /// A handler that drains a level-triggered handle and waits again may do so while an event for
+    /// it, fetched before that, is queued behind the handler. Not if it runs for the handle's own
+    /// event; otherwise what comes has to be verified.
+    void doubt_queued_events(const waiter& w, unsigned channels) noexcept {
+        if (trigger_ == trigger::level && w.purpose_ != purpose::io && current_ != this &&
+            host_.port.runs_here())
+            doubtful_ = static_cast<std::uint8_t>(doubtful_ | channels);
     }
 
     /// That a callable met would-block allows one wait to park without a look: by the next, if it
@@ -690,6 +702,7 @@ private:
         if (error_code ec = ensure_armed(w.want_))
             return ec;
         used_up(channels_of(w.want_));
+        doubt_queued_events(w, channels_of(w.want_));
         if (!(w.want_ & beyond).empty())
             ++beyond_waiters_;
         if (w.purpose_ >= purpose::read_slot) {
@@ -881,8 +894,9 @@ private:
 
     /// A callable met would-block after `e`: that much is known now.
     void blocked(const ready_event& e) noexcept {
+        if (!word_.is_newer(e, e.ready()))
+            unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(e.ready()));
         word_.clear(e);
-        unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(e.ready()));
     }
 
     std::uint32_t epoch_of(interest want) const noexcept {
@@ -982,9 +996,7 @@ private:
     /// An event came in on `c`; the reactor does not say which.
     void note(channel c) noexcept {
         if (word_.flags().contains(blind(c)) && !is_wanted(c)) {
-            // The kernel reports again what is unread with every event in the other direction. It
-            // need not be news, then; whoever believes that it was dealt with has to look.
-            unknown_ = static_cast<std::uint8_t>(unknown_ | (1u << c));
+            word_.repeat(blind(c));
             return;
         }
         unsigned bit = 1u << c;
@@ -1083,9 +1095,14 @@ private:
     template <channel C>
     struct event_frame {
         scheduled_io& state;
-        bool claimed;
+        const scheduled_io* outer;
+        bool claimed = false;
 
+        explicit event_frame(scheduled_io& s) noexcept : state(s), outer(current_) {
+            current_ = &s;
+        }
         ~event_frame() {
+            current_ = outer;
             if (reactor_port::latches_events && claimed && state.is_home(C))
                 state.rest(C);
             intrusive_ptr_release(&state);
@@ -1107,6 +1124,9 @@ private:
                 state.running_.push_back(&w);
         }
     };
+
+    /// Whose event this thread is handling.
+    static inline thread_local const scheduled_io* current_ = nullptr;
 
     scheduled_io_host& host_;
     std::atomic<std::uint32_t> references_{0};
