@@ -50,16 +50,24 @@ public:
         return (bits_ & other.bits_) == other.bits_;
     }
 
+    /// Whether `readable` is in the set.
     constexpr bool is_readable() const noexcept { return (bits_ & readable_bit) != 0; }
+    /// Whether `writable` is in the set.
     constexpr bool is_writable() const noexcept { return (bits_ & writable_bit) != 0; }
+    /// Whether `priority` is in the set.
     constexpr bool is_priority() const noexcept { return (bits_ & priority_bit) != 0; }
+    /// Whether `error` is in the set.
     constexpr bool is_error() const noexcept { return (bits_ & error_bit) != 0; }
+    /// Whether `read_closed` is in the set.
     constexpr bool is_read_closed() const noexcept { return (bits_ & read_closed_bit) != 0; }
+    /// Whether `write_closed` is in the set.
     constexpr bool is_write_closed() const noexcept { return (bits_ & write_closed_bit) != 0; }
 
+    /// The flags of both.
     friend constexpr interest operator|(interest a, interest b) noexcept {
         return interest(static_cast<std::uint8_t>(a.bits_ | b.bits_));
     }
+    /// The flags that are in both.
     friend constexpr interest operator&(interest a, interest b) noexcept {
         return interest(static_cast<std::uint8_t>(a.bits_ & b.bits_));
     }
@@ -67,11 +75,16 @@ public:
     friend constexpr interest operator-(interest a, interest b) noexcept {
         return interest(static_cast<std::uint8_t>(a.bits_ & ~b.bits_));
     }
+    /// Adds the flags of `other`.
     constexpr interest& operator|=(interest other) noexcept { return *this = *this | other; }
+    /// Keeps the flags that are in `other`.
     constexpr interest& operator&=(interest other) noexcept { return *this = *this & other; }
+    /// Removes the flags of `other`.
     constexpr interest& operator-=(interest other) noexcept { return *this = *this - other; }
 
+    /// Whether the sets are the same.
     friend constexpr bool operator==(interest a, interest b) noexcept { return a.bits_ == b.bits_; }
+    /// Whether the sets differ.
     friend constexpr bool operator!=(interest a, interest b) noexcept { return a.bits_ != b.bits_; }
 
     /// Prints the flags' names joined by `|`, or `-` for the empty set.
@@ -178,10 +191,12 @@ public:
  *
  * Declaring a handle drained that is not makes the next wait hang: on a stream, a read that
  * returned less than it asked for is *not* proof, since the end of the stream may have arrived
- * with the data. Use `short_transfer` for that case.
+ * with the data, and a datagram that is shorter than its buffer says nothing about the next one.
+ * Use `short_transfer` for those cases.
  */
 template <class R>
 struct drainable {
+    /// What the caller receives.
     R value;
     /// The caller knows: nothing is left.
     bool is_drained = false;
@@ -192,7 +207,9 @@ struct drainable {
 /// The same for a callable that has no value to return.
 template <>
 struct drainable<void> {
+    /// The caller knows: nothing is left.
     bool is_drained = false;
+    /// Not used without a value.
     bool is_short = false;
 };
 
@@ -211,9 +228,10 @@ constexpr drainable<std::decay_t<R>> drained_if(bool condition, R&& value) {
     return {std::forward<R>(value), condition, false};
 }
 
-/// Says that `transferred` of `requested` bytes were moved. A short transfer counts as drained
-/// where no end-of-file can hide behind it: datagram sockets, and the kernel's counters and
-/// queues (eventfd, timerfd, signalfd, inotify); elsewhere it changes nothing.
+/// Says that `transferred` of `requested` bytes were moved, which Moor may take for "drained" where
+/// it proves that. At present it does so nowhere, and the next wait asks the kernel as usual: on
+/// streams an end-of-file can hide behind a short read, and datagrams, signals and inotify events
+/// come one by one.
 template <class R>
 constexpr drainable<R> short_transfer(R transferred, std::size_t requested) {
     return {transferred, false, static_cast<std::size_t>(transferred) < requested};

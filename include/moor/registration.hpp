@@ -128,6 +128,7 @@ public:
     /// The same on another executor.
     template <class OtherExecutor>
     struct rebind_executor {
+        /// The registration's type.
         using other = basic_registration<OtherExecutor>;
     };
 
@@ -350,7 +351,9 @@ public:
      * `drainable<T>` (see `drained`, `drained_if`, `short_transfer`), of which the handler receives
      * the `T`; it is default-constructible, for an operation that fails before it has called `f`.
      *
-     * `f` is called through the handler's associated executor, never from within the initiating
+     * `f` must not block: the first call comes without a verification, so the handle should be in
+     * non-blocking mode, or `f` use a call that does not block. It is called through the handler's
+     * associated executor, never from within the initiating
      * function and never under a lock, and no longer once the operation was cancelled or the
      * handle deregistered. If it throws, the exception leaves `run()` as a handler's would, and the
      * handler is destroyed. Several operations may be pending on one direction; each calls its own

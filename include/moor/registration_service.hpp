@@ -34,15 +34,19 @@ struct registration_info {
     interest waited_for;
     /// The cached readiness.
     readiness cached;
-    /// Events seen so far: for reading, for writing, and out-of-band.
+    /// Events seen so far for reading.
     std::uint32_t read_tick = 0;
+    /// Events seen so far for writing.
     std::uint32_t write_tick = 0;
+    /// Out-of-band events seen so far.
     std::uint32_t priority_tick = 0;
     /// How many waits are pending.
     std::size_t waiters = 0;
-    /// Which wakers are armed in the reactor, or fired and on their way back.
+    /// Whether the read waker is armed in the reactor, or fired and on its way back.
     bool read_armed = false;
+    /// The same of the write waker.
     bool write_armed = false;
+    /// The same of the priority waker.
     bool priority_armed = false;
     /// Whether the reactor knows the handle: from the first wait that had to park.
     bool attached = false;
@@ -52,17 +56,21 @@ struct registration_info {
 
 /// Counts since the service was made. They only grow.
 struct registration_metrics {
-    /// Handles registered, and deregistered.
+    /// Handles registered.
     std::uint64_t registered = 0;
+    /// Registrations ended.
     std::uint64_t deregistered = 0;
-    /// Waits started; of these, completed at once (errors too), and parked.
+    /// Waits started.
     std::uint64_t waits_started = 0;
+    /// Of these, completed at once, errors too.
     std::uint64_t waits_completed_at_once = 0;
+    /// Of these, parked.
     std::uint64_t waits_parked = 0;
     /// Waits that ended with `operation_aborted` or `gone`.
     std::uint64_t waits_cancelled = 0;
-    /// Events that completed a wait, and events that no wait claimed.
+    /// Events that completed a wait.
     std::uint64_t events_delivered = 0;
+    /// Events that no wait claimed.
     std::uint64_t events_unclaimed = 0;
     /// Times that the kernel was asked with `poll(2)`.
     std::uint64_t verifications = 0;

@@ -1,0 +1,221 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Uses the whole interface, so that Asio's and the compiler's modes can be tried on it: built with
+// BOOST_ASIO_NO_DEPRECATED, BOOST_ASIO_SEPARATE_COMPILATION, BOOST_ASIO_ENABLE_HANDLER_TRACKING,
+// BOOST_ASIO_DISABLE_THREADS, -fno-exceptions, -fvisibility=hidden... Exits 0 if all of it worked.
+
+#include <moor.hpp>
+
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/deferred.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+
+#include <cerrno>
+#include <cstdlib>
+#include <iostream>
+#include <sstream>
+#include <type_traits>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace asio = boost::asio;
+using moor::error_code;
+using moor::interest;
+
+namespace {
+
+int failures = 0;
+
+void check(bool ok, const char* what, int line) {
+    if (!ok) {
+        std::cerr << "line " << line << ": " << what << '\n';
+        ++failures;
+    }
+}
+
+#define CHECK(x) check((x), #x, __LINE__)
+
+struct owner {
+    int fd;
+    int native_handle() const { return fd; }
+};
+
+/// Reads one byte.
+struct reader {
+    int fd;
+    ::ssize_t operator()(error_code& ec) const {
+        char c;
+        ::ssize_t n = ::read(fd, &c, 1);
+        if (n < 0)
+            ec = error_code(errno, asio::error::get_system_category());
+        return n;
+    }
+};
+
+void send(int fd) { CHECK(::write(fd, "x", 1) == 1); }
+
+template <class Registration>
+void use(asio::io_context& io, Registration& reg, int a, int b) {
+    int over = 0;
+    auto counted = [&](error_code ec, auto&&...) { over += !ec; };
+
+    // Waits, parked and ready.
+    reg.async_wait_readable(counted);
+    reg.async_wait(interest::readable | interest::priority,
+                   [&](error_code ec, moor::ready_event e) {
+                       over += !ec && e.ready() == interest::readable;
+                       reg.clear(e);
+                   });
+    reg.async_io(interest::readable, reader{a}, counted);
+    io.restart();
+    io.poll();
+    CHECK(over == 0);
+    send(b);
+    io.run();
+    CHECK(over == 3);
+    io.restart();
+    reg.async_wait_writable(counted);
+    reg.async_wait_writable(asio::detached);
+    reg.async_wait(interest::writable, asio::deferred)(counted);
+    reg.async_io(
+        interest::writable, [](error_code&) { return moor::drained_if(false, 1); }, counted);
+    reg.async_io(
+        interest::writable, [](error_code&) { return moor::drained(); },
+        asio::bind_executor(io, counted));
+    io.run();
+    CHECK(over == 7);
+
+    // Cancelled. (An edge-triggered handle is drained before the next wait.)
+    io.restart();
+    io.poll();
+    while (reg.try_io(interest::readable, reader{a}).has_value()) {}
+    int cancelled = 0;
+    auto aborted = [&](error_code ec, auto&&...) {
+        cancelled += ec == asio::error::operation_aborted;
+    };
+    io.restart();
+    reg.async_wait_readable(aborted);
+    reg.cancel();
+    reg.async_wait(interest::read_closed, aborted);
+    reg.cancel(moor::direction::read);
+    io.run();
+    CHECK(cancelled == 2);
+
+    // Without waiting. (The loop has to see the event: the cache is believed.)
+    send(b);
+    io.restart();
+    reg.async_wait_readable(asio::detached);
+    io.run();
+    CHECK(reg.try_io(interest::readable, reader{a}).has_value());
+    CHECK(reg.try_io(interest::writable, [](error_code&) {}).has_value());
+    CHECK(reg.try_io(interest::readable,
+                     [&](error_code& ec) { return moor::short_transfer(reader{a}(ec), 2); })
+              .has_error());
+
+    // The poll style.
+    int woken = 0;
+    CHECK(reg.poll_read_ready([&] { ++woken; }).has_error());
+    CHECK(reg.poll_write_ready([&] { ++woken; }).has_value());
+    CHECK(reg.poll_write_io([&] { ++woken; }, [](error_code&) { return 3; }).has_value());
+    CHECK(reg.poll_read_io([&] { ++woken; }, reader{a}).has_error());
+    send(b);
+    io.restart();
+    io.run();
+    CHECK(woken == 2);
+    error_code ec;
+    CHECK(reg.query(ec).contains(interest::readable));
+    CHECK(reg.query().contains(interest::writable));
+    reg.clear(reg.ready(interest::readable).only(interest::readable));
+    CHECK(reader{a}(ec) == 1);
+}
+
+template <class Registration>
+void registering(Registration& reg, int a, int b) {
+    error_code ec;
+    CHECK(reg.is_registered());
+    CHECK(reg.native_handle() == a);
+    reg.register_handle(b, ec);
+    CHECK(ec == moor::error::already_registered);
+    CHECK(reg.deregister() == a);
+    CHECK(reg.deregister(ec) == -1);
+    CHECK(ec == moor::error::not_registered);
+    reg.register_handle(a);
+    reg.abandon();
+    reg.register_handle(a, moor::trigger::edge);
+    reg.reset(b);
+    reg.reset(b, ec);
+    reg.reset(a, moor::trigger::edge, ec);
+    reg.reset(a, moor::registration_options(moor::trigger::level));
+    CHECK(!ec);
+    (void)reg.deregister(ec);
+    reg.register_handle(a, ec);
+    CHECK(!ec);
+    (void)reg.deregister(ec);
+    reg.register_handle(a, moor::registration_options(), ec);
+    CHECK(!ec);
+}
+
+} // namespace
+
+int main() {
+    int fds[2];
+    CHECK(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0);
+    {
+        asio::io_context io;
+        moor::registration_service& service = moor::use_registration_service(io);
+        {
+            moor::registration reg(io, fds[0]);
+            use(io, reg, fds[0], fds[1]);
+            registering(reg, fds[0], fds[1]);
+            moor::registration moved(std::move(reg));
+            reg = std::move(moved);
+            (void)reg.get_executor();
+        }
+        {
+            using concrete = moor::basic_registration<asio::io_context::executor_type>;
+            concrete reg(io.get_executor(), fds[0], moor::trigger::edge);
+            use(io, reg, fds[0], fds[1]);
+            registering(reg, fds[0], fds[1]);
+            concrete::rebind_executor<asio::any_io_executor>::other any(std::move(reg));
+            any = moor::registration(io);
+        }
+        {
+            auto strand = asio::make_strand(io.get_executor());
+            owner o{fds[0]};
+            moor::basic_registration<decltype(strand)> reg(strand, o);
+            moor::registration other(io);
+            registering(reg, fds[0], fds[1]);
+            (void)reg.deregister();
+            moor::registration by_context(io, o, moor::trigger::edge);
+        }
+        std::ostringstream os;
+        service.dump(os);
+        os << interest::readable << moor::make_error_code(moor::error::gone).message();
+        CHECK(!os.str().empty());
+        CHECK(service.snapshot().empty());
+        CHECK(service.metrics().registered == service.metrics().deregistered);
+        service.inline_budget(service.inline_budget());
+        service.close();
+        CHECK(service.is_closed());
+    }
+#if !defined(BOOST_ASIO_DISABLE_THREADS)
+    {
+        asio::thread_pool pool(1);
+        moor::basic_registration<asio::thread_pool::executor_type> reg(pool, fds[0]);
+        bool over = false;
+        reg.async_wait_writable([&](error_code ec) { over = !ec; });
+        pool.join();
+        CHECK(over);
+    }
+#endif
+    ::close(fds[0]);
+    ::close(fds[1]);
+    return failures == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}

@@ -1,0 +1,648 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Every bad input is a clear error through every way of asking, never a hang, and the caller still
+// has its handle.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <cstring>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+
+namespace {
+
+namespace asio = boost::asio;
+namespace errc = boost::system::errc;
+using moor::interest;
+using test::error_code;
+
+const error_code aborted(asio::error::operation_aborted);
+const error_code bad_descriptor(asio::error::bad_descriptor);
+const error_code invalid_argument(asio::error::invalid_argument);
+const error_code gone(moor::error::gone);
+const error_code already_registered(moor::error::already_registered);
+const error_code not_registered(moor::error::not_registered);
+
+bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
+
+// A number that is not open, and so large that nothing here will open it by chance.
+int closed_number() {
+    test::unique_fd fd(::eventfd(0, EFD_CLOEXEC));
+    return test::unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 900)).get();
+}
+
+/// The error that a throwing overload throws; success if it does not.
+template <class F>
+error_code thrown(F f) {
+    try {
+        f();
+    } catch (const boost::system::system_error& e) {
+        BOOST_TEST(std::strlen(e.what()) != 0);
+        return e.code();
+    }
+    return error_code();
+}
+
+/// Every way to ask for `want`, each of which must answer `expected` without running a callable.
+/// Only for interests that have a direction is there a slot to poll.
+void check_every_way(asio::io_context& io, moor::registration& reg, interest want,
+                     const error_code& expected) {
+    bool ran = false;
+    auto value = [&](error_code&) {
+        ran = true;
+        return 1;
+    };
+    auto nothing = [&](error_code&) { ran = true; };
+    test::called wait;
+    test::called io_value;
+    test::called io_void;
+    moor::ready_event event;
+    int result = 7;
+    reg.async_wait(want, [&](error_code ec, moor::ready_event e) {
+        wait.handler()(ec);
+        event = e;
+    });
+    reg.async_io(want, value, [&](error_code ec, int v) {
+        io_value.handler()(ec);
+        result = v;
+    });
+    reg.async_io(want, nothing, io_void.handler());
+    BOOST_TEST(wait.times + io_value.times + io_void.times == 0); // never inside the initiation
+    test::run_until(io, [&] { return wait && io_value && io_void; });
+    BOOST_CHECK_EQUAL(wait.ec, expected);
+    BOOST_CHECK_EQUAL(io_value.ec, expected);
+    BOOST_CHECK_EQUAL(io_void.ec, expected);
+    BOOST_TEST(event.ready().empty());
+    BOOST_TEST(result == 0);
+
+    if (want == interest::readable) {
+        test::called named;
+        reg.async_wait_readable(named.handler());
+        test::run_until(io, [&] { return bool(named); });
+        BOOST_CHECK_EQUAL(named.ec, expected);
+        BOOST_CHECK_EQUAL(reg.poll_read_ready([] {}).error(), expected);
+        BOOST_CHECK_EQUAL(reg.poll_read_io([] {}, value).error(), expected);
+        BOOST_CHECK_EQUAL(reg.poll_read_io([] {}, nothing).error(), expected);
+    }
+    if (want == interest::writable) {
+        test::called named;
+        reg.async_wait_writable(named.handler());
+        test::run_until(io, [&] { return bool(named); });
+        BOOST_CHECK_EQUAL(named.ec, expected);
+        BOOST_CHECK_EQUAL(reg.poll_write_ready([] {}).error(), expected);
+        BOOST_CHECK_EQUAL(reg.poll_write_io([] {}, value).error(), expected);
+    }
+    BOOST_CHECK_EQUAL(reg.try_io(want, value).error(), expected);
+    BOOST_CHECK_EQUAL(reg.try_io(want, nothing).error(), expected);
+    BOOST_TEST(!ran);
+}
+
+/// The same through a future, which throws.
+void check_future(asio::io_context& io, moor::registration& reg, const error_code& expected) {
+    std::future<void> f = reg.async_wait_readable(asio::use_future);
+    test::run_until(
+        io, [&] { return f.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
+    BOOST_CHECK_EQUAL(thrown([&] { f.get(); }), expected);
+}
+
+/// Makes epoll_ctl fail while it lives.
+struct failing_epoll_ctl {
+    failing_epoll_ctl(int operation, int error) { test::fail_epoll_ctl(operation, error); }
+    ~failing_epoll_ctl() { test::fail_epoll_ctl(0, 0); }
+};
+
+} // namespace
+
+BOOST_AUTO_TEST_SUITE(errors)
+
+// ---- the category -------------------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(the_category_has_a_name_and_every_error_a_message) {
+    BOOST_TEST(std::string(moor::error_category().name()) == "moor");
+    for (moor::error e : {moor::error::gone, moor::error::already_registered,
+                          moor::error::not_registered}) {
+        error_code ec = e;
+        BOOST_TEST((ec.category() == moor::error_category()));
+        BOOST_TEST(ec.failed());
+        BOOST_TEST(ec.message().size() > 10u);
+        BOOST_TEST(ec.message() != moor::error_category().message(0));
+    }
+    BOOST_TEST(static_cast<int>(moor::error::gone) == 1);
+    BOOST_TEST(gone.message() != already_registered.message());
+    BOOST_TEST(gone.message() != not_registered.message());
+    BOOST_TEST(!moor::error_category().message(4711).empty());
+    BOOST_TEST((&moor::error_category() == &moor::error_category()));
+}
+
+BOOST_AUTO_TEST_CASE(the_errors_compare_equal_to_the_generic_conditions_that_fit) {
+    BOOST_TEST((gone == errc::operation_canceled));
+    BOOST_TEST((already_registered == errc::file_exists));
+    BOOST_TEST((not_registered == errc::bad_file_descriptor));
+    BOOST_TEST((gone != errc::bad_file_descriptor));
+    BOOST_TEST((already_registered != errc::operation_canceled));
+    BOOST_TEST((not_registered != errc::file_exists));
+    BOOST_TEST((gone != aborted)); // told apart by who asks
+    // The errors that are passed on.
+    BOOST_TEST((bad_descriptor == errc::bad_file_descriptor));
+    BOOST_TEST((aborted == errc::operation_canceled));
+    // And with the standard's error codes.
+    BOOST_TEST((std::error_code(gone) == std::errc::operation_canceled));
+    BOOST_TEST((std::error_code(already_registered) == std::errc::file_exists));
+    BOOST_TEST((std::error_code(not_registered) == std::errc::bad_file_descriptor));
+}
+
+// ---- registering --------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_handle_that_is_not_open_cannot_be_registered, test::context_fixture) {
+    for (int handle : {-1, -1000, closed_number()}) {
+        BOOST_TEST_CONTEXT("handle " << handle) {
+            moor::registration reg(io);
+            error_code ec;
+            reg.register_handle(handle, ec);
+            BOOST_CHECK_EQUAL(ec, bad_descriptor);
+            ec = error_code();
+            reg.register_handle(handle, moor::trigger::edge, ec);
+            BOOST_CHECK_EQUAL(ec, bad_descriptor);
+            BOOST_CHECK_EQUAL(thrown([&] { reg.register_handle(handle); }), bad_descriptor);
+            BOOST_CHECK_EQUAL(thrown([&] { moor::registration(io, handle); }), bad_descriptor);
+            BOOST_CHECK_EQUAL(thrown([&] { moor::registration(io.get_executor(), handle); }),
+                              bad_descriptor);
+            reg.reset(handle, ec);
+            BOOST_CHECK_EQUAL(ec, bad_descriptor);
+            BOOST_CHECK_EQUAL(thrown([&] { reg.reset(handle); }), bad_descriptor);
+            BOOST_TEST(!reg.is_registered());
+            BOOST_TEST(reg.native_handle() == -1);
+            check_every_way(io, reg, interest::readable, not_registered);
+        }
+    }
+    BOOST_TEST(moor::use_registration_service(io).metrics().registered == 0u);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_handle_is_registered_once_in_a_context_and_the_first_keeps_working,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    moor::registration first(io, p.a.get());
+    moor::registration second(io);
+    for (int round = 0; round != 2; ++round) {
+        test::called done;
+        first.async_wait_readable(done.handler());
+        test::run_ready(io);
+        error_code ec;
+        second.register_handle(p.a, ec);
+        BOOST_CHECK_EQUAL(ec, already_registered);
+        BOOST_CHECK_EQUAL(thrown([&] { second.register_handle(p.a); }), already_registered);
+        BOOST_CHECK_EQUAL(thrown([&] { moor::registration(io, p.a.get()); }), already_registered);
+        second.reset(p.a, ec);
+        BOOST_CHECK_EQUAL(ec, already_registered);
+        BOOST_TEST(!second.is_registered());
+        check_every_way(io, second, interest::readable, not_registered);
+        test::run_ready(io);
+        BOOST_TEST(done.times == 0);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_TEST(!done.ec);
+        BOOST_TEST(test::get(p.a) == "x");
+    }
+    BOOST_TEST(is_open(p.a));
+    first.deregister();
+    second.register_handle(p.a);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_registration_holds_one_handle_at_a_time, test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    test::fd_pair q = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    error_code ec;
+    for (int handle : {p.a.get(), q.a.get(), -1}) {
+        reg.register_handle(handle, ec);
+        BOOST_CHECK_EQUAL(ec, already_registered);
+        BOOST_CHECK_EQUAL(thrown([&] { reg.register_handle(handle); }), already_registered);
+        BOOST_TEST(reg.native_handle() == p.a.get());
+    }
+    // The one that was refused is free, and the one that is held works.
+    moor::registration other(io, q.a.get());
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(deregistering_nothing_is_an_error, test::context_fixture) {
+    moor::registration reg(io);
+    error_code ec;
+    BOOST_TEST(reg.deregister(ec) == -1);
+    BOOST_CHECK_EQUAL(ec, not_registered);
+    BOOST_CHECK_EQUAL(thrown([&] { reg.deregister(); }), not_registered);
+    reg.abandon(); // idempotent
+    reg.cancel();
+    reg.cancel(moor::direction::read);
+    reg.cancel(moor::direction::write);
+    reg.clear(moor::ready_event());
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+}
+
+// ---- waiting ------------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(waiting_before_registering_is_an_error, test::context_fixture) {
+    moor::registration reg(io);
+    for (interest want : {interest::readable, interest::writable, interest::priority,
+                          interest::readable | interest::error})
+        check_every_way(io, reg, want, not_registered);
+    check_future(io, reg, not_registered);
+    error_code ec;
+    reg.query(ec);
+    BOOST_CHECK_EQUAL(ec, not_registered);
+    BOOST_CHECK_EQUAL(thrown([&] { reg.query(); }), not_registered);
+}
+
+BOOST_FIXTURE_TEST_CASE(waiting_after_deregistering_is_an_error, test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    reg.deregister();
+    check_every_way(io, reg, interest::readable, not_registered);
+    check_every_way(io, reg, interest::writable, not_registered);
+    check_future(io, reg, not_registered);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_empty_interest_is_an_error, test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    check_every_way(io, reg, interest(), invalid_argument);
+    test::put(p.b, "x");
+    check_every_way(io, reg, interest(), invalid_argument);
+    // Still alive.
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(waiting_on_a_handle_that_was_closed_is_an_error, test::context_fixture) {
+    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
+        for (interest want : {interest::readable, interest::writable}) {
+            BOOST_TEST_CONTEXT((t == moor::trigger::edge ? "edge " : "level ") << want) {
+                // Each way of asking on a fresh registration.
+                test::called wait;
+                test::called wait_any;
+                {
+                    test::fd_pair p = test::make_socketpair();
+                    moor::registration reg(io, p.a.get(), t);
+                    p.a.close();
+                    reg.async_wait(want, wait.handler());
+                    test::run_until(io, [&] { return bool(wait); });
+                }
+                BOOST_CHECK_EQUAL(wait.ec, bad_descriptor);
+                {
+                    test::fd_pair p = test::make_socketpair();
+                    moor::registration reg(io, p.a.get(), t);
+                    p.a.close();
+                    reg.async_wait(want | interest::error, wait_any.handler());
+                    test::run_until(io, [&] { return bool(wait_any); });
+                }
+                BOOST_CHECK_EQUAL(wait_any.ec, bad_descriptor);
+                test::fd_pair p = test::make_socketpair();
+                moor::registration reg(io, p.a.get(), t);
+                p.a.close();
+                auto poll = want == interest::readable ? reg.poll_read_ready([] {})
+                                                       : reg.poll_write_ready([] {});
+                BOOST_CHECK_EQUAL(poll.error(), bad_descriptor);
+                error_code ec;
+                reg.query(ec);
+                BOOST_CHECK_EQUAL(ec, bad_descriptor);
+                BOOST_CHECK_EQUAL(thrown([&] { reg.query(); }), bad_descriptor);
+                bool ran = false;
+                auto try_result = reg.try_io(want, [&](error_code&) { ran = true; });
+                BOOST_CHECK_EQUAL(try_result.error(), bad_descriptor);
+                BOOST_TEST(!ran);
+            }
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_on_a_handle_that_was_closed_ends_with_an_error,
+                        test::context_fixture) {
+    // Moor's own answer, or what the callable finds out; both say the same.
+    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
+        test::fd_pair p = test::make_pipe();
+        moor::registration reg(io, p.a.get(), t);
+        int number = p.a.get();
+        p.a.close();
+        test::called done;
+        reg.async_io(interest::readable, test::reader{number}, done.handler());
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_CHECK_EQUAL(done.ec, bad_descriptor);
+        auto r = reg.poll_read_io([] {}, test::reader{number});
+        BOOST_CHECK_EQUAL(r.error(), bad_descriptor);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_level_wait_on_a_handle_closed_after_an_earlier_wait_is_an_error,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    test::called first;
+    test::called write;
+    reg.async_wait_readable(first.handler());
+    reg.async_wait_writable(write.handler());
+    test::run_ready(io);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return first && write; });
+    p.a.close();
+    test::called read_again;
+    test::called write_again;
+    reg.async_wait_readable(read_again.handler());
+    reg.async_wait_writable(write_again.handler());
+    test::run_until(io, [&] { return read_again && write_again; });
+    BOOST_CHECK_EQUAL(read_again.ec, bad_descriptor);
+    BOOST_CHECK_EQUAL(write_again.ec, bad_descriptor);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_wait_left_on_a_closed_handle_ends_when_it_is_cancelled,
+                        test::context_fixture) {
+    // The kernel does not say that a handle was closed; the wait must at least not be stuck.
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    test::run_ready(io);
+    p.a.close();
+    reg.cancel();
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_CHECK_EQUAL(done.ec, aborted);
+    error_code ec;
+    int number = reg.native_handle();
+    BOOST_TEST(reg.deregister(ec) == number);
+    BOOST_TEST(!ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_that_a_handle_can_not_have_is_an_error, test::context_fixture) {
+    // A regular file never has priority data: a wait for it would never end.
+    char name[] = "/tmp/moor-errors-XXXXXX";
+    test::unique_fd fd(::mkstemp(name));
+    ::unlink(name);
+    moor::registration reg(io, fd.get());
+    for (interest want : {interest::priority, interest::error, interest::read_closed,
+                          interest::write_closed}) {
+        test::called done;
+        reg.async_wait(want, done.handler());
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_CHECK_EQUAL(done.ec, error_code(asio::error::operation_not_supported));
+    }
+}
+
+// ---- after close() ------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(after_the_service_was_closed_everything_answers_gone,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    test::fd_pair q = test::make_socketpair();
+    moor::registration_service& service = moor::use_registration_service(io);
+    moor::registration held(io, p.a.get());
+    moor::registration empty(io);
+    BOOST_TEST(!service.is_closed());
+    service.close();
+    BOOST_TEST(service.is_closed());
+    service.close(); // again
+    test::put(p.b, "x");
+    for (moor::registration* reg : {&held, &empty}) {
+        check_every_way(io, *reg, interest::readable, gone);
+        check_every_way(io, *reg, interest::writable, gone);
+        check_every_way(io, *reg, interest::error | interest::readable, gone);
+        check_future(io, *reg, gone);
+        error_code ec;
+        reg->query(ec);
+        BOOST_CHECK_EQUAL(ec, gone);
+        BOOST_CHECK_EQUAL(thrown([&] { reg->query(); }), gone);
+    }
+    error_code ec;
+    empty.register_handle(q.a, ec);
+    BOOST_CHECK_EQUAL(ec, gone);
+    BOOST_CHECK_EQUAL(thrown([&] { empty.register_handle(q.a); }), gone);
+    BOOST_CHECK_EQUAL(thrown([&] { moor::registration(io, q.a.get()); }), gone);
+    BOOST_TEST(held.native_handle() == p.a.get());
+    BOOST_TEST(held.deregister(ec) == p.a.get());
+    BOOST_TEST(!ec);
+    held.register_handle(p.a, ec);
+    BOOST_CHECK_EQUAL(ec, gone);
+    BOOST_TEST(is_open(p.a));
+    BOOST_TEST(is_open(q.a));
+    BOOST_TEST(test::get(p.a) == "x");
+}
+
+BOOST_FIXTURE_TEST_CASE(closing_the_service_completes_what_is_pending_with_gone,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    test::fill(p.a);
+    moor::registration reg(io, p.a.get());
+    test::called read;
+    test::called write;
+    test::called any;
+    test::called io_op;
+    bool read_woken = false;
+    bool write_woken = false;
+    bool ran_after = false;
+    bool closed = false;
+    reg.async_wait_readable(read.handler());
+    reg.async_wait_writable(write.handler());
+    reg.async_wait(interest::priority | interest::read_closed, any.handler());
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            ran_after = ran_after || closed;
+            ec = asio::error::would_block;
+        },
+        io_op.handler());
+    BOOST_TEST(reg.poll_read_ready([&] { read_woken = true; }).error() ==
+               error_code(asio::error::would_block));
+    BOOST_TEST(reg.poll_write_ready([&] { write_woken = true; }).error() ==
+               error_code(asio::error::would_block));
+    test::run_ready(io);
+    moor::use_registration_service(io).close();
+    closed = true;
+    BOOST_TEST(read.times == 0);
+    test::run_all(io);
+    for (test::called* c : {&read, &write, &any, &io_op}) {
+        BOOST_TEST(c->times == 1);
+        BOOST_CHECK_EQUAL(c->ec, gone);
+    }
+    BOOST_TEST(read_woken);
+    BOOST_TEST(write_woken);
+    BOOST_TEST(!ran_after);
+}
+
+BOOST_AUTO_TEST_CASE(after_the_context_died_everything_answers_gone) {
+    test::fd_pair p = test::make_pipe();
+    auto io = std::make_unique<asio::io_context>();
+    moor::registration reg(*io, p.a.get());
+    moor::registration empty(*io);
+    io.reset();
+    for (moor::registration* r : {&reg, &empty}) {
+        test::called wait;
+        test::called io_op;
+        r->async_wait_readable(wait.handler());
+        r->async_io(interest::writable, [](error_code&) { return 1; }, io_op.handler());
+        BOOST_CHECK_EQUAL(wait.ec, gone);
+        BOOST_CHECK_EQUAL(io_op.ec, gone);
+        std::future<void> f = r->async_wait_writable(asio::use_future);
+        BOOST_CHECK_EQUAL(thrown([&] { f.get(); }), gone);
+        BOOST_CHECK_EQUAL(r->poll_read_ready([] {}).error(), gone);
+        BOOST_CHECK_EQUAL(thrown([&] { r->query(); }), gone);
+    }
+    BOOST_CHECK_EQUAL(thrown([&] { empty.register_handle(p.a); }), gone);
+    BOOST_TEST(reg.deregister() == p.a.get());
+    BOOST_TEST(is_open(p.a));
+}
+
+// ---- the kernel refuses -------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_handle_that_epoll_refuses_is_an_error_of_the_wait,
+                        test::context_fixture) {
+    if (!test::on_epoll())
+        return; // the others have no epoll_ctl to fail
+    for (int error : {ENOSPC, ENOMEM}) {
+        error_code expected(error, asio::error::get_system_category());
+        test::fd_pair p = test::make_pipe();
+        moor::registration reg(io, p.a.get());
+        {
+            failing_epoll_ctl failing(EPOLL_CTL_ADD, error);
+            check_future(io, reg, expected);
+            test::called io_op;
+            test::called any;
+            reg.async_wait(interest::readable | interest::priority, any.handler());
+            reg.async_io(interest::readable, test::reader{p.a}, io_op.handler());
+            test::run_until(io, [&] { return any && io_op; });
+            BOOST_CHECK_EQUAL(any.ec, expected);
+            BOOST_CHECK_EQUAL(io_op.ec, expected);
+            bool woken = false;
+            BOOST_CHECK_EQUAL(reg.poll_read_ready([&] { woken = true; }).error(), expected);
+            BOOST_CHECK_EQUAL(reg.poll_read_io([&] { woken = true; }, test::reader{p.a}).error(),
+                              expected);
+            test::run_ready(io);
+            BOOST_TEST(!woken);
+        }
+        // Nothing is broken by it.
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::run_ready(io);
+        BOOST_TEST(done.times == 0);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_TEST(!done.ec);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_epollout_that_is_added_late_and_refused_reaches_the_writer,
+                        test::context_fixture) {
+    if (!test::on_epoll())
+        return;
+    for (int error : {ENOSPC, ENOMEM}) {
+        error_code expected(error, asio::error::get_system_category());
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        moor::registration reg(io, p.a.get());
+        test::called reader;
+        reg.async_wait_readable(reader.handler());
+        test::run_ready(io);
+        bool woken = false;
+        {
+            failing_epoll_ctl failing(EPOLL_CTL_MOD, error);
+            test::called writer;
+            reg.async_wait_writable(writer.handler());
+            test::run_until(io, [&] { return bool(writer); });
+            BOOST_CHECK_EQUAL(writer.ec, expected);
+            test::called both;
+            reg.async_wait(interest::readable | interest::writable, both.handler());
+            test::run_until(io, [&] { return bool(both); });
+            BOOST_CHECK_EQUAL(both.ec, expected);
+            test::called io_op;
+            reg.async_io(
+                interest::writable, [](error_code& ec) { ec = asio::error::would_block; },
+                io_op.handler());
+            test::run_until(io, [&] { return bool(io_op); });
+            BOOST_CHECK_EQUAL(io_op.ec, expected);
+            // A waker that was kept is woken, to ask again.
+            auto r = reg.poll_write_ready([&] { woken = true; });
+            BOOST_TEST(r.has_error());
+            if (r.error() == error_code(asio::error::would_block))
+                test::run_until(io, [&] { return woken; });
+            else
+                BOOST_CHECK_EQUAL(r.error(), expected);
+        }
+        BOOST_TEST(reader.times == 0); // the reader has nothing to do with it
+        test::called writer;
+        reg.async_wait_writable(writer.handler());
+        test::run_ready(io);
+        BOOST_TEST(writer.times == 0);
+        test::drain(p.b);
+        test::run_until(io, [&] { return bool(writer); });
+        BOOST_TEST(!writer.ec);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(reader); });
+        BOOST_TEST(!reader.ec);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the_wait,
+                        test::context_fixture) {
+    ::rlimit limit{};
+    BOOST_REQUIRE_EQUAL(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+    int number = FD_SETSIZE + 5;
+    if (limit.rlim_cur <= static_cast<::rlim_t>(number)) {
+        limit.rlim_cur = limit.rlim_max;
+        if (limit.rlim_max <= static_cast<::rlim_t>(number) ||
+            ::setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+            BOOST_TEST_MESSAGE("not run: not enough descriptors allowed");
+            return;
+        }
+    }
+    test::fd_pair p = test::make_socketpair();
+    test::unique_fd large(::fcntl(p.a, F_DUPFD_CLOEXEC, number));
+    test::fill(large);
+    moor::registration reg(io, large.get());
+    test::called read;
+    test::called write;
+    reg.async_wait_readable(read.handler());
+    reg.async_wait_writable(write.handler());
+    if (!test::on_select()) {
+        // The others have no such limit.
+        test::run_ready(io);
+        BOOST_TEST(read.times + write.times == 0);
+        test::put(p.b, "x");
+        test::drain(p.b);
+        test::run_until(io, [&] { return read && write; });
+        BOOST_TEST(!read.ec);
+        BOOST_TEST(!write.ec);
+        return;
+    }
+    test::run_until(io, [&] { return read && write; });
+    BOOST_CHECK_EQUAL(read.ec, error_code(asio::error::fd_set_failure));
+    BOOST_CHECK_EQUAL(write.ec, error_code(asio::error::fd_set_failure));
+    // One that is known to be ready needs no select.
+    test::put(p.b, "x");
+    reg.reset(large);
+    test::called ready;
+    reg.async_wait_readable(ready.handler());
+    test::run_until(io, [&] { return bool(ready); });
+    BOOST_TEST(!ready.ec);
+    BOOST_TEST(is_open(large));
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,972 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Where, when and with whose memory a handler runs, and what is held until it does.
+
+#include "support/context.hpp"
+#include "support/handles.hpp"
+#include "support/tracker.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/bind_allocator.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_future.hpp>
+#if BOOST_ASIO_VERSION >= 102700 // Boost 1.82
+#include <boost/asio/bind_immediate_executor.hpp>
+#endif
+
+#include <algorithm>
+#include <chrono>
+#include <functional>
+#include <future>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+BOOST_AUTO_TEST_SUITE(handlers)
+
+namespace asio = boost::asio;
+using moor::interest;
+using test::error_code;
+
+struct fixture : test::context_fixture {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg{io, p.a.get()};
+};
+
+/// Starts each kind of operation that becomes ready when a byte arrives.
+struct wait_op {
+    template <class Registration, class Handler>
+    static void start(Registration& r, Handler&& h) {
+        r.async_wait_readable(std::forward<Handler>(h));
+    }
+};
+struct event_op {
+    template <class Registration, class Handler>
+    static void start(Registration& r, Handler&& h) {
+        r.async_wait(interest::readable | interest::read_closed, std::forward<Handler>(h));
+    }
+};
+struct io_op {
+    template <class Registration, class Handler>
+    static void start(Registration& r, Handler&& h) {
+        r.async_io(
+            interest::readable,
+            [fd = r.native_handle()](error_code& ec) {
+                char c;
+                ::ssize_t n = ::recv(fd, &c, 1, MSG_PEEK);
+                if (n < 0)
+                    ec = test::last_error();
+                return n;
+            },
+            std::forward<Handler>(h));
+    }
+};
+using all_operations = std::tuple<wait_op, event_op, io_op>;
+
+// ---- never within the initiating function -----------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_when_parked_and_woken, Op, all_operations, fixture) {
+    test::once h;
+    {
+        test::initiation_guard guard;
+        Op::start(reg, h.handler());
+    }
+    test::run_ready(io);
+    BOOST_TEST(h.times() == 0);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(h); });
+    BOOST_TEST(!h.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_when_ready, Op, all_operations, fixture) {
+    test::put(p.b, "x");
+    test::once h;
+    {
+        test::initiation_guard guard;
+        Op::start(reg, h.handler());
+    }
+    test::run_until(io, [&] { return bool(h); });
+    BOOST_TEST(!h.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_when_ready_and_started_within_a_handler, Op,
+                                 all_operations, fixture) {
+    test::put(p.b, "x");
+    test::once h;
+    asio::post(io, [&] {
+        test::initiation_guard guard;
+        Op::start(reg, h.handler());
+        BOOST_TEST(h.times() == 0);
+    });
+    test::run_until(io, [&] { return bool(h); });
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_on_every_error, Op, all_operations, fixture) {
+    moor::registration none(io);
+    test::once unregistered, gone;
+    {
+        test::initiation_guard guard;
+        Op::start(none, unregistered.handler());
+    }
+    test::run_until(io, [&] { return bool(unregistered); });
+    BOOST_TEST((unregistered.ec == moor::error::not_registered));
+    moor::use_registration_service(io).close();
+    {
+        test::initiation_guard guard;
+        Op::start(reg, gone.handler());
+    }
+    test::run_until(io, [&] { return bool(gone); });
+    BOOST_TEST((gone.ec == moor::error::gone));
+}
+
+BOOST_FIXTURE_TEST_CASE(not_inline_for_an_empty_interest, fixture) {
+    test::once wait, io_handler;
+    {
+        test::initiation_guard guard;
+        reg.async_wait(interest(), wait.handler());
+        reg.async_io(
+            interest(), [](error_code&) { BOOST_ERROR("called"); }, io_handler.handler());
+    }
+    test::run_until(io, [&] { return wait && io_handler; });
+    BOOST_TEST(wait.ec == asio::error::invalid_argument);
+    BOOST_TEST(io_handler.ec == asio::error::invalid_argument);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_in_cancel_and_deregister, Op, all_operations, fixture) {
+    test::once cancelled, one, deregistered, destroyed;
+    asio::cancellation_signal signal;
+    Op::start(reg, cancelled.handler());
+    {
+        test::initiation_guard guard;
+        reg.cancel();
+    }
+    test::run_until(io, [&] { return bool(cancelled); });
+    Op::start(reg, asio::bind_cancellation_slot(signal.slot(), one.handler()));
+    {
+        test::initiation_guard guard;
+        signal.emit(asio::cancellation_type::total);
+    }
+    test::run_until(io, [&] { return bool(one); });
+    Op::start(reg, deregistered.handler());
+    {
+        test::initiation_guard guard;
+        reg.deregister();
+    }
+    test::run_until(io, [&] { return bool(deregistered); });
+    reg.register_handle(p.a.get());
+    Op::start(reg, destroyed.handler());
+    {
+        test::initiation_guard guard;
+        moor::registration dies(std::move(reg));
+    }
+    test::run_until(io, [&] { return bool(destroyed); });
+    for (test::once* h : {&cancelled, &one, &deregistered, &destroyed})
+        BOOST_TEST(h->ec == asio::error::operation_aborted);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_callable_of_async_io_does_not_run_in_the_initiating_function, fixture) {
+    test::put(p.b, "x");
+    bool inside = false, called = false;
+    test::once h;
+    {
+        test::initiation_guard guard;
+        reg.async_io(
+            interest::readable,
+            [&](error_code&) {
+                called = true;
+                inside = test::initiation_guard::active();
+            },
+            h.handler());
+        BOOST_TEST(!called);
+    }
+    test::run_until(io, [&] { return bool(h); });
+    BOOST_TEST(called);
+    BOOST_TEST(!inside);
+}
+
+// ---- the associated executor --------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(runs_through_a_bound_executor, Op, all_operations, fixture) {
+    test::tracker_executor ex(1, io.get_executor());
+    int times = 0;
+    auto handler = [&](error_code ec, auto...) {
+        BOOST_TEST(!ec);
+        BOOST_TEST(test::running_on(1));
+        ++times;
+    };
+    Op::start(reg, asio::bind_executor(ex, handler)); // parked
+    test::run_ready(io);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return times == 1; });
+    Op::start(reg, asio::bind_executor(ex, handler)); // ready
+    test::run_until(io, [&] { return times == 2; });
+    BOOST_TEST(!test::running_on(1));
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(errors_run_through_a_bound_executor, Op, all_operations, fixture) {
+    test::tracker_executor ex(1, io.get_executor());
+    int times = 0;
+    auto handler = [&](error_code ec, auto...) {
+        BOOST_TEST(bool(ec));
+        BOOST_TEST(test::running_on(1));
+        ++times;
+    };
+    Op::start(reg, asio::bind_executor(ex, handler));
+    reg.cancel();
+    Op::start(reg, asio::bind_executor(ex, handler));
+    reg.deregister();
+    Op::start(reg, asio::bind_executor(ex, handler));
+    test::run_until(io, [&] { return times == 3; });
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(runs_through_the_io_executor_without_a_bound_one, Op,
+                                 all_operations, fixture) {
+    reg.deregister();
+    moor::basic_registration<test::tracker_executor> tracked(
+        test::tracker_executor(7, io.get_executor()), p.a.get());
+    int times = 0;
+    auto handler = [&](error_code, auto...) {
+        BOOST_TEST(test::running_on(7));
+        ++times;
+    };
+    Op::start(tracked, handler); // parked
+    test::run_ready(io);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return times == 1; });
+    Op::start(tracked, handler); // ready
+    test::run_until(io, [&] { return times == 2; });
+    tracked.deregister();
+    Op::start(tracked, handler); // error
+    test::run_until(io, [&] { return times == 3; });
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(runs_through_a_type_erased_io_executor, Op, all_operations,
+                                 fixture) {
+    reg.deregister();
+    moor::registration tracked(asio::any_io_executor(test::tracker_executor(8, io.get_executor())),
+                               p.a.get());
+    bool done = false;
+    Op::start(tracked, [&](error_code, auto...) {
+        BOOST_TEST(test::running_on(8));
+        done = true;
+    });
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return done; });
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(the_handlers_executor_wins_over_the_io_executor, Op,
+                                 all_operations, fixture) {
+    reg.deregister();
+    moor::basic_registration<test::tracker_executor> tracked(
+        test::tracker_executor(7, io.get_executor()), p.a.get());
+    bool done = false;
+    Op::start(tracked, asio::bind_executor(test::tracker_executor(9, io.get_executor()),
+                                           [&](error_code, auto...) {
+                                               BOOST_TEST(test::running_on(9));
+                                               BOOST_TEST(test::tracker_stack().back() == 9);
+                                               done = true;
+                                           }));
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return done; });
+}
+
+BOOST_FIXTURE_TEST_CASE(the_callable_of_async_io_runs_through_the_handlers_executor, fixture) {
+    test::tracker_executor ex(3, io.get_executor());
+    test::called done;
+    int calls = 0;
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            ++calls;
+            BOOST_TEST(test::running_on(3));
+            return test::reader{p.a.get()}(ec);
+        },
+        asio::bind_executor(ex, done.handler()));
+    test::run_ready(io);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(calls >= 1);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_handler_on_a_foreign_context_runs_there, Op, all_operations,
+                                 fixture) {
+    asio::io_context other;
+    int times = 0;
+    auto handler = [&](error_code ec, auto...) {
+        BOOST_TEST(!ec);
+        BOOST_TEST(other.get_executor().running_in_this_thread());
+        BOOST_TEST(!io.get_executor().running_in_this_thread());
+        ++times;
+    };
+    Op::start(reg, asio::bind_executor(other, handler));
+    test::put(p.b, "x");
+    // The event comes on io; the handler must not run there.
+    test::run_ready(io);
+    BOOST_TEST(times == 0);
+    other.run();
+    BOOST_TEST(times == 1);
+    // Ready at once.
+    other.restart();
+    Op::start(reg, asio::bind_executor(other, handler));
+    test::run_ready(io);
+    BOOST_TEST(times == 1);
+    other.run();
+    BOOST_TEST(times == 2);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_strand_serialises_the_handlers, Op, all_operations, fixture) {
+    auto strand = asio::make_strand(io);
+    int times = 0;
+    for (int i = 0; i != 20; ++i)
+        Op::start(reg, asio::bind_executor(strand, [&](error_code ec, auto...) {
+                      BOOST_TEST(!ec);
+                      BOOST_TEST(strand.running_in_this_thread());
+                      ++times;
+                  }));
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return times == 20; });
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_strand_is_the_io_executor, Op, all_operations, fixture) {
+    reg.deregister();
+    auto strand = asio::make_strand(io.get_executor());
+    moor::basic_registration<decltype(strand)> r(strand, p.a.get());
+    static_assert(std::is_same<typename decltype(r)::executor_type, decltype(strand)>::value, "");
+    int times = 0;
+    auto handler = [&](error_code ec, auto...) {
+        BOOST_TEST(!ec);
+        BOOST_TEST(strand.running_in_this_thread());
+        ++times;
+    };
+    Op::start(r, handler);
+    test::run_ready(io);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return times == 1; });
+    Op::start(r, handler);
+    test::run_until(io, [&] { return times == 2; });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_thread_pool_is_the_context, Op, all_operations) {
+    test::fd_pair p = test::make_socketpair();
+    asio::thread_pool pool(2);
+    moor::basic_registration<asio::thread_pool::executor_type> r(pool, p.a.get());
+    std::promise<bool> parked, ready;
+    Op::start(r, [&](error_code ec, auto...) {
+        parked.set_value(!ec && pool.get_executor().running_in_this_thread());
+    });
+    test::put(p.b, "x");
+    auto first = parked.get_future();
+    BOOST_REQUIRE(first.wait_for(test::cap) == std::future_status::ready);
+    BOOST_TEST(first.get());
+    Op::start(r, [&](error_code ec, auto...) {
+        ready.set_value(!ec && pool.get_executor().running_in_this_thread());
+    });
+    auto second = ready.get_future();
+    BOOST_REQUIRE(second.wait_for(test::cap) == std::future_status::ready);
+    BOOST_TEST(second.get());
+    pool.join();
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_of_an_io_context_may_be_bound_to_a_thread_pool, Op,
+                              all_operations) {
+    fixture f;
+    asio::thread_pool pool(1);
+    std::promise<bool> done;
+    Op::start(f.reg, asio::bind_executor(pool, [&](error_code ec, auto...) {
+                  done.set_value(!ec && pool.get_executor().running_in_this_thread());
+              }));
+    test::put(f.p.b, "x");
+    auto result = done.get_future();
+    // For async_io this brings the callable to the pool, which may bring it back once more.
+    test::run_until(f.io, [&] {
+        return result.wait_for(std::chrono::seconds(0)) == std::future_status::ready ||
+               f.io.stopped() || f.io.poll() == 0;
+    });
+    BOOST_REQUIRE(result.wait_for(test::cap) == std::future_status::ready);
+    BOOST_TEST(result.get());
+    pool.join();
+}
+
+// ---- the associated allocator
+// ---------------------------------------------------------------------
+
+template <class H>
+auto with_memory(test::allocation_counts& c, H&& h) {
+    return asio::bind_allocator(test::counting_allocator<>(c), std::forward<H>(h));
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(memory_comes_from_the_handlers_allocator_once, Op, all_operations,
+                                 fixture) {
+    test::allocation_counts memory;
+    int times = 0;
+    auto handler = [&](error_code, auto...) {
+        BOOST_TEST(memory.live == 0);
+        ++times;
+    };
+    Op::start(reg, with_memory(memory, handler));
+    BOOST_TEST(memory.live == 1);
+    test::run_ready(io);
+    BOOST_TEST(memory.live == 1);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return times == 1; });
+    BOOST_TEST(memory.total == 1);
+    Op::start(reg, with_memory(memory, handler)); // ready
+    BOOST_TEST(memory.live == 1);
+    test::run_until(io, [&] { return times == 2; });
+    BOOST_TEST(memory.total == 2);
+    Op::start(reg, with_memory(memory, handler)); // ready or not: cancelled
+    reg.deregister();
+    test::run_until(io, [&] { return times == 3; });
+    BOOST_TEST(memory.live == 0);
+    Op::start(reg, with_memory(memory, handler)); // an error
+    test::run_until(io, [&] { return times == 4; });
+    BOOST_TEST(memory.live == 0);
+    BOOST_TEST(memory.total == 4);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_retry_of_async_io_allocates_nothing_more, fixture) {
+    test::allocation_counts memory;
+    int calls = 0;
+    test::called done;
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            ++calls;
+            char c;
+            if (::recv(p.a, &c, 1, 0) < 0)
+                ec = test::last_error();
+            else if (c != 'c')
+                ec = asio::error::would_block; // not the one
+        },
+        with_memory(memory, done.handler()));
+    for (const char* s : {"a", "b", "c"}) {
+        test::run_ready(io);
+        test::put(p.b, s);
+    }
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(calls >= 3);
+    BOOST_TEST(memory.total == 1);
+    BOOST_TEST(memory.live == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(memory_is_given_back_before_a_handler_on_another_executor_runs, Op,
+                                 all_operations, fixture) {
+    // (dispatching to another executor may allocate from the same allocator in its turn)
+    test::allocation_counts memory;
+    asio::io_context other;
+    bool done = false;
+    Op::start(reg, asio::bind_executor(other, with_memory(memory, [&](error_code, auto...) {
+                                           BOOST_TEST(memory.live == 0);
+                                           done = true;
+                                       })));
+    test::put(p.b, "x");
+    test::run_ready(io);
+    other.run();
+    BOOST_TEST(done);
+    BOOST_TEST(memory.live == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(if_allocation_throws_nothing_has_changed, Op, all_operations,
+                                 fixture) {
+    test::allocation_counts memory;
+    auto& service = moor::use_registration_service(io);
+    memory.left = 0;
+    asio::cancellation_signal signal;
+    bool ran = false;
+    auto owned = std::make_shared<int>(0);
+    BOOST_CHECK_THROW(
+        Op::start(reg,
+                  asio::bind_cancellation_slot(
+                      signal.slot(),
+                      with_memory(memory, [&ran, owned](error_code, auto...) { ran = true; }))),
+        std::bad_alloc);
+    BOOST_TEST(owned.use_count() == 1); // the handler is destroyed
+    BOOST_TEST(memory.live == 0);
+    BOOST_TEST(service.metrics().waits_started == 0u);
+    BOOST_TEST(service.snapshot().at(0).waiters == 0u);
+    io.poll();
+    BOOST_TEST(io.stopped()); // no work was counted
+    io.restart();
+    signal.emit(asio::cancellation_type::total);
+    test::put(p.b, "x");
+    test::run_ready(io);
+    BOOST_TEST(!ran);
+    // And it works afterwards.
+    memory.left = -1;
+    Op::start(reg, with_memory(memory, [&](error_code ec, auto...) {
+                  BOOST_TEST(!ec);
+                  ran = true;
+              }));
+    test::run_until(io, [&] { return ran; });
+}
+
+// ---- outstanding work
+// -----------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_registration_alone_is_no_work, fixture) {
+    io.run(); // returns
+    BOOST_TEST(io.stopped());
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_pending_wait_is_work_and_run_returns_after_it, Op,
+                                 all_operations, fixture) {
+    bool done = false;
+    Op::start(reg, [&](error_code, auto...) { done = true; });
+    for (int i = 0; i != 5; ++i) {
+        io.poll();
+        BOOST_TEST(!io.stopped());
+    }
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done);
+    // A second time, with the waker armed from the first.
+    done = false;
+    test::drain(p.a);
+    io.restart();
+    Op::start(reg, [&](error_code, auto...) { done = true; });
+    io.poll();
+    BOOST_TEST(!io.stopped());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(each_of_many_waits_is_work, Op, all_operations, fixture) {
+    int times = 0;
+    for (int i = 0; i != 10; ++i)
+        Op::start(reg, [&](error_code, auto...) { ++times; });
+    io.poll();
+    BOOST_TEST(!io.stopped());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(times == 10);
+    io.restart();
+    for (int i = 0; i != 10; ++i)
+        Op::start(reg, [&](error_code, auto...) { ++times; });
+    test::run_all(io); // ready at once, all of them
+    BOOST_TEST(times == 20);
+    test::drain(p.a);
+    io.restart();
+    for (int i = 0; i != 10; ++i)
+        Op::start(reg, [&](error_code, auto...) { ++times; });
+    io.poll();
+    BOOST_TEST(!io.stopped());
+    reg.cancel();
+    test::run_all(io);
+    BOOST_TEST(times == 30);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(cancelled_waits_leave_no_work, Op, all_operations, fixture) {
+    for (int round = 0; round != 3; ++round) {
+        test::called done;
+        Op::start(reg, done.handler());
+        io.restart();
+        io.poll();
+        BOOST_TEST(!io.stopped());
+        if (round == 0)
+            reg.cancel();
+        else if (round == 1)
+            reg.deregister();
+        else
+            moor::use_registration_service(io).close();
+        test::run_all(io);
+        BOOST_TEST(done.times == 1);
+        if (round == 1)
+            reg.register_handle(p.a.get());
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(events_that_nobody_waits_for_leave_the_work_alone, Op,
+                                 all_operations, fixture) {
+    // Arm the waker, and let it fire with nobody there, often enough to leave the reactor.
+    bool done = false;
+    Op::start(reg, [&](error_code, auto...) { done = true; });
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return done; });
+    for (int i = 0; i != 20; ++i) {
+        test::drain(p.a);
+        test::put(p.b, "y");
+        test::run_ready(io);
+        io.restart();
+        io.poll();
+        BOOST_TEST(io.stopped());
+    }
+    test::drain(p.a);
+    io.restart();
+    done = false;
+    Op::start(reg, [&](error_code, auto...) { done = true; });
+    io.poll();
+    BOOST_TEST(!io.stopped());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(work_is_held_on_the_handlers_context, Op, all_operations,
+                                 fixture) {
+    asio::io_context other;
+    bool done = false;
+    Op::start(reg, asio::bind_executor(other, [&](error_code, auto...) { done = true; }));
+    io.poll();
+    other.poll();
+    BOOST_TEST(!io.stopped());
+    BOOST_TEST(!other.stopped()); // although it has nothing to do yet
+    test::put(p.b, "x");
+    auto deadline = std::chrono::steady_clock::now() + test::cap;
+    while (!done && std::chrono::steady_clock::now() < deadline) {
+        io.poll();
+        other.poll();
+    }
+    BOOST_TEST(done);
+    io.poll();
+    other.poll();
+    BOOST_TEST(io.stopped());
+    BOOST_TEST(other.stopped());
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(work_is_given_back_on_the_handlers_context_on_cancel, Op,
+                                 all_operations, fixture) {
+    asio::io_context other;
+    test::called done;
+    Op::start(reg, asio::bind_executor(other, done.handler()));
+    other.poll();
+    BOOST_TEST(!other.stopped());
+    reg.cancel();
+    // A callable that has to go to `other` first keeps io busy meanwhile.
+    auto deadline = std::chrono::steady_clock::now() + test::cap;
+    while (!(io.stopped() && other.stopped()) && std::chrono::steady_clock::now() < deadline) {
+        io.poll();
+        other.poll();
+    }
+    BOOST_TEST(io.stopped());
+    BOOST_TEST(other.stopped());
+    BOOST_TEST(done.ec == asio::error::operation_aborted);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(work_is_held_until_the_handler_has_started, Op, all_operations,
+                                 fixture) {
+    // The handler starts the next wait: run() must not return in between.
+    int times = 0;
+    std::function<void()> again = [&] {
+        Op::start(reg, [&](error_code, auto...) {
+            test::drain(p.a);
+            if (++times != 50) {
+                test::put(p.b, "x");
+                again();
+            }
+        });
+    };
+    again();
+    test::put(p.b, "x");
+    BOOST_TEST(test::run_all(io) >= 50u);
+    BOOST_TEST(times == 50);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(run_one_counts_one_for_one_completed_wait, Op, all_operations,
+                                 fixture) {
+    int times = 0;
+    for (int i = 0; i != 3; ++i)
+        Op::start(reg, [&](error_code, auto...) { ++times; });
+    test::put(p.b, "x");
+    for (int i = 1; i != 4; ++i) {
+        // The reactor's own turn may count as one.
+        test::run_until(io, [&] { return times == i; });
+        BOOST_TEST(times == i);
+    }
+    io.poll();
+    BOOST_TEST(io.stopped());
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(stop_and_restart_lose_nothing, Op, all_operations, fixture) {
+    test::called done;
+    Op::start(reg, done.handler());
+    io.poll();
+    io.stop();
+    test::put(p.b, "x");
+    io.run();
+    BOOST_TEST(done.times == 0);
+    io.restart();
+    test::run_all(io);
+    BOOST_TEST(done.times == 1);
+}
+
+// ---- exceptions
+// -------------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_exception_of_a_handler_leaves_run, Op, all_operations,
+                                 fixture) {
+    test::allocation_counts memory;
+    auto owned = std::make_shared<int>(0);
+    auto thrower = [owned](error_code, auto...) { throw std::runtime_error("mine"); };
+    Op::start(reg, with_memory(memory, thrower));
+    test::put(p.b, "x");
+    BOOST_CHECK_THROW(test::run_all(io), std::runtime_error);
+    BOOST_TEST(memory.live == 0);
+    Op::start(reg, with_memory(memory, thrower)); // ready at once
+    BOOST_CHECK_THROW(test::run_all(io), std::runtime_error);
+    BOOST_TEST(owned.use_count() == 2); // mine and the one in `thrower`
+    // The registration works as before, and the work is balanced.
+    test::run_all(io);
+    test::drain(p.a);
+    test::called done;
+    Op::start(reg, done.handler());
+    io.restart();
+    io.poll();
+    BOOST_TEST(done.times == 0);
+    BOOST_TEST(!io.stopped());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done.times == 1);
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_exception_of_one_handler_leaves_the_others_pending, Op,
+                                 all_operations, fixture) {
+    test::called before, after;
+    Op::start(reg, before.handler());
+    Op::start(reg, [](error_code, auto...) { throw std::runtime_error("mine"); });
+    Op::start(reg, after.handler());
+    test::put(p.b, "x");
+    BOOST_CHECK_THROW(test::run_all(io), std::runtime_error);
+    test::run_all(io);
+    BOOST_TEST(before.times == 1);
+    BOOST_TEST(after.times == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(the_first_handler_may_throw, Op, all_operations, fixture) {
+    test::called after;
+    Op::start(reg, [](error_code, auto...) { throw std::runtime_error("mine"); });
+    Op::start(reg, after.handler());
+    test::put(p.b, "x");
+    BOOST_CHECK_THROW(test::run_all(io), std::runtime_error);
+    test::run_all(io);
+    BOOST_TEST(after.times == 1);
+    io.restart();
+    io.poll();
+    BOOST_TEST(io.stopped());
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_handler_may_destroy_its_registration, Op, all_operations,
+                                 fixture) {
+    auto owned = std::make_unique<moor::registration>(std::move(reg));
+    test::called done;
+    Op::start(*owned, [&](error_code ec, auto...) {
+        owned.reset();
+        done.handler()(ec);
+    });
+    test::called other;
+    Op::start(*owned, other.handler());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done.times == 1);
+    BOOST_TEST(other.times == 1);
+    BOOST_TEST(::fcntl(p.a.get(), F_GETFD) >= 0); // still open
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_handler_may_own_its_registration, Op, all_operations, fixture) {
+    auto owned = std::make_unique<moor::registration>(std::move(reg));
+    moor::registration& r = *owned;
+    bool done = false;
+    Op::start(r, [&done, mine = std::move(owned)](error_code ec, auto...) {
+        BOOST_TEST(!ec);
+        BOOST_TEST(mine->is_registered());
+        done = true;
+    });
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done);
+    BOOST_TEST(moor::use_registration_service(io).snapshot().size() == 0u);
+}
+
+// ---- what item 10 asks of the type
+// ------------------------------------------------------------------
+
+static_assert(std::is_nothrow_move_constructible<moor::registration>::value, "");
+static_assert(std::is_nothrow_move_assignable<moor::registration>::value, "");
+static_assert(std::is_nothrow_move_constructible<
+                  moor::basic_registration<asio::io_context::executor_type>>::value,
+              "");
+static_assert(std::is_nothrow_move_assignable<
+                  moor::basic_registration<asio::thread_pool::executor_type>>::value,
+              "");
+static_assert(std::is_nothrow_destructible<moor::registration>::value, "");
+static_assert(!std::is_copy_constructible<moor::registration>::value, "");
+static_assert(
+    std::is_same<moor::registration::rebind_executor<asio::io_context::executor_type>::other,
+                 moor::basic_registration<asio::io_context::executor_type>>::value,
+    "");
+
+// ---- immediate executors
+// --------------------------------------------------------------------------
+
+#if BOOST_ASIO_VERSION >= 102700
+
+struct wait_only {
+    template <class Handler>
+    static void start(moor::registration& r, Handler&& h) {
+        r.async_wait_readable(std::forward<Handler>(h));
+    }
+};
+struct event_only {
+    template <class Handler>
+    static void start(moor::registration& r, Handler&& h) {
+        r.async_wait(interest::readable, std::forward<Handler>(h));
+    }
+};
+using waits = std::tuple<wait_only, event_only>;
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_ready_wait_completes_inline_through_its_immediate_executor, Op,
+                                 waits, fixture) {
+    test::put(p.b, "x");
+    asio::post(io, [&] {
+        bool done = false;
+        Op::start(reg,
+                  asio::bind_immediate_executor(io.get_executor(), [&](error_code ec, auto...) {
+                      BOOST_TEST(!ec);
+                      done = true;
+                  }));
+        BOOST_TEST(done); // dispatch() within the context
+    });
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_error_completes_inline_through_its_immediate_executor, Op,
+                                 waits, fixture) {
+    reg.deregister();
+    asio::post(io, [&] {
+        error_code seen;
+        Op::start(reg, asio::bind_immediate_executor(io.get_executor(),
+                                                     [&](error_code ec, auto...) { seen = ec; }));
+        BOOST_TEST((seen == moor::error::not_registered));
+    });
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_parked_wait_does_not_use_its_immediate_executor, Op, waits,
+                                 fixture) {
+    test::tracker_executor immediate(1, io.get_executor());
+    bool done = false;
+    Op::start(reg, asio::bind_immediate_executor(immediate, [&](error_code, auto...) {
+                  BOOST_TEST(!test::running_on(1));
+                  done = true;
+              }));
+    test::run_ready(io);
+    BOOST_TEST(!done);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return done; });
+    BOOST_TEST(immediate.executed() == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(the_immediate_executor_is_where_a_ready_wait_completes, Op, waits,
+                                 fixture) {
+    test::tracker_executor immediate(1, io.get_executor());
+    test::put(p.b, "x");
+    bool done = false;
+    Op::start(reg, asio::bind_immediate_executor(immediate, [&](error_code, auto...) {
+                  BOOST_TEST(test::running_on(1));
+                  done = true;
+              }));
+    test::run_until(io, [&] { return done; });
+    BOOST_TEST(immediate.executed() == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(immediate_completion_frees_its_memory_first_and_holds_no_work, Op,
+                                 waits, fixture) {
+    test::allocation_counts memory;
+    test::put(p.b, "x");
+    asio::post(io, [&] {
+        bool done = false;
+        Op::start(reg, asio::bind_immediate_executor(io.get_executor(),
+                                                     with_memory(memory, [&](error_code, auto...) {
+                                                         BOOST_TEST(memory.live == 0);
+                                                         done = true;
+                                                     })));
+        BOOST_TEST(done);
+    });
+    test::run_all(io);
+    BOOST_TEST(memory.live == 0);
+}
+
+/// Waits in a chain, each started by the handler of the one before; the deepest nesting.
+template <class Op>
+struct chain {
+    moor::registration& reg;
+    asio::io_context& io;
+    int left;
+    int depth = 0;
+    int deepest = 0;
+
+    void step() {
+        if (left-- == 0)
+            return;
+        Op::start(reg,
+                  asio::bind_immediate_executor(io.get_executor(), [this](error_code, auto...) {
+                      deepest = std::max(deepest, ++depth);
+                      step();
+                      --depth;
+                  }));
+    }
+};
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(no_more_than_the_inline_budget_completes_inline, Op, waits,
+                                 fixture) {
+    auto& service = moor::use_registration_service(io);
+    test::put(p.b, "x");
+    for (unsigned budget : {0u, 1u, 5u, 128u}) {
+        service.inline_budget(budget);
+        chain<Op> c{reg, io, 1000};
+        asio::post(io, [&] { c.step(); });
+        test::run_all(io);
+        BOOST_TEST(c.left == -1);
+        // A posted one adds the frame it starts from.
+        BOOST_TEST(c.deepest <= static_cast<int>(budget) + 1);
+        BOOST_TEST(c.deepest >= static_cast<int>(budget));
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(the_inline_budget_lets_others_run, fixture) {
+    auto& service = moor::use_registration_service(io);
+    service.inline_budget(10);
+    test::put(p.b, "x");
+    // A loop, not a chain: the run of inline completions must end all the same.
+    int done_inline = 0, done = 0;
+    asio::post(io, [&] {
+        for (int i = 0; i != 100; ++i) {
+            int before = done;
+            reg.async_wait_readable(
+                asio::bind_immediate_executor(io.get_executor(), [&](error_code) { ++done; }));
+            done_inline += done != before;
+        }
+    });
+    test::run_all(io);
+    BOOST_TEST(done == 100);
+    BOOST_TEST(done_inline < 100);
+    BOOST_TEST(done_inline > 0);
+}
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_exception_from_an_immediate_completion_reaches_the_caller, Op,
+                                 waits, fixture) {
+    test::put(p.b, "x");
+    asio::post(io, [&] {
+        BOOST_CHECK_THROW(
+            Op::start(reg, asio::bind_immediate_executor(
+                               io.get_executor(),
+                               [](error_code, auto...) { throw std::runtime_error("mine"); })),
+            std::runtime_error);
+    });
+    test::run_all(io);
+}
+
+#endif
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,980 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Calls that may block: try_io, which does not wait, and async_io, which does.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+#include "support/tracker.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/bind_allocator.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+BOOST_AUTO_TEST_SUITE(io)
+
+namespace asio = boost::asio;
+using moor::interest;
+using moor::trigger;
+using test::error_code;
+
+struct fixture {
+    test::context_fixture context;
+    asio::io_context& io = context.io;
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg{io, p.a.get()};
+
+    /// Lets a wait see what is there, so that the cache knows. (A test that needs the cache to
+    /// follow what comes after it waits: only epoll leaves a waker armed when nobody does.)
+    void see() {
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::run_until(io, [&] { return bool(done); });
+    }
+
+    /// Arms the read waker, and sees would-block.
+    void prime() {
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::run_ready(io);
+        if (!done) {
+            test::put(p.b, "x");
+            test::run_until(io, [&] { return bool(done); });
+        }
+        test::drain(p.a);
+        auto r = reg.try_io(interest::readable, test::reader{p.a.get()});
+        BOOST_REQUIRE(r.error() == asio::error::would_block);
+    }
+};
+
+// ---- try_io
+// ------------------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(try_io_on_a_fresh_socket_writes_and_does_not_read, fixture) {
+    int calls = 0;
+    auto r = reg.try_io(interest::readable, [&](error_code&) { return ++calls; });
+    BOOST_TEST(r.has_error());
+    BOOST_TEST(r.error() == asio::error::would_block);
+    BOOST_TEST(calls == 0); // not called when not ready
+    auto w = reg.try_io(interest::writable, [&](error_code&) { return ++calls; });
+    BOOST_TEST(w.has_value());
+    BOOST_TEST(*w == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(try_io_reads_what_is_there, fixture) {
+    test::put(p.b, "hello");
+    auto r = reg.try_io(interest::readable, test::reader{p.a.get()});
+    BOOST_REQUIRE(r.has_value());
+    BOOST_TEST(*r == "hello");
+}
+
+BOOST_FIXTURE_TEST_CASE(success_keeps_readiness, fixture) {
+    prime();
+    test::put(p.b, "ab");
+    see();
+    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+    for (const char* expected : {"a", "b"}) {
+        auto r = reg.try_io(interest::readable, test::reader{p.a.get(), 1});
+        BOOST_REQUIRE(r.has_value());
+        BOOST_TEST(*r == expected);
+        BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(would_block_clears_readiness_until_a_new_event, fixture) {
+    prime();
+    test::put(p.b, "a");
+    see();
+    test::drain(p.a);
+    int calls = 0;
+    auto callable = [&](error_code& ec) {
+        ++calls;
+        return test::reader{p.a.get()}(ec);
+    };
+    BOOST_TEST((reg.try_io(interest::readable, callable).error() == asio::error::would_block));
+    BOOST_TEST(calls == 1);
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    BOOST_TEST((reg.try_io(interest::readable, callable).error() == asio::error::would_block));
+    BOOST_TEST(calls == 1);
+    test::put(p.b, "b");
+    test::run_ready(io);
+    auto r = reg.try_io(interest::readable, callable);
+    BOOST_REQUIRE(r.has_value());
+    BOOST_TEST(*r == "b");
+    BOOST_TEST(calls == 2);
+}
+
+BOOST_FIXTURE_TEST_CASE(filling_clears_writable_and_the_peers_drain_restores_it, fixture) {
+    auto write = [&](error_code& ec) {
+        char buffer[1024] = {};
+        ::ssize_t n = ::send(p.a, buffer, sizeof(buffer), MSG_NOSIGNAL);
+        if (n < 0)
+            ec = test::last_error();
+        return n;
+    };
+    std::size_t total = 0;
+    for (;;) {
+        auto r = reg.try_io(interest::writable, write);
+        if (r.has_error()) {
+            BOOST_REQUIRE(r.error() == asio::error::would_block);
+            break;
+        }
+        total += static_cast<std::size_t>(*r);
+    }
+    BOOST_TEST(total > 0u);
+    BOOST_TEST(reg.ready(interest::writable).ready().empty());
+    test::called done;
+    reg.async_wait_writable(done.handler());
+    test::run_ready(io);
+    BOOST_TEST(done.times == 0);
+    BOOST_TEST(test::drain(p.b) == total);
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(reg.try_io(interest::writable, write).has_value());
+}
+
+BOOST_FIXTURE_TEST_CASE(a_combined_interest_runs_the_callable_when_either_is_ready, fixture) {
+    int calls = 0;
+    auto callable = [&](error_code&) { ++calls; };
+    // Only writable.
+    BOOST_TEST(reg.try_io(interest::readable | interest::writable, callable).has_value());
+    BOOST_TEST(calls == 1);
+    // Only readable.
+    test::fill(p.a);
+    BOOST_TEST(
+        (reg.try_io(interest::writable, [&](error_code& ec) { ec = asio::error::would_block; })
+             .error() == asio::error::would_block));
+    test::put(p.b, "x");
+    BOOST_TEST(reg.try_io(interest::readable | interest::writable, callable).has_value());
+    BOOST_TEST(calls == 2);
+    // Neither.
+    test::drain(p.a);
+    (void)reg.try_io(interest::readable, test::reader{p.a.get()});
+    BOOST_TEST((reg.try_io(interest::readable | interest::writable, callable).error() ==
+                asio::error::would_block));
+    BOOST_TEST(calls == 2);
+}
+
+BOOST_FIXTURE_TEST_CASE(would_block_of_a_combined_interest_clears_only_what_was_seen, fixture) {
+    prime();
+    test::called armed;
+    reg.async_wait_writable(armed.handler());
+    test::run_until(io, [&] { return bool(armed); });
+    BOOST_TEST(reg.ready(interest::writable).ready() == interest::writable);
+    // Reads: would block; writable was there too, and the callable said so of both.
+    (void)reg.try_io(interest::readable | interest::writable,
+                     [](error_code& ec) { ec = asio::error::would_block; });
+    BOOST_TEST(reg.ready(interest::writable).ready().empty());
+    // The truth is found again: level never hangs.
+    test::called again;
+    reg.async_wait_writable(again.handler());
+    if (test::on_epoll()) {
+        // The latch is empty and the cache says no: it parks although the socket is writable,
+        // because the caller declared that it had blocked. That is the caller's lie, not Moor's.
+        test::run_ready(io);
+        reg.cancel();
+    }
+    test::run_until(io, [&] { return bool(again); });
+}
+
+BOOST_FIXTURE_TEST_CASE(try_io_reports_its_errors, fixture) {
+    auto callable = [](error_code&) { BOOST_ERROR("called"); };
+    BOOST_TEST((reg.try_io(interest(), callable).error() == asio::error::invalid_argument));
+    BOOST_TEST((moor::registration(io).try_io(interest::readable, callable).error() ==
+                moor::error::not_registered));
+    auto r =
+        reg.try_io(interest::writable, [](error_code& ec) { ec = asio::error::connection_reset; });
+    BOOST_TEST((r.error() == asio::error::connection_reset)); // the callable's own
+    moor::use_registration_service(io).close();
+    BOOST_TEST((reg.try_io(interest::readable, callable).error() == moor::error::gone));
+    reg.deregister();
+    BOOST_TEST((reg.try_io(interest::readable, callable).error() == moor::error::gone));
+}
+
+BOOST_FIXTURE_TEST_CASE(try_io_passes_exceptions_on, fixture) {
+    BOOST_CHECK_THROW(
+        (void)reg.try_io(interest::writable, [](error_code&) { throw std::runtime_error("mine"); }),
+        std::runtime_error);
+    BOOST_TEST(reg.try_io(interest::writable, [](error_code&) {}).has_value());
+}
+
+BOOST_FIXTURE_TEST_CASE(the_callable_of_try_io_may_end_the_registration, fixture) {
+    auto owned = std::make_unique<moor::registration>(std::move(reg));
+    auto r = owned->try_io(interest::writable, [&](error_code& ec) {
+        owned.reset();
+        ec = asio::error::would_block;
+    });
+    BOOST_TEST((r.error() == asio::error::would_block));
+}
+
+BOOST_FIXTURE_TEST_CASE(the_callable_of_try_io_may_use_the_registration, fixture) {
+    // Nothing is locked while it runs.
+    test::called done;
+    auto r = reg.try_io(interest::writable, [&](error_code&) {
+        reg.async_wait_readable(done.handler());
+        reg.cancel(moor::direction::write);
+        return reg.try_io(interest::writable, [](error_code&) { return 5; }).value();
+    });
+    BOOST_TEST(r.value() == 5);
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_result_is_void_a_value_or_move_only, fixture) {
+    auto nothing = reg.try_io(interest::writable, [](error_code&) {});
+    static_assert(std::is_same<decltype(nothing), boost::system::result<void>>::value, "");
+    BOOST_TEST(nothing.has_value());
+    auto r = reg.try_io(interest::writable, [](error_code&) { return std::make_unique<int>(3); });
+    BOOST_REQUIRE(r.has_value());
+    BOOST_TEST(**r == 3);
+    auto move_only_callable = [x = std::make_unique<int>(4)](error_code&) { return *x; };
+    BOOST_TEST(reg.try_io(interest::writable, move_only_callable).value() == 4);
+    BOOST_TEST(reg.try_io(interest::writable, std::move(move_only_callable)).value() == 4);
+    // A reference that is returned becomes a value.
+    std::string s = "copied";
+    auto ref = reg.try_io(interest::writable, [&](error_code&) -> std::string& { return s; });
+    static_assert(std::is_same<decltype(ref), boost::system::result<std::string>>::value, "");
+    BOOST_TEST(*ref == "copied");
+}
+
+BOOST_FIXTURE_TEST_CASE(a_drained_result_is_unwrapped, fixture) {
+    auto a = reg.try_io(interest::writable, [](error_code&) { return moor::drained(7); });
+    static_assert(std::is_same<decltype(a), boost::system::result<int>>::value, "");
+    BOOST_TEST(*a == 7);
+    test::put(p.b, "x");
+    auto b = reg.try_io(interest::readable, [](error_code&) { return moor::drained(); });
+    static_assert(std::is_same<decltype(b), boost::system::result<void>>::value, "");
+    BOOST_TEST(b.has_value());
+    auto c = reg.try_io(interest::readable,
+                        [](error_code&) { return moor::drained(std::make_unique<int>(3)); });
+    if (c.has_value())
+        BOOST_TEST(**c == 3);
+}
+
+// ---- async_io
+// ----------------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(async_io_reads_now_or_later, fixture) {
+    test::put(p.b, "now");
+    std::string got;
+    auto handler = [&](error_code ec, std::string s) {
+        BOOST_TEST(!ec);
+        got = s;
+    };
+    reg.async_io(interest::readable, test::reader{p.a.get()}, handler);
+    test::run_until(io, [&] { return !got.empty(); });
+    BOOST_TEST(got == "now");
+    got.clear();
+    reg.async_io(interest::readable, test::reader{p.a.get()}, handler);
+    test::run_ready(io);
+    BOOST_TEST(got.empty());
+    test::put(p.b, "later");
+    test::run_until(io, [&] { return !got.empty(); });
+    BOOST_TEST(got == "later");
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_calls_again_after_every_would_block, fixture) {
+    int calls = 0;
+    test::called done;
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            ++calls;
+            std::string s = test::reader{p.a.get(), 1}(ec);
+            if (!ec && s != "3")
+                ec = calls % 2 ? asio::error::would_block : asio::error::try_again;
+        },
+        done.handler());
+    for (const char* s : {"1", "2", "3"}) {
+        test::run_ready(io);
+        BOOST_TEST(done.times == 0);
+        test::put(p.b, s);
+    }
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(!done.ec);
+    BOOST_TEST(calls >= 3);
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_does_not_spin_on_would_block, fixture) {
+    int calls = 0;
+    test::called done;
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            ++calls;
+            ec = asio::error::would_block;
+        },
+        done.handler());
+    test::run_ready(io);
+    BOOST_TEST(calls <= 2);
+    reg.cancel();
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_ends_with_the_callables_error_and_a_value, fixture) {
+    error_code seen;
+    int value = -1;
+    reg.async_io(
+        interest::writable,
+        [](error_code& ec) {
+            ec = asio::error::connection_reset;
+            return 12;
+        },
+        [&](error_code ec, int v) {
+            seen = ec;
+            value = v;
+        });
+    test::run_all(io);
+    BOOST_TEST(seen == asio::error::connection_reset);
+    BOOST_TEST(value == 12);
+    // Without a call the value is a fresh one.
+    reg.async_io(
+        interest(), [](error_code&) { return 12; }, [&](error_code, int v) { value = v; });
+    test::run_all(io);
+    BOOST_TEST(value == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_takes_void_move_only_and_plain_results, fixture) {
+    test::put(p.b, "x");
+    int over = 0;
+    reg.async_io(
+        interest::readable, [](error_code&) {},
+        [&](error_code ec) {
+            BOOST_TEST(!ec);
+            ++over;
+        });
+    reg.async_io(
+        interest::readable, [](error_code&) { return std::make_unique<int>(5); },
+        [&](error_code ec, std::unique_ptr<int> v) {
+            BOOST_TEST(!ec);
+            BOOST_TEST(*v == 5);
+            ++over;
+        });
+    reg.async_io(
+        interest::readable,
+        [mine = std::make_unique<int>(6)](error_code&) mutable {
+            return moor::drained_if(false, std::move(mine));
+        },
+        [&](error_code ec, std::unique_ptr<int> v) {
+            BOOST_TEST(!ec);
+            BOOST_TEST(*v == 6);
+            ++over;
+        });
+    std::string s = "by reference";
+    reg.async_io(
+        interest::readable, [&](error_code&) -> const std::string& { return s; },
+        [&](error_code, std::string v) {
+            BOOST_TEST(v == "by reference");
+            ++over;
+        });
+    test::run_all(io);
+    BOOST_TEST(over == 4);
+}
+
+BOOST_FIXTURE_TEST_CASE(several_operations_on_one_direction_share_the_bytes, fixture) {
+    std::string got;
+    int over = 0;
+    for (int i = 0; i != 10; ++i)
+        reg.async_io(interest::readable, test::reader{p.a.get(), 1},
+                     [&](error_code ec, std::string s) {
+                         BOOST_TEST(!ec);
+                         got += s;
+                         ++over;
+                     });
+    test::run_ready(io);
+    test::put(p.b, "abc");
+    test::run_ready(io);
+    BOOST_TEST(over == 3); // the others met would-block, and wait
+    BOOST_TEST(got.size() == 3u);
+    test::put(p.b, "defghij");
+    test::run_until(io, [&] { return over == 10; });
+    std::sort(got.begin(), got.end());
+    BOOST_TEST(got == "abcdefghij");
+}
+
+BOOST_FIXTURE_TEST_CASE(both_directions_are_pending_and_one_fires, fixture) {
+    test::fill(p.a);
+    std::string got;
+    bool wrote = false;
+    reg.async_io(interest::readable, test::reader{p.a.get()},
+                 [&](error_code, std::string s) { got = s; });
+    reg.async_io(
+        interest::writable,
+        [&](error_code& ec) {
+            if (::send(p.a, "y", 1, MSG_NOSIGNAL) < 0)
+                ec = test::last_error();
+        },
+        [&](error_code) { wrote = true; });
+    test::run_ready(io);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return !got.empty(); });
+    test::run_ready(io);
+    BOOST_TEST(!wrote);
+    test::drain(p.b);
+    test::run_until(io, [&] { return wrote; });
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_of_a_combined_interest_is_called_for_either, fixture) {
+    test::fill(p.a);
+    int calls = 0;
+    test::called done;
+    reg.async_io(
+        interest::readable | interest::writable,
+        [&](error_code& ec) {
+            ++calls;
+            (void)test::reader{p.a.get()}(ec);
+            if (ec && ::send(p.a, "y", 1, MSG_NOSIGNAL) == 1)
+                ec = error_code();
+        },
+        done.handler());
+    test::run_ready(io);
+    BOOST_TEST(done.times == 0);
+    test::drain(p.b); // writable
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_callable_that_throws_leaves_run_and_destroys_the_handler, fixture) {
+    test::allocation_counts memory;
+    for (bool ready : {true, false}) {
+        test::once h(test::expect::destroyed);
+        if (ready)
+            test::put(p.b, "x");
+        int calls = 0;
+        reg.async_io(
+            interest::readable,
+            [&](error_code& ec) {
+                ++calls;
+                (void)test::reader{p.a.get()}(ec);
+                if (!ec)
+                    throw std::runtime_error("mine");
+            },
+            asio::bind_allocator(test::counting_allocator<>(memory), h.handler()));
+        if (!ready) {
+            test::run_ready(io);
+            test::put(p.b, "x");
+        }
+        BOOST_CHECK_THROW(test::run_all(io), std::runtime_error);
+        BOOST_TEST(h.destroyed());
+        BOOST_TEST(memory.live == 0);
+        test::run_all(io); // no work is left
+    }
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    test::put(p.b, "y");
+    test::run_all(io);
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_callable_lives_until_the_operation_is_over, fixture) {
+    auto owned = std::make_shared<int>(0);
+    test::called done;
+    bool gone_when_run = false;
+    reg.async_io(
+        interest::readable, [owned, this](error_code& ec) { return test::reader{p.a.get()}(ec); },
+        [&, watch = std::weak_ptr<int>(owned)](error_code, std::string) {
+            gone_when_run = watch.use_count() == 1; // the one here only
+            ++done.times;
+        });
+    BOOST_TEST(owned.use_count() == 2);
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done.times == 1);
+    BOOST_TEST(gone_when_run); // like the operation's memory
+    BOOST_TEST(owned.use_count() == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_callable_may_start_other_operations, fixture) {
+    test::called inner, outer;
+    test::put(p.b, "x");
+    bool first = true;
+    reg.async_io(
+        interest::readable,
+        [&](error_code&) {
+            if (std::exchange(first, false))
+                reg.async_io(interest::readable, test::reader{p.a.get()}, inner.handler());
+        },
+        outer.handler());
+    test::run_all(io);
+    BOOST_TEST(!outer.ec);
+    BOOST_TEST(!inner.ec);
+    BOOST_TEST(inner.times == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_sees_the_end_of_the_stream, fixture) {
+    std::string got = "-";
+    reg.async_io(interest::readable, test::reader{p.a.get()}, [&](error_code ec, std::string s) {
+        BOOST_TEST(!ec);
+        got = s;
+    });
+    test::run_ready(io);
+    p.b.close();
+    test::run_all(io);
+    BOOST_TEST(got == "");
+}
+
+BOOST_FIXTURE_TEST_CASE(a_blocked_async_io_writer_learns_of_the_hang_up, fixture) {
+    test::fill(p.a);
+    test::called done;
+    reg.async_io(
+        interest::writable,
+        [&](error_code& ec) {
+            if (::send(p.a, "y", 1, MSG_NOSIGNAL) < 0)
+                ec = test::last_error();
+        },
+        done.handler());
+    test::run_ready(io);
+    BOOST_TEST(done.times == 0);
+    p.b.close();
+    test::run_all(io);
+    BOOST_TEST(bool(done.ec));
+    BOOST_TEST(done.ec != asio::error::would_block);
+}
+
+// ---- drained
+// ------------------------------------------------------------------------------------------
+//
+// After a callable said so, the next wait parks without asking: no poll(2). (select has no latch:
+// there arming a waker costs nothing either, since the reactor itself looks at the handle.)
+
+template <class F>
+void read_by(fixture& f, F callable) {
+    test::called done;
+    f.reg.async_io(interest::readable, callable, done.handler());
+    test::run_until(f.io, [&] { return bool(done); });
+    BOOST_REQUIRE(!done.ec);
+}
+
+/// poll(2) calls of starting a wait.
+long polls_of_a_wait(fixture& f) {
+    test::called done;
+    test::call_counts before = test::counts();
+    f.reg.async_wait_readable(done.handler());
+    long polls = (test::counts() - before).poll;
+    f.reg.cancel();
+    test::run_until(f.io, [&] { return bool(done); });
+    return polls;
+}
+
+BOOST_FIXTURE_TEST_CASE(after_drained_the_next_wait_parks_without_a_call, fixture) {
+    prime();
+    test::put(p.b, "x");
+    see();
+    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+    read_by(*this, [&](error_code& ec) { return moor::drained(test::reader{p.a.get()}(ec)); });
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    BOOST_TEST(polls_of_a_wait(*this) == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(without_drained_the_next_wait_asks_once, fixture) {
+    prime();
+    test::put(p.b, "x");
+    see();
+    read_by(*this, test::reader{p.a.get()});
+    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+    BOOST_TEST(polls_of_a_wait(*this) == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(drained_if_false_keeps_readiness, fixture) {
+    prime();
+    test::put(p.b, "xy");
+    see();
+    read_by(*this, [&](error_code& ec) {
+        return moor::drained_if(false, test::reader{p.a.get(), 1}(ec));
+    });
+    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+    read_by(*this, [&](error_code& ec) {
+        return moor::drained_if(true, test::reader{p.a.get(), 1}(ec));
+    });
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    BOOST_TEST(polls_of_a_wait(*this) == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(drained_does_not_hide_what_comes_after, fixture) {
+    prime();
+    for (int i = 0; i != 50; ++i) {
+        test::put(p.b, "x");
+        read_by(*this, [&](error_code& ec) {
+            auto s = test::reader{p.a.get()}(ec);
+            if (ec)
+                return moor::drained_if(false, s);
+            if (i % 2)
+                test::put(p.b, "late"); // after the read, before the declaration
+            return moor::drained(s);
+        });
+        if (i % 2) {
+            // The event of the late bytes is still to come; it must find the next wait.
+            test::called done;
+            reg.async_wait_readable(done.handler());
+            test::run_until(io, [&] { return bool(done); });
+            BOOST_TEST(test::drain(p.a) == 4u);
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(drained_through_try_io_counts_too, fixture) {
+    prime();
+    test::put(p.b, "x");
+    see();
+    auto r = reg.try_io(interest::readable,
+                        [&](error_code& ec) { return moor::drained(test::reader{p.a.get()}(ec)); });
+    BOOST_TEST(r.value() == "x");
+    BOOST_TEST(polls_of_a_wait(*this) == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_error_beside_drained_clears_nothing, fixture) {
+    prime();
+    test::put(p.b, "x");
+    see();
+    auto r = reg.try_io(interest::readable, [&](error_code& ec) {
+        ec = asio::error::message_size;
+        return moor::drained(1);
+    });
+    BOOST_TEST((r.error() == asio::error::message_size));
+    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+}
+
+// ---- short transfers: a hint that must never lose anything
+// --------------------------------------------
+
+template <class Registration>
+bool short_read_clears(asio::io_context& io, Registration& reg, int fd, std::size_t asked) {
+    test::called woken;
+    reg.async_wait_readable(woken.handler());
+    test::run_until(io, [&] { return bool(woken); });
+    auto r = reg.try_io(interest::readable, [&](error_code& ec) {
+        std::string s = test::reader{fd, asked}(ec);
+        return moor::short_transfer(s.size(), asked);
+    });
+    BOOST_REQUIRE(r.has_value());
+    return reg.ready(interest::readable).ready().empty();
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_read_of_a_datagram_socket_proves_nothing, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair(SOCK_DGRAM);
+    moor::registration reg(io, p.a.get());
+    test::put(p.b, "abc");
+    BOOST_TEST(!short_read_clears(io, reg, p.a, 16)); // a queue of messages
+    test::put(p.b, "abc");
+    BOOST_TEST(!short_read_clears(io, reg, p.a, 3));
+}
+
+/// Reads with short_transfer, as often as expected or until a read does not complete although all
+/// is there already; the number of reads.
+template <class Registration>
+int reads_without_hanging(asio::io_context& io, Registration& reg, std::size_t size, int expected) {
+    int reads = 0;
+    for (; reads != expected; ++reads) {
+        test::called done;
+        reg.async_io(
+            interest::readable,
+            [&](error_code& ec) {
+                std::vector<char> buffer(size);
+                ::ssize_t n = ::read(reg.native_handle(), buffer.data(), size);
+                if (n < 0)
+                    ec = test::last_error();
+                return moor::short_transfer(n > 0 ? static_cast<std::size_t>(n) : 0, size);
+            },
+            done.handler());
+        test::run_ready(io);
+        if (!done) {
+            reg.cancel();
+            test::run_all(io);
+            break;
+        }
+    }
+    return reads;
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_read_that_leaves_another_datagram_does_not_hang,
+                        test::context_fixture) {
+    // A datagram shorter than the buffer says nothing of the one behind it.
+    test::fd_pair p = test::make_socketpair(SOCK_DGRAM);
+    moor::registration reg(io, p.a.get());
+    test::called armed;
+    reg.async_wait_readable(armed.handler());
+    test::run_ready(io);
+    test::put(p.b, "one");
+    test::put(p.b, "two");
+    test::put(p.b, "three");
+    test::run_all(io);
+    BOOST_TEST(reads_without_hanging(io, reg, 16, 3) == 3);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_read_of_a_semaphore_eventfd_does_not_hang, test::context_fixture) {
+    test::unique_fd fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE));
+    moor::registration reg(io, fd.get());
+    test::called armed;
+    reg.async_wait_readable(armed.handler());
+    std::uint64_t n = 3;
+    BOOST_REQUIRE(::write(fd, &n, sizeof(n)) == sizeof(n));
+    test::run_all(io);
+    BOOST_TEST(reads_without_hanging(io, reg, 16, 3) == 3);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_read_of_inotify_that_leaves_an_event_does_not_hang,
+                        test::context_fixture) {
+    // read(2) returns the events that fit, so that the next one makes a read short.
+    test::unique_fd fd(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+    char directory[] = "/tmp/moor-test-XXXXXX";
+    BOOST_REQUIRE(::mkdtemp(directory));
+    BOOST_REQUIRE(::inotify_add_watch(fd, directory, IN_CREATE) >= 0);
+    moor::registration reg(io, fd.get());
+    test::called armed;
+    reg.async_wait_readable(armed.handler());
+    test::run_ready(io);
+    for (const char* name : {"/a", "/b", "/c"}) {
+        std::string path = std::string(directory) + name;
+        test::unique_fd(::open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+        ::unlink(path.c_str());
+    }
+    ::rmdir(directory);
+    test::run_all(io);
+    // An event with a short name takes 32 bytes: one at a time fits into 40.
+    BOOST_TEST(reads_without_hanging(io, reg, 40, 3) == 3);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_read_of_a_signalfd_that_leaves_a_signal_does_not_hang,
+                        test::context_fixture) {
+    ::sigset_t set, old;
+    ::sigemptyset(&set);
+    ::sigaddset(&set, SIGUSR1);
+    ::sigaddset(&set, SIGUSR2);
+    BOOST_REQUIRE(::pthread_sigmask(SIG_BLOCK, &set, &old) == 0);
+    {
+        test::unique_fd fd(::signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC));
+        moor::registration reg(io, fd.get());
+        test::called armed;
+        reg.async_wait_readable(armed.handler());
+        test::run_ready(io);
+        ::pthread_kill(::pthread_self(), SIGUSR1);
+        ::pthread_kill(::pthread_self(), SIGUSR2);
+        test::run_all(io);
+        BOOST_TEST(reads_without_hanging(io, reg, 200, 2) == 2); // one takes 128
+        char rest[256];
+        while (::read(fd, rest, sizeof(rest)) > 0) {}
+    }
+    ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_read_of_a_stream_proves_nothing, test::context_fixture) {
+    test::fd_pair sockets = test::make_socketpair();
+    test::fd_pair pipe = test::make_pipe();
+    test::fd_pair tcp = test::make_tcp_pair();
+    for (test::fd_pair* p : {&sockets, &pipe, &tcp}) {
+        moor::registration reg(io, p->a.get());
+        test::put(p->b, "abc");
+        // The end of the stream could hide behind the data.
+        BOOST_TEST(!short_read_clears(io, reg, p->a, 16));
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(the_end_behind_a_short_read_is_seen, test::context_fixture) {
+    test::fd_pair sockets = test::make_socketpair();
+    test::fd_pair pipe = test::make_pipe();
+    test::fd_pair tcp = test::make_tcp_pair();
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        sockets = test::make_socketpair();
+        pipe = test::make_pipe();
+        tcp = test::make_tcp_pair();
+        for (test::fd_pair* p : {&sockets, &pipe, &tcp}) {
+            moor::registration reg(io, p->a.get(), mode);
+            // Data and end as one edge.
+            test::put(p->b, "abc");
+            p->b.close();
+            std::vector<std::string> got;
+            for (int i = 0; i != 2; ++i)
+                reg.async_io(
+                    interest::readable,
+                    [&](error_code& ec) {
+                        std::string s = test::reader{p->a.get(), 16}(ec);
+                        got.push_back(s);
+                        return moor::short_transfer(s.size(), 16);
+                    },
+                    [](error_code ec, std::size_t) { BOOST_TEST(!ec); });
+            test::run_all(io);
+            while (!got.empty() && got.front() != "abc") // a first call may have blocked
+                got.erase(got.begin());
+            BOOST_TEST(got.size() == 2u);
+            BOOST_TEST(got.back() == "");
+        }
+    }
+}
+
+// ---- an event that comes while the callable runs
+// ------------------------------------------------------
+
+/// Reads to would-block; then new bytes arrive, and the loop sees them, before the callable is
+/// over.
+struct overtaken_reader {
+    fixture& f;
+    int* calls;
+
+    std::string operator()(error_code& ec) const {
+        ++*calls;
+        std::string s = test::reader{f.p.a.get()}(ec);
+        while (!ec)
+            s += test::reader{f.p.a.get()}(ec);
+        if (*calls == 1) {
+            test::put(f.p.b, "late");
+            test::run_ready(f.io);
+        } else if (!s.empty()) {
+            ec = error_code();
+        }
+        return s;
+    }
+};
+
+void readable_in_the_cache(fixture& f, trigger mode) {
+    f.reg.reset(f.p.a.get(), mode);
+    f.prime();
+    test::put(f.p.b, "early");
+    if (test::on_epoll())
+        test::run_ready(f.io); // with the waker armed, and nobody waiting
+    else
+        f.see();
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_while_the_callable_of_try_io_runs_is_not_lost, fixture) {
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        readable_in_the_cache(*this, mode);
+        int calls = 0;
+        auto r = reg.try_io(interest::readable, overtaken_reader{*this, &calls});
+        BOOST_TEST((r.error() == asio::error::would_block));
+        BOOST_TEST(calls == 1);
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::run_ready(io);
+        BOOST_TEST(done.times == 1);
+        reg.cancel();
+        test::run_all(io);
+        BOOST_TEST(test::get(p.a) == "late");
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_while_the_callable_of_async_io_runs_is_not_lost, fixture) {
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        readable_in_the_cache(*this, mode);
+        int calls = 0;
+        std::string got;
+        reg.async_io(interest::readable, overtaken_reader{*this, &calls},
+                     [&](error_code, std::string s) { got = s; });
+        test::run_ready(io);
+        BOOST_TEST(got == "late");
+        reg.cancel();
+        test::run_all(io);
+        test::drain(p.a);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_while_the_callable_of_poll_read_io_runs_is_not_lost, fixture) {
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        readable_in_the_cache(*this, mode);
+        int calls = 0, woken = 0;
+        auto poll = [&] {
+            return reg.poll_read_io([&] { ++woken; }, overtaken_reader{*this, &calls});
+        };
+        auto r = poll();
+        if (!r) { // kept, and woken at once
+            test::run_ready(io);
+            BOOST_TEST(woken == 1);
+            r = poll();
+        }
+        BOOST_TEST((r && *r == "late"));
+        reg.cancel();
+        test::run_all(io);
+        test::drain(p.a);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_between_a_wait_and_its_clear_is_not_lost, fixture) {
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        readable_in_the_cache(*this, mode);
+        moor::ready_event e = reg.ready(interest::readable);
+        test::drain(p.a);
+        test::put(p.b, "late");
+        test::run_ready(io);
+        reg.clear(e);
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::run_ready(io);
+        BOOST_TEST(done.times == 1);
+        reg.cancel();
+        test::run_all(io);
+        test::drain(p.a);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(drained_that_was_overtaken_by_an_event_loses_nothing, fixture) {
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        readable_in_the_cache(*this, mode);
+        auto r = reg.try_io(interest::readable, [&](error_code&) {
+            test::drain(p.a);
+            test::put(p.b, "late");
+            test::run_ready(io);
+            return moor::drained(); // it was
+        });
+        BOOST_TEST(r.has_value());
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::run_ready(io);
+        BOOST_TEST(done.times == 1);
+        reg.cancel();
+        test::run_all(io);
+        test::drain(p.a);
+    }
+}
+
+// ---- edge
+// --------------------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(edge_async_io_reads_every_byte, fixture) {
+    reg.reset(p.a.get(), trigger::edge);
+    std::string got;
+    for (int i = 0; i != 100; ++i) {
+        test::called done;
+        std::size_t before = got.size();
+        reg.async_io(
+            interest::readable,
+            [&](error_code& ec) { // drains
+                for (;;) {
+                    std::string s = test::reader{p.a.get(), 1}(ec);
+                    if (ec)
+                        break;
+                    got += s;
+                }
+                if (got.size() != before)
+                    ec = error_code();
+                return moor::drained_if(true, 0);
+            },
+            done.handler());
+        if (i % 3 == 0)
+            test::run_ready(io);
+        test::put(p.b, i % 2 ? "ab" : "c");
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_REQUIRE(!done.ec);
+    }
+    BOOST_TEST(got.size() == 150u);
+}
+
+BOOST_AUTO_TEST_SUITE_END()

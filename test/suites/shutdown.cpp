@@ -1,0 +1,676 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// The two kinds of end: a context that is destroyed with operations pending (handlers are
+// destroyed, and may call back meanwhile), and the service's close() (everything completes with
+// `gone`).
+
+#include "support/context.hpp"
+#include "support/handles.hpp"
+#include "support/tracker.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/bind_allocator.hpp>
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/bind_executor.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/consign.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+
+namespace moor_test { // since ::shutdown is a function
+
+BOOST_AUTO_TEST_SUITE(shutdown)
+
+namespace asio = boost::asio;
+using moor::interest;
+using moor::trigger;
+using test::error_code;
+
+struct wait_op {
+    template <class Handler>
+    static void start(moor::registration& r, Handler&& h) {
+        r.async_wait_readable(std::forward<Handler>(h));
+    }
+};
+struct event_op {
+    template <class Handler>
+    static void start(moor::registration& r, Handler&& h) {
+        r.async_wait(interest::readable | interest::priority, std::forward<Handler>(h));
+    }
+};
+struct io_op {
+    template <class Handler>
+    static void start(moor::registration& r, Handler&& h) {
+        r.async_io(
+            interest::readable,
+            [fd = r.native_handle()](error_code& ec) {
+                char c;
+                if (::recv(fd, &c, 1, MSG_PEEK) < 0)
+                    ec = test::last_error();
+            },
+            std::forward<Handler>(h));
+    }
+};
+struct slot_op {
+    template <class Handler>
+    static void start(moor::registration& r, Handler&& h) {
+        (void)r.poll_read_ready([g = std::forward<Handler>(h)]() mutable { g(error_code()); });
+    }
+};
+using all_operations = std::tuple<wait_op, event_op, io_op, slot_op>;
+using list_operations = std::tuple<wait_op, event_op, io_op>;
+
+// ---- a context destroyed with operations pending
+// ------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(handlers_are_destroyed_not_invoked, Op, all_operations) {
+    test::fd_pair p = test::make_socketpair();
+    for (int phase = 0; phase != 4; ++phase) {
+        // (The second waker of a slot displaces the first, which is woken.)
+        test::once h(std::is_same<Op, slot_op>::value ? test::expect::either
+                                                      : test::expect::destroyed);
+        test::once second(test::expect::destroyed);
+        {
+            asio::io_context io;
+            moor::registration reg(io, p.a.get());
+            if (phase == 3)
+                test::put(p.b, "x");
+            if (phase == 3 && std::is_same<Op, slot_op>::value)
+                test::drain(p.a); // otherwise the slot would not be taken
+            Op::start(reg, h.handler());
+            Op::start(reg, second.handler());
+            if (phase == 1)
+                io.poll(); // parked for sure
+            if (phase == 2 && !std::is_same<Op, slot_op>::value)
+                reg.cancel(); // queued, with its result
+        }
+        BOOST_TEST(h.destroyed());
+        BOOST_TEST(second.destroyed());
+        test::drain(p.a);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(handlers_are_destroyed_when_the_registration_outlives_the_context, Op,
+                              all_operations) {
+    test::fd_pair p = test::make_socketpair();
+    test::once h(test::expect::destroyed);
+    std::optional<asio::io_context> io(std::in_place);
+    moor::registration reg(*io, p.a.get());
+    Op::start(reg, h.handler());
+    io->poll();
+    io.reset();
+    BOOST_TEST(h.destroyed());
+    // It answers, and is destroyed, although there is no context.
+    BOOST_TEST((reg.try_io(interest::readable, [](error_code&) {}).error() == moor::error::gone));
+    BOOST_TEST((reg.poll_read_ready([] {}).error() == moor::error::gone));
+    error_code ec;
+    BOOST_TEST(reg.query(ec).empty());
+    BOOST_TEST((ec == moor::error::gone));
+    reg.cancel();
+    reg.clear(moor::ready_event());
+    BOOST_TEST(reg.deregister() == p.a.get());
+    reg.register_handle(p.a.get(), ec);
+    BOOST_TEST((ec == moor::error::gone));
+}
+
+BOOST_AUTO_TEST_CASE(an_operation_begun_after_the_context_died_ends_with_gone) {
+    test::fd_pair p = test::make_socketpair();
+    std::optional<asio::io_context> io(std::in_place);
+    moor::registration reg(*io, p.a.get());
+    io.reset();
+    // The handler's own executor is there; the I/O executor is not.
+    asio::io_context other;
+    test::called w, e, i;
+    reg.async_wait_readable(asio::bind_executor(other, w.handler()));
+    reg.async_wait(interest::writable, asio::bind_executor(other, e.handler()));
+    reg.async_io(
+        interest::readable, [](error_code&) { BOOST_ERROR("called"); },
+        asio::bind_executor(other, i.handler()));
+    BOOST_TEST(w.times == 0);
+    test::run_all(other);
+    for (test::called* c : {&w, &e, &i}) {
+        BOOST_TEST(c->times == 1);
+        BOOST_TEST((c->ec == moor::error::gone));
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_registration_destroyed_after_its_context, Op, all_operations) {
+    test::fd_pair p = test::make_socketpair();
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        std::optional<asio::io_context> io(std::in_place);
+        moor::registration a(*io, p.a.get(), mode);
+        moor::registration b(*io, p.b.get(), mode);
+        test::once h(test::expect::destroyed);
+        Op::start(a, h.handler());
+        io->poll();
+        io.reset();
+        moor::registration moved(std::move(a));
+        b = std::move(moved);
+    }
+    BOOST_TEST(::fcntl(p.a, F_GETFD) >= 0);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_that_owns_the_registration_leaks_nothing, Op,
+                              all_operations) {
+    test::fd_pair p = test::make_socketpair();
+    auto owner = std::make_shared<int>(0);
+    {
+        asio::io_context io;
+        auto reg = std::make_shared<moor::registration>(io, p.a.get());
+        Op::start(*reg, [reg, owner](error_code, auto...) {});
+        Op::start(*reg, [reg, owner](error_code, auto...) {});
+        io.poll();
+        BOOST_TEST(owner.use_count() > 1);
+    }
+    BOOST_TEST(owner.use_count() == 1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_that_owns_the_registration_and_the_handle, Op,
+                              all_operations) {
+    // Its destructor closes the handle: after the registration, before, or while it is destroyed.
+    for (bool handle_first : {true, false}) {
+        asio::io_context io;
+        test::fd_pair p = test::make_socketpair();
+        auto fd = std::make_shared<test::unique_fd>(std::move(p.a));
+        auto reg = std::make_shared<moor::registration>(io, fd->get());
+        moor::registration& r = *reg;
+        if (handle_first)
+            Op::start(r, [a = std::move(reg), b = std::move(fd)](error_code, auto...) {});
+        else
+            Op::start(r, [b = std::move(fd), a = std::move(reg)](error_code, auto...) {});
+        io.poll();
+    }
+}
+
+/// Calls `f` when it is destroyed, unless it was moved from.
+template <class F>
+class on_destroy {
+public:
+    explicit on_destroy(F f) : f_(std::move(f)) {}
+    on_destroy(on_destroy&& o) noexcept
+        : f_(std::move(o.f_)), active_(std::exchange(o.active_, false)) {}
+    on_destroy(const on_destroy&) = delete;
+    on_destroy& operator=(const on_destroy&) = delete;
+    ~on_destroy() {
+        if (active_)
+            f_();
+    }
+    template <class... A>
+    void operator()(A&&...) {
+        BOOST_ERROR("invoked");
+    }
+
+private:
+    F f_;
+    bool active_ = true;
+};
+
+/// Destroys the context while the registration still lives; `f` is called in the destructors.
+template <class Op, class F>
+void destroyed_before(F f) {
+    test::fd_pair p = test::make_socketpair();
+    int calls = 0;
+    std::optional<asio::io_context> io(std::in_place);
+    moor::registration reg(*io, p.a.get());
+    for (int i = 0; i != 3; ++i)
+        reg.async_wait(interest::priority, on_destroy([&] {
+                           ++calls;
+                           f(reg);
+                       }));
+    auto h = on_destroy([&] {
+        ++calls;
+        f(reg);
+    });
+    Op::start(reg, std::move(h));
+    io->poll();
+    BOOST_TEST(calls == 0);
+    io.reset();
+    BOOST_TEST(calls == 4);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_deregisters, Op, list_operations) {
+    auto f = [](moor::registration& r) {
+        error_code ec;
+        r.deregister(ec);
+    };
+    destroyed_before<Op>(f);
+}
+
+BOOST_AUTO_TEST_CASE(a_wakers_destructor_calls_back) {
+    destroyed_before<slot_op>([](moor::registration& r) {
+        error_code ec;
+        r.cancel();
+        (void)r.poll_read_ready([] { BOOST_ERROR("woken"); });
+        r.deregister(ec);
+    });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_cancels, Op, list_operations) {
+    destroyed_before<Op>([](moor::registration& r) {
+        r.cancel();
+        r.cancel(moor::direction::read);
+    });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_starts_a_wait, Op, list_operations) {
+    // Its handler is destroyed, too, or completes: it is never leaked, and never hangs.
+    auto owner = std::make_shared<int>(0);
+    destroyed_before<Op>([&](moor::registration& r) {
+        r.async_wait_readable([owner](error_code) {});
+        r.async_io(
+            interest::readable, [](error_code&) {}, [owner](error_code) {});
+        (void)r.poll_read_ready([owner] {});
+    });
+    BOOST_TEST(owner.use_count() == 1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_calls_try_io_and_more, Op, list_operations) {
+    destroyed_before<Op>([](moor::registration& r) {
+        BOOST_TEST((r.try_io(interest::writable, [](error_code&) {}).error() == moor::error::gone));
+        BOOST_TEST(r.ready(interest::error).ready().empty());
+        r.clear(moor::ready_event());
+        error_code ec;
+        (void)r.query(ec);
+    });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_registers_another_handle, Op, list_operations) {
+    test::fd_pair other = test::make_pipe();
+    destroyed_before<Op>([&](moor::registration& r) {
+        error_code ec;
+        r.reset(other.a.get(), ec);
+        BOOST_TEST((ec == moor::error::gone));
+    });
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_destroys_the_registration, Op,
+                              list_operations) {
+    test::fd_pair p = test::make_socketpair();
+    std::optional<asio::io_context> io(std::in_place);
+    auto reg = std::make_unique<moor::registration>(*io, p.a.get());
+    int calls = 0;
+    for (int i = 0; i != 3; ++i)
+        Op::start(*reg, on_destroy([&] {
+            ++calls;
+            reg.reset();
+        }));
+    io->poll();
+    io.reset();
+    BOOST_TEST(calls == 3);
+    BOOST_TEST(!reg);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handlers_destructor_emits_a_signal, Op, list_operations) {
+    test::fd_pair p = test::make_socketpair();
+    asio::cancellation_signal signal;
+    std::optional<asio::io_context> io(std::in_place);
+    moor::registration reg(*io, p.a.get());
+    test::once other(test::expect::destroyed);
+    Op::start(reg, on_destroy([&] { signal.emit(asio::cancellation_type::total); }));
+    Op::start(reg, asio::bind_cancellation_slot(signal.slot(), other.handler()));
+    io->poll();
+    io.reset();
+    BOOST_TEST(other.destroyed());
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(memory_of_destroyed_operations_is_given_back, Op, list_operations) {
+    test::fd_pair p = test::make_socketpair();
+    test::allocation_counts memory;
+    {
+        asio::io_context io;
+        moor::registration reg(io, p.a.get());
+        for (int i = 0; i != 5; ++i)
+            Op::start(reg, asio::bind_allocator(test::counting_allocator<>(memory),
+                                                [](error_code, auto...) {}));
+        BOOST_TEST(memory.live == 5);
+    }
+    BOOST_TEST(memory.live == 0);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_of_a_foreign_context_whose_io_context_dies, Op,
+                              list_operations) {
+    // The operation is parked in io, or has been handed to `other` already.
+    for (bool handed_over : {false, true}) {
+        test::fd_pair p = test::make_socketpair();
+        asio::io_context other;
+        test::once h(test::expect::either);
+        {
+            asio::io_context io;
+            moor::registration reg(io, p.a.get());
+            Op::start(reg, asio::bind_executor(other, h.handler()));
+            if (handed_over) {
+                test::put(p.b, "x");
+                io.poll();
+            }
+        }
+        test::run_all(other); // the work on it was given back
+        BOOST_TEST((h.destroyed() || h.times() == 1));
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_foreign_context_dies_first, Op, list_operations) {
+    test::fd_pair p = test::make_socketpair();
+    asio::io_context io;
+    test::once h(test::expect::destroyed);
+    {
+        moor::registration reg(io, p.a.get());
+        {
+            asio::io_context other;
+            Op::start(reg, asio::bind_executor(other, h.handler()));
+            test::put(p.b, "x");
+            io.poll(); // handed over, and destroyed with `other`
+        }
+        BOOST_TEST(h.destroyed());
+        test::called next;
+        reg.async_wait_readable(next.handler());
+        test::run_all(io);
+        BOOST_TEST(!next.ec);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_thread_pool_stopped_and_destroyed_with_operations_pending, Op,
+                              list_operations) {
+    test::fd_pair p = test::make_socketpair();
+    test::once h(test::expect::destroyed);
+    {
+        asio::thread_pool pool(2);
+        moor::registration reg(pool, p.a.get());
+        Op::start(reg, h.handler());
+        pool.stop();
+        pool.join();
+    }
+    BOOST_TEST(h.destroyed());
+}
+
+BOOST_AUTO_TEST_CASE(futures_of_a_destroyed_context_are_broken) {
+    test::fd_pair p = test::make_socketpair();
+    std::future<void> f;
+    {
+        asio::io_context io;
+        moor::registration reg(io, p.a.get());
+        f = reg.async_wait_readable(asio::use_future);
+        io.poll();
+    }
+    BOOST_CHECK_THROW(f.get(), std::future_error);
+}
+
+BOOST_AUTO_TEST_CASE(many_registrations_left_over_are_harmless) {
+    std::vector<test::fd_pair> pipes;
+    std::vector<moor::registration> left;
+    int destroyed = 0;
+    {
+        asio::io_context io;
+        for (int i = 0; i != 50; ++i) {
+            pipes.push_back(test::make_pipe());
+            left.emplace_back(io, pipes.back().a.get(), i % 2 ? trigger::edge : trigger::level);
+            left.back().async_wait_readable(on_destroy([&] { ++destroyed; }));
+            if (i % 3 == 0)
+                test::put(pipes.back().b, "x");
+        }
+        // Not run at all: some are queued, some are parked.
+    }
+    BOOST_TEST(destroyed == 50);
+}
+
+// ---- close()
+// -------------------------------------------------------------------------------------------
+
+struct fixture : test::context_fixture {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg{io, p.a.get()};
+    moor::registration_service& service = moor::use_registration_service(io);
+};
+
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(close_completes_pending_operations_with_gone, Op, list_operations,
+                                 fixture) {
+    test::fill(p.a);
+    test::once a, b;
+    test::called w;
+    Op::start(reg, a.handler());
+    test::run_ready(io);
+    Op::start(reg, b.handler());
+    reg.async_wait_writable(w.handler());
+    BOOST_TEST(!service.is_closed());
+    {
+        test::initiation_guard guard;
+        service.close();
+    }
+    BOOST_TEST(service.is_closed());
+    test::run_all(io);
+    BOOST_TEST((a.ec == moor::error::gone));
+    BOOST_TEST((b.ec == moor::error::gone));
+    BOOST_TEST((w.ec == moor::error::gone));
+    BOOST_TEST((a.ec == boost::system::errc::operation_canceled));
+}
+
+BOOST_FIXTURE_TEST_CASE(everything_after_close_is_gone, fixture) {
+    service.close();
+    service.close(); // idempotent
+    test::put(p.b, "x");
+    test::once a, b, c;
+    {
+        test::initiation_guard guard;
+        reg.async_wait_readable(a.handler());
+        reg.async_wait(interest::writable, b.handler());
+        reg.async_io(
+            interest::readable, [](error_code&) { BOOST_ERROR("called"); }, c.handler());
+    }
+    test::run_all(io);
+    for (test::once* h : {&a, &b, &c})
+        BOOST_TEST((h->ec == moor::error::gone));
+    BOOST_TEST((reg.try_io(interest::writable, [](error_code&) {}).error() == moor::error::gone));
+    BOOST_TEST((reg.poll_read_ready([] { BOOST_ERROR("woken"); }).error() == moor::error::gone));
+    BOOST_TEST((reg.poll_write_io([] { BOOST_ERROR("woken"); }, [](error_code&) {}).error() ==
+                moor::error::gone));
+    error_code ec;
+    (void)reg.query(ec);
+    BOOST_TEST((ec == moor::error::gone));
+    BOOST_TEST(::fcntl(p.a, F_GETFD) >= 0); // no handle is closed
+}
+
+BOOST_FIXTURE_TEST_CASE(a_registration_created_after_close_fails, fixture) {
+    service.close();
+    test::fd_pair q = test::make_pipe();
+    BOOST_CHECK_EXCEPTION(moor::registration(io, q.a.get()), boost::system::system_error,
+                          [](auto& e) { return e.code() == moor::error::gone; });
+    moor::registration r(io);
+    error_code ec;
+    r.register_handle(q.a.get(), ec);
+    BOOST_TEST((ec == moor::error::gone));
+    BOOST_TEST(!r.is_registered());
+    reg.reset(p.a.get(), ec);
+    BOOST_TEST((ec == moor::error::gone));
+    test::called done;
+    r.async_wait_readable(done.handler());
+    test::run_all(io);
+    BOOST_TEST((done.ec == moor::error::gone));
+    BOOST_TEST(::fcntl(q.a, F_GETFD) >= 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(clear_after_close_changes_nothing, fixture) {
+    test::put(p.b, "x");
+    moor::ready_event e;
+    bool done = false;
+    reg.async_wait(interest::readable, [&](error_code, moor::ready_event event) {
+        e = event;
+        done = true;
+    });
+    test::run_until(io, [&] { return done; });
+    service.close();
+    reg.clear(e);
+    reg.clear(moor::ready_event());
+    for (int i = 0; i != 3; ++i) {
+        test::called again;
+        reg.async_wait_readable(again.handler());
+        test::run_all(io);
+        BOOST_TEST((again.ec == moor::error::gone));
+        (void)reg.try_io(interest::readable, [](error_code& ec) { ec = asio::error::would_block; });
+        reg.clear(e);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(close_wakes_the_poll_slots, fixture) {
+    test::fill(p.a);
+    int r = 0, w = 0;
+    (void)reg.poll_read_ready([&] { ++r; });
+    (void)reg.poll_write_ready([&] { ++w; });
+    test::run_ready(io);
+    service.close();
+    test::run_all(io);
+    BOOST_TEST(r == 1);
+    BOOST_TEST(w == 1);
+    BOOST_TEST((reg.poll_read_ready([] {}).error() == moor::error::gone));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_handler_may_close_the_service, fixture) {
+    test::called other;
+    bool done = false;
+    reg.async_wait_readable([&](error_code ec) {
+        BOOST_TEST(!ec);
+        service.close();
+        done = true;
+    });
+    reg.async_wait(interest::priority, other.handler());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(done);
+    BOOST_TEST((other.ec == moor::error::gone));
+}
+
+BOOST_FIXTURE_TEST_CASE(deregistering_after_close_gives_the_handle_back, fixture) {
+    service.close();
+    BOOST_TEST(reg.native_handle() == p.a.get());
+    BOOST_TEST(reg.deregister() == p.a.get());
+    BOOST_TEST(!reg.is_registered());
+    // The handle can be used with another context.
+    asio::io_context other;
+    moor::registration elsewhere(other, p.a.get());
+    test::called done;
+    elsewhere.async_wait_writable(done.handler());
+    test::run_all(other);
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(signals_after_close_hit_nothing, fixture) {
+    asio::cancellation_signal signal;
+    test::called done;
+    reg.async_wait_readable(asio::bind_cancellation_slot(signal.slot(), done.handler()));
+    service.close();
+    signal.emit(asio::cancellation_type::total);
+    test::run_all(io);
+    BOOST_TEST(done.times == 1);
+    BOOST_TEST((done.ec == moor::error::gone));
+    signal.emit(asio::cancellation_type::total);
+}
+
+BOOST_FIXTURE_TEST_CASE(closing_one_context_leaves_another_alone, fixture) {
+    asio::io_context other;
+    moor::registration elsewhere(other, p.a.get());
+    test::called done;
+    elsewhere.async_wait_readable(done.handler());
+    service.close();
+    test::put(p.b, "x");
+    test::run_all(other);
+    BOOST_TEST(!done.ec);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(close_races_operations, Op, list_operations) {
+    for (int round = 0; round != 100; ++round) {
+        test::fd_pair p = test::make_socketpair();
+        asio::thread_pool pool(1);
+        auto& service = moor::use_registration_service(pool);
+        moor::registration reg(pool, p.a.get());
+        std::atomic<int> started{0}, over{0}, wrong{0};
+        std::thread closer([&] {
+            while (started < 3) {}
+            service.close();
+        });
+        for (int i = 0; i != 50; ++i) {
+            Op::start(reg, [&](error_code ec, auto...) {
+                if (ec != moor::error::gone)
+                    ++wrong; // nothing else may end it: nothing is written
+                ++over;
+            });
+            ++started;
+        }
+        closer.join();
+        // A retry always fails.
+        std::promise<error_code> last;
+        Op::start(reg, [&](error_code ec, auto...) { last.set_value(ec); });
+        auto f = last.get_future();
+        BOOST_REQUIRE(f.wait_for(test::cap) == std::future_status::ready);
+        BOOST_REQUIRE((f.get() == moor::error::gone));
+        pool.join();
+        BOOST_REQUIRE_EQUAL(over.load(), 50);
+        BOOST_REQUIRE_EQUAL(wrong.load(), 0);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(close_races_the_poll_slots) {
+    for (int round = 0; round != 100; ++round) {
+        test::fd_pair p = test::make_socketpair();
+        asio::thread_pool pool(1);
+        auto& service = moor::use_registration_service(pool);
+        moor::registration reg(pool, p.a.get());
+        std::atomic<int> kept{0}, woken{0};
+        std::thread closer([&] { service.close(); });
+        for (int i = 0; i != 20; ++i) {
+            auto r = reg.poll_read_ready([&] { ++woken; });
+            BOOST_REQUIRE(r.has_error());
+            if (r.error() == asio::error::would_block)
+                ++kept;
+            else
+                BOOST_REQUIRE((r.error() == moor::error::gone));
+        }
+        closer.join();
+        BOOST_REQUIRE((reg.poll_read_ready([] {}).error() == moor::error::gone));
+        pool.join();
+        BOOST_REQUIRE_EQUAL(woken.load(), kept.load());
+    }
+}
+
+BOOST_AUTO_TEST_CASE(close_races_registering_and_deregistering) {
+    for (int round = 0; round != 100; ++round) {
+        test::fd_pair p = test::make_socketpair();
+        asio::thread_pool pool(1);
+        auto& service = moor::use_registration_service(pool);
+        std::atomic<bool> go{false};
+        std::thread closer([&] {
+            while (!go) {}
+            service.close();
+        });
+        moor::registration reg(pool);
+        error_code ec;
+        for (int i = 0; i != 100 && !ec; ++i) {
+            reg.register_handle(p.a.get(), ec);
+            go = true;
+            if (!ec) {
+                reg.async_wait_readable([](error_code) {});
+                reg.deregister();
+            }
+        }
+        go = true;
+        closer.join();
+        BOOST_REQUIRE((!ec || ec == moor::error::gone));
+        pool.join();
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+
+} // namespace moor_test

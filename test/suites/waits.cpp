@@ -1,0 +1,1372 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What a wait answers: on every kind of handle, for every event, in both triggers; and what the
+// test suites of Tokio, async-io, polling and libuv assert of theirs.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_future.hpp>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <linux/errqueue.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <termios.h>
+
+namespace {
+
+namespace asio = boost::asio;
+using moor::interest;
+using moor::trigger;
+using test::error_code;
+
+const error_code aborted(asio::error::operation_aborted);
+const error_code would_block(asio::error::would_block);
+const error_code gone(moor::error::gone);
+
+constexpr trigger both_triggers[] = {trigger::level, trigger::edge};
+
+/// A handler of async_wait that must be called once.
+struct called_event : test::called {
+    moor::ready_event event;
+
+    auto handler() {
+        return [this](error_code e, moor::ready_event ev) {
+            ++times;
+            ec = e;
+            event = ev;
+        };
+    }
+    interest ready() const { return event.ready(); }
+};
+
+/// A wait that must stay pending for now.
+void check_parks(asio::io_context& io, const test::called& c) {
+    test::run_ready(io);
+    BOOST_TEST(c.times == 0);
+}
+
+void check_completes(asio::io_context& io, const test::called& c) {
+    test::run_until(io, [&] { return bool(c); });
+    BOOST_TEST(c.times == 1);
+    BOOST_TEST(!c.ec);
+}
+
+/// The same scenario for every source of readability: a wait parks, `make` wakes it, `take` makes
+/// it park again; twice. `make` may need the loop to go on for a while.
+void check_source(int fd, const std::function<void()>& make, const std::function<void()>& take,
+                  int rounds = 3) {
+    for (trigger t : both_triggers) {
+        BOOST_TEST_CONTEXT((t == trigger::edge ? "edge" : "level")) {
+            asio::io_context io;
+            moor::registration reg(io, fd, t);
+            for (int i = 0; i != rounds; ++i) {
+                test::called done;
+                reg.async_wait_readable(done.handler());
+                check_parks(io, done);
+                make();
+                check_completes(io, done);
+                BOOST_TEST(reg.query().is_readable());
+                take();
+            }
+            // Ready before the first wait of a registration.
+            make();
+            reg.reset(fd, t);
+            test::called done;
+            reg.async_wait_readable(done.handler());
+            check_completes(io, done);
+            take();
+        }
+    }
+}
+
+std::string temporary_directory() {
+    char name[] = "/tmp/moor-wait-XXXXXX";
+    BOOST_REQUIRE(::mkdtemp(name));
+    return name;
+}
+
+/// Calls read until it blocks, whatever the size of a record.
+void drain_records(int fd) {
+    char buffer[4096];
+    while (::read(fd, buffer, sizeof(buffer)) > 0) {
+    }
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_SUITE(waits)
+
+// ---- level and edge -----------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_fresh_socketpair_is_writable_and_not_readable, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_socketpair();
+        moor::registration reg(io, p.a.get(), t);
+        test::called read;
+        test::called write;
+        reg.async_wait_readable(read.handler());
+        reg.async_wait_writable(write.handler());
+        BOOST_TEST(write.times == 0);
+        check_completes(io, write);
+        check_parks(io, read);
+        reg.cancel();
+        test::run_until(io, [&] { return bool(read); });
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_level_wait_completes_as_long_as_something_is_left,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    test::put(p.b, "abc");
+    for (char c : {'a', 'b', 'c'}) {
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        check_completes(io, done);
+        BOOST_TEST(test::get(p.a, 1) == std::string(1, c));
+    }
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    check_parks(io, done);
+    test::put(p.b, "d");
+    check_completes(io, done);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_level_wait_never_lies_whatever_was_done_to_the_handle,
+                        test::context_fixture) {
+    // Someone else reads what the event announced, before the wait or while it is parked.
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    for (int i = 0; i != 20; ++i) {
+        test::put(p.b, "x");
+        test::called first;
+        reg.async_wait_readable(first.handler());
+        check_completes(io, first);
+        if (i % 2)
+            test::put(p.b, "y");
+        test::run_ready(io);
+        test::drain(p.a);
+        test::called second;
+        reg.async_wait_readable(second.handler());
+        check_parks(io, second);
+        test::put(p.b, "z");
+        check_completes(io, second);
+        test::drain(p.a);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_edge_wait_consumes_the_readiness, test::context_fixture) {
+    if (!test::on_epoll())
+        return; // select and io_uring have no edges: there a wait may complete again
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get(), trigger::edge);
+    test::called first;
+    reg.async_wait_readable(first.handler());
+    check_parks(io, first);
+    test::put(p.b, "ab");
+    check_completes(io, first);
+    BOOST_TEST(test::get(p.a, 1) == "a"); // not drained, against the contract
+    test::called second;
+    reg.async_wait_readable(second.handler());
+    check_parks(io, second);
+    test::put(p.b, "c"); // a new edge
+    check_completes(io, second);
+    BOOST_TEST(test::get(p.a) == "bc");
+}
+
+BOOST_FIXTURE_TEST_CASE(after_an_edge_wait_the_callables_still_run, test::context_fixture) {
+    // A wait takes the edge from later waits. What the caller drains with must still see it.
+    for (int how = 0; how != 3; ++how) {
+        BOOST_TEST_CONTEXT("how " << how) {
+            test::fd_pair p = test::make_pipe();
+            moor::registration reg(io, p.a.get(), trigger::edge);
+            for (int i = 0; i != 3; ++i) {
+                test::called done;
+                reg.async_wait_readable(done.handler());
+                check_parks(io, done);
+                test::put(p.b, "x");
+                check_completes(io, done);
+                std::string got;
+                if (how == 0) {
+                    auto r = reg.try_io(interest::readable, test::reader{p.a});
+                    if (r)
+                        got = *r;
+                    BOOST_TEST(reg.try_io(interest::readable, test::reader{p.a}).error() ==
+                               would_block);
+                } else if (how == 1) {
+                    auto r = reg.poll_read_io([] {}, test::reader{p.a});
+                    if (r)
+                        got = *r;
+                } else {
+                    bool finished = false;
+                    reg.async_io(interest::readable, test::reader{p.a},
+                                 [&](error_code, std::string s) {
+                                     got = s;
+                                     finished = true;
+                                 });
+                    test::run_ready(io);
+                    BOOST_TEST(finished);
+                    reg.cancel();
+                    test::run_ready(io);
+                }
+                BOOST_TEST(got == "x");
+                test::drain(p.a);
+            }
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_edge_that_comes_between_two_waits_is_not_lost, test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    for (trigger t : both_triggers) {
+        moor::registration reg(io, p.a.get(), t);
+        for (int i = 0; i != 50; ++i) {
+            test::called first;
+            reg.async_wait_readable(first.handler());
+            test::put(p.b, "x");
+            check_completes(io, first);
+            test::drain(p.a);
+            test::put(p.b, "y"); // nobody waits
+            if (i % 2)
+                test::run_ready(io); // seen by the armed waker, or by the next arming
+            test::called second;
+            reg.async_wait_readable(second.handler());
+            check_completes(io, second);
+            test::drain(p.a);
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(both_triggers_see_what_was_there_before_registering,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    test::put(p.b, "x");
+    for (trigger t : both_triggers) {
+        moor::registration reg(io, p.a.get(), t);
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        check_completes(io, done);
+    }
+}
+
+// ---- from Tokio ---------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(the_cached_flag_stays_until_it_is_cleared, test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    test::put(p.b, "ab");
+    called_event done;
+    reg.async_wait(interest::readable, done.handler());
+    check_completes(io, done);
+    BOOST_TEST((done.ready() == interest::readable));
+    BOOST_TEST(test::get(p.a, 1) == "a");
+    moor::ready_event e = reg.ready(interest::readable);
+    BOOST_TEST(e.ready().is_readable());
+    reg.clear(e);
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    BOOST_TEST(test::get(p.a) == "b");
+    test::called next;
+    reg.async_wait_readable(next.handler());
+    check_parks(io, next);
+    test::put(p.b, "c");
+    check_completes(io, next);
+}
+
+BOOST_FIXTURE_TEST_CASE(filling_a_socket_clears_writable_and_draining_it_wakes_the_writer,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_socketpair();
+        moor::registration reg(io, p.a.get(), t);
+        for (int i = 0; i != 3; ++i) {
+            bool blocked = false;
+            while (!blocked) {
+                auto r = reg.try_io(interest::writable, [&](error_code& ec) {
+                    if (::write(p.a, "x", 1) != 1)
+                        ec = test::last_error();
+                });
+                blocked = r.has_error();
+                if (blocked)
+                    BOOST_CHECK_EQUAL(r.error(), would_block);
+                if (!blocked && i == 0)
+                    test::fill(p.a); // quicker
+            }
+            BOOST_TEST(reg.ready(interest::writable).ready().empty());
+            test::called write;
+            reg.async_wait_writable(write.handler());
+            check_parks(io, write);
+            test::drain(p.b);
+            check_completes(io, write);
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(try_io_keeps_readiness_on_success_and_drops_it_on_would_block,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_pipe();
+        moor::registration reg(io, p.a.get(), t);
+        int calls = 0;
+        auto read_one = [&](error_code& ec) {
+            ++calls;
+            char c = 0;
+            if (::read(p.a, &c, 1) != 1)
+                ec = test::last_error();
+            return c;
+        };
+        // Parked, so that the cache is kept up to date by the waker.
+        test::called pending;
+        reg.async_wait(interest::priority | interest::readable, pending.handler());
+        BOOST_TEST(reg.try_io(interest::readable, read_one).error() == would_block);
+        BOOST_TEST(calls == 0); // not called when it is not ready
+        test::put(p.b, "ab");
+        check_completes(io, pending);
+
+        auto r = reg.try_io(interest::readable, read_one);
+        if (t == trigger::level || r.has_value()) {
+            BOOST_REQUIRE(r.has_value());
+            BOOST_TEST(*r == 'a');
+            BOOST_TEST(reg.ready(interest::readable).ready().is_readable());
+            BOOST_TEST(*reg.try_io(interest::readable, read_one) == 'b');
+            BOOST_TEST(calls == 2);
+            BOOST_TEST(reg.try_io(interest::readable, read_one).error() == would_block);
+            BOOST_TEST(calls == 3);
+            BOOST_TEST(reg.ready(interest::readable).ready().empty());
+            // Parked again: not called again before there is a new event.
+            test::called again;
+            reg.async_wait_readable(again.handler());
+            check_parks(io, again);
+            BOOST_TEST(reg.try_io(interest::readable, read_one).error() == would_block);
+            BOOST_TEST(calls == 3);
+            test::put(p.b, "c");
+            check_completes(io, again);
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(try_io_with_a_combined_interest_runs_when_either_is_ready,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    int calls = 0;
+    auto count = [&](error_code&) { ++calls; };
+    // Writable only.
+    BOOST_TEST(reg.try_io(interest::readable | interest::writable, count).has_value());
+    BOOST_TEST(calls == 1);
+    // Readable only.
+    test::fill(p.a);
+    reg.clear(reg.ready(interest::writable));
+    test::put(p.b, "x");
+    BOOST_TEST(reg.try_io(interest::readable | interest::writable, count).has_value());
+    BOOST_TEST(calls == 2);
+    // Neither.
+    test::drain(p.a);
+    reg.clear(reg.ready(interest::readable | interest::writable));
+    BOOST_TEST(reg.try_io(interest::readable | interest::writable, count).error() == would_block);
+    BOOST_TEST(calls == 2);
+}
+
+BOOST_FIXTURE_TEST_CASE(ten_and_a_hundred_waits_complete_on_one_byte, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        for (int count : {10, 100}) {
+            test::fd_pair p = test::make_pipe();
+            moor::registration reg(io, p.a.get(), t);
+            int completed = 0;
+            int errors = 0;
+            for (int i = 0; i != count; ++i)
+                reg.async_wait_readable([&](error_code ec) {
+                    ++completed;
+                    errors += ec.failed();
+                });
+            test::run_ready(io);
+            BOOST_TEST(completed == 0);
+            test::put(p.b, "x");
+            test::run_until(io, [&] { return completed == count; });
+            BOOST_TEST(errors == 0);
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_poll_slot_keeps_the_newest_waker_and_wakes_the_displaced_one,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    test::fill(p.a);
+    moor::registration reg(io, p.a.get());
+    int woken[4] = {0, 0, 0, 0};
+    test::called listed;
+    reg.async_wait_readable(listed.handler()); // coexists
+    BOOST_TEST(reg.poll_write_ready([&] { ++woken[3]; }).error() == would_block);
+    BOOST_TEST(reg.poll_read_ready([&] { ++woken[0]; }).error() == would_block);
+    test::run_ready(io);
+    BOOST_TEST(woken[0] == 0);
+    BOOST_TEST(reg.poll_read_ready([&] { ++woken[1]; }).error() == would_block);
+    BOOST_TEST(woken[0] == 0); // not from within the call
+    test::run_until(io, [&] { return woken[0] != 0; });
+    BOOST_TEST(reg.poll_read_ready([&] { ++woken[2]; }).error() == would_block);
+    test::run_until(io, [&] { return woken[1] != 0; });
+    BOOST_TEST(listed.times == 0);
+
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return woken[2] != 0 && listed; });
+    BOOST_TEST(woken[0] == 1);
+    BOOST_TEST(woken[1] == 1);
+    BOOST_TEST(woken[2] == 1);
+    BOOST_TEST(woken[3] == 0); // a read event leaves the write waker in place
+    auto ready = reg.poll_read_ready([] { BOOST_ERROR("a waker that was not kept is not woken"); });
+    BOOST_REQUIRE(ready.has_value());
+    BOOST_TEST((ready->ready() == interest::readable));
+    test::drain(p.b);
+    test::run_until(io, [&] { return woken[3] != 0; });
+    BOOST_TEST(woken[3] == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_poll_io_calls_until_it_blocks_and_keeps_the_waker,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    int woken = 0;
+    auto wake = [&] { ++woken; };
+    BOOST_TEST(reg.poll_read_io(wake, test::reader{p.a}).error() == would_block);
+    test::run_ready(io);
+    BOOST_TEST(woken == 0);
+    test::put(p.b, "hello");
+    test::run_until(io, [&] { return woken != 0; });
+    auto r = reg.poll_read_io(wake, test::reader{p.a});
+    BOOST_REQUIRE(r.has_value());
+    BOOST_TEST(*r == "hello");
+    BOOST_TEST(reg.poll_read_io(wake, test::reader{p.a}).error() == would_block);
+    test::run_ready(io);
+    BOOST_TEST(woken == 1);
+    test::put(p.b, "again");
+    test::run_until(io, [&] { return woken == 2; });
+
+    moor::registration writer(io, p.b.get());
+    auto w = writer.poll_write_io(wake, [&](error_code& ec) {
+        ::ssize_t n = ::write(p.b, "y", 1);
+        if (n < 0)
+            ec = test::last_error();
+        return n;
+    });
+    BOOST_REQUIRE(w.has_value());
+    BOOST_TEST(*w == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_that_races_the_shutdown_ends_and_a_retry_fails) {
+    for (int round = 0; round != 50; ++round) {
+        test::fd_pair p = test::make_pipe();
+        asio::io_context io;
+        moor::registration reg(io, p.a.get());
+        test::called before;
+        reg.async_wait_readable(before.handler());
+        test::run_ready(io);
+        std::atomic<bool> go{false};
+        std::thread closer([&] {
+            while (!go)
+                std::this_thread::yield();
+            moor::use_registration_service(io).close();
+        });
+        test::called racing;
+        bool woken = false;
+        go = true;
+        if (round % 2)
+            test::put(p.b, "x");
+        reg.async_wait_readable(racing.handler());
+        bool kept = reg.poll_read_ready([&] { woken = true; }).error() == would_block;
+        closer.join();
+        test::run_all(io);
+        BOOST_TEST(before.times == 1);
+        BOOST_TEST(racing.times == 1);
+        BOOST_TEST((!racing.ec || racing.ec == gone));
+        BOOST_TEST(woken == kept);
+        test::called retry;
+        reg.async_wait_readable(retry.handler());
+        test::run_all(io);
+        BOOST_CHECK_EQUAL(retry.ec, gone);
+        BOOST_CHECK_EQUAL(reg.poll_read_ready([] {}).error(), gone);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(clearing_after_the_shutdown_changes_nothing, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    test::put(p.b, "x");
+    called_event done;
+    reg.async_wait(interest::readable | interest::writable, done.handler());
+    check_completes(io, done);
+    moor::use_registration_service(io).close();
+    reg.clear(done.event);
+    reg.clear(reg.ready(interest::readable | interest::writable | interest::error |
+                        interest::read_closed | interest::write_closed | interest::priority));
+    test::called after;
+    reg.async_wait_readable(after.handler());
+    test::run_until(io, [&] { return bool(after); });
+    BOOST_CHECK_EQUAL(after.ec, gone);
+}
+
+BOOST_FIXTURE_TEST_CASE(out_of_band_data_is_a_priority_event_and_no_readable_one,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_tcp_pair();
+        moor::registration reg(io, p.a.get(), t);
+        called_event priority;
+        called_event combined;
+        test::called readable;
+        reg.async_wait(interest::priority, priority.handler());
+        reg.async_wait(interest::priority | interest::readable, combined.handler());
+        reg.async_wait_readable(readable.handler());
+        check_parks(io, priority);
+        BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
+        check_completes(io, priority);
+        check_completes(io, combined);
+        BOOST_TEST((priority.ready() == interest::priority));
+        BOOST_TEST(combined.ready().is_priority());
+        BOOST_TEST(!combined.ready().is_readable());
+        check_parks(io, readable);
+        char c = 0;
+        BOOST_TEST(::recv(p.a, &c, 1, MSG_OOB) == 1);
+        BOOST_TEST(c == '!');
+        test::put(p.b, "x");
+        check_completes(io, readable);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(clearing_one_flag_of_two_leaves_the_other, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    test::put(p.b, "x");
+    called_event done;
+    reg.async_wait(interest::readable | interest::writable, done.handler());
+    check_completes(io, done);
+    BOOST_TEST((done.ready() == (interest::readable | interest::writable)));
+    reg.clear(done.event.only(interest::readable));
+    moor::ready_event left = reg.ready(interest::readable | interest::writable);
+    BOOST_TEST((left.ready() == interest::writable));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_refused_udp_port_is_exactly_an_error_event, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        // A port that nobody listens on.
+        ::sockaddr_in addr{};
+        addr.sin_family = AF_INET;
+        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        ::socklen_t len = sizeof(addr);
+        {
+            test::unique_fd bound(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+            BOOST_REQUIRE_EQUAL(::bind(bound, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+            BOOST_REQUIRE_EQUAL(
+                ::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+        }
+        test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        int on = 1;
+        BOOST_REQUIRE_EQUAL(::setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)), 0);
+        BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+        moor::registration reg(io, fd.get(), t);
+        called_event error;
+        test::called reader;
+        reg.async_wait(interest::error, error.handler());
+        reg.async_wait_readable(reader.handler());
+        check_parks(io, error);
+        BOOST_TEST(reader.times == 0);
+        BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
+        check_completes(io, error);
+        BOOST_TEST((error.ready() == interest::error));
+        check_completes(io, reader); // an error wakes the reader, who would wait for ever
+        BOOST_TEST(reg.query().is_error());
+
+        // Collected, it is over: the error does not stick.
+        char data[64];
+        char control[512];
+        ::iovec iov{data, sizeof(data)};
+        ::msghdr msg{};
+        msg.msg_iov = &iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control;
+        msg.msg_controllen = sizeof(control);
+        BOOST_TEST(::recvmsg(fd, &msg, MSG_ERRQUEUE) >= 0);
+        test::get(fd); // the pending socket error
+        reg.clear(reg.ready(interest::error | interest::readable));
+        called_event again;
+        reg.async_wait(interest::error, again.handler());
+        check_parks(io, again);
+        BOOST_REQUIRE_EQUAL(::send(fd, "y", 1, 0), 1);
+        check_completes(io, again);
+        BOOST_TEST((again.ready() == interest::error));
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(nothing_is_reported_closed_while_the_peer_lives, test::context_fixture) {
+    constexpr interest closing = interest::read_closed | interest::write_closed;
+    for (bool tcp : {false, true}) {
+        test::fd_pair p = tcp ? test::make_tcp_pair() : test::make_socketpair();
+        moor::registration reg(io, p.a.get());
+        called_event closed;
+        reg.async_wait(closing, closed.handler());
+        called_event traffic;
+        reg.async_wait(closing | interest::readable, traffic.handler());
+        check_parks(io, closed);
+        test::put(p.b, "x");
+        check_completes(io, traffic);
+        BOOST_TEST((traffic.ready() == interest::readable));
+        test::fill(p.a);
+        test::drain(p.b);
+        check_parks(io, closed);
+        BOOST_TEST((reg.query() & closing).empty());
+        reg.cancel();
+        test::run_until(io, [&] { return bool(closed); });
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_peer_that_shuts_down_writing_reports_read_closed,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        for (bool tcp : {false, true}) {
+            BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
+                               << (tcp ? "tcp" : "unix")) {
+                test::fd_pair p = tcp ? test::make_tcp_pair() : test::make_socketpair();
+                moor::registration reg(io, p.a.get(), t);
+                called_event closed;
+                called_event write_closed;
+                test::called readable;
+                reg.async_wait(interest::read_closed, closed.handler());
+                reg.async_wait(interest::write_closed, write_closed.handler());
+                reg.async_wait_readable(readable.handler());
+                check_parks(io, closed);
+                BOOST_REQUIRE_EQUAL(::shutdown(p.b, SHUT_WR), 0);
+                check_completes(io, closed);
+                check_completes(io, readable);
+                BOOST_TEST((closed.ready() == interest::read_closed));
+                check_parks(io, write_closed); // we may still write
+                // It stays so.
+                called_event again;
+                reg.clear(closed.event);
+                reg.async_wait(interest::read_closed, again.handler());
+                check_completes(io, again);
+                p.b.close();
+                if (!tcp) {
+                    check_completes(io, write_closed);
+                    BOOST_TEST((write_closed.ready() == interest::write_closed));
+                } else {
+                    reg.cancel();
+                    test::run_until(io, [&] { return bool(write_closed); });
+                }
+            }
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(data_and_the_end_that_arrive_together_are_both_seen,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        for (int kind = 0; kind != 4; ++kind) {
+            test::fd_pair p = kind == 0   ? test::make_pipe()
+                              : kind == 1 ? test::make_tcp_pair()
+                                          : test::make_socketpair();
+            moor::registration reg(io, p.a.get(), t);
+            called_event done;
+            reg.async_wait(interest::readable | interest::read_closed, done.handler());
+            check_parks(io, done);
+            test::put(p.b, "last");
+            if (kind == 3)
+                ::shutdown(p.b, SHUT_WR);
+            else
+                p.b.close();
+            check_completes(io, done);
+            BOOST_TEST(done.ready().is_readable());
+            // A reader that takes the data only, and waits again, is told of the end.
+            for (int i = 0; i != 2; ++i) {
+                std::string got = "none";
+                bool finished = false;
+                reg.async_io(
+                    interest::readable,
+                    [&](error_code& ec) {
+                        std::string s = test::reader{p.a, 64}(ec);
+                        std::size_t n = s.size();
+                        got = s;
+                        return moor::short_transfer(n, 64);
+                    },
+                    [&](error_code ec, std::size_t) {
+                        BOOST_TEST(!ec);
+                        finished = true;
+                    });
+                test::run_until(io, [&] { return finished; });
+                BOOST_TEST(got == (i == 0 ? "last" : ""));
+            }
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_stale_event_does_not_clear_newer_readiness, test::context_fixture) {
+    // Also when so many came in between that a narrow counter would have come round.
+    test::fd_pair p = test::make_pipe();
+    for (unsigned newer : {1u, 256u, 65536u}) {
+        moor::registration reg(io, p.a.get());
+        test::put(p.b, "x");
+        called_event stale;
+        reg.async_wait(interest::readable, stale.handler());
+        check_completes(io, stale);
+        // What the kernel says after a clear is news.
+        for (unsigned i = 0; i != newer; ++i) {
+            reg.clear(reg.ready(interest::readable));
+            BOOST_REQUIRE(reg.poll_read_ready([] {}).has_value());
+        }
+        reg.clear(stale.event);
+        BOOST_TEST(reg.ready(interest::readable).ready().is_readable());
+        reg.clear(reg.ready(interest::readable));
+        BOOST_TEST(reg.ready(interest::readable).ready().empty());
+        test::drain(p.a);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_write_event_between_a_read_event_and_its_clear_does_no_harm,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    test::fill(p.a);
+    moor::registration reg(io, p.a.get());
+    test::put(p.b, "x");
+    called_event read;
+    reg.async_wait(interest::readable, read.handler());
+    check_completes(io, read);
+    test::called write;
+    reg.async_wait_writable(write.handler());
+    check_parks(io, write);
+    test::drain(p.b);
+    check_completes(io, write);
+    // No read event has come since, for on epoll an edge is one of the stream that it names.
+    moor::ready_event now = reg.ready(interest::readable);
+    if (test::on_epoll()) {
+        reg.clear(read.event);
+        BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    }
+    reg.clear(now);
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    BOOST_TEST(reg.ready(interest::writable).ready().is_writable());
+}
+
+BOOST_FIXTURE_TEST_CASE(query_asks_the_kernel_and_leaves_the_cache_alone, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    BOOST_TEST((reg.query() == interest::writable));
+    BOOST_TEST(reg.ready(interest::writable).ready().empty());
+    test::put(p.b, "x");
+    test::call_counts before = test::counts();
+    interest r = reg.query();
+    test::call_counts used = test::counts() - before;
+    BOOST_TEST(used.poll == 1);
+    BOOST_TEST((r == (interest::readable | interest::writable)));
+    BOOST_TEST(reg.ready(interest::readable).ready().empty());
+    p.b.close();
+    BOOST_TEST(reg.query().contains(interest::read_closed | interest::write_closed));
+}
+
+// ---- from async-io and polling ------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_hang_up_wakes_both_directions, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        for (bool tcp : {false, true}) {
+            BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
+                               << (tcp ? "tcp" : "unix")) {
+                test::fd_pair p = tcp ? test::make_tcp_pair() : test::make_socketpair();
+                test::fill(p.a);
+                moor::registration reg(io, p.a.get(), t);
+                std::optional<error_code> write_result;
+                std::optional<std::size_t> read_result;
+                std::optional<error_code> read_error;
+                reg.async_io(
+                    interest::writable,
+                    [&](error_code& ec) {
+                        if (::send(p.a, "x", 1, MSG_NOSIGNAL) < 0)
+                            ec = test::last_error();
+                    },
+                    [&](error_code ec) { write_result = ec; });
+                reg.async_io(interest::readable, test::reader{p.a},
+                             [&](error_code ec, std::string s) {
+                                 read_error = ec;
+                                 read_result = s.size();
+                             });
+                test::called read;
+                test::called write;
+                reg.async_wait_readable(read.handler());
+                reg.async_wait_writable(write.handler());
+                test::run_ready(io);
+                BOOST_TEST(!write_result);
+                BOOST_TEST(!read_result);
+                p.b.close();
+                test::run_until(
+                    io, [&] { return write_result && read_result && read && write; });
+                BOOST_TEST(!read.ec);
+                BOOST_TEST(!write.ec);
+                BOOST_TEST(*read_result == 0u);
+                // TCP answers unread data with a reset, which one of the two collects.
+                if (!tcp) {
+                    BOOST_CHECK_EQUAL(*write_result, error_code(asio::error::broken_pipe));
+                } else {
+                    BOOST_TEST((*write_result == asio::error::broken_pipe ||
+                                *write_result == asio::error::connection_reset));
+                }
+            }
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_reader_of_a_pipe_whose_writer_went_sees_the_end, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_pipe();
+        moor::registration reg(io, p.a.get(), t);
+        called_event done;
+        called_event closed;
+        reg.async_wait(interest::readable, done.handler());
+        reg.async_wait(interest::read_closed, closed.handler());
+        check_parks(io, done);
+        p.b.close();
+        check_completes(io, done);
+        check_completes(io, closed);
+        BOOST_TEST((done.ready() == interest::readable));
+        BOOST_TEST((closed.ready() == interest::read_closed));
+        // And again, and always.
+        for (int i = 0; i != 3; ++i) {
+            test::called again;
+            reg.async_wait_readable(again.handler());
+            check_completes(io, again);
+            BOOST_TEST(test::get(p.a).empty());
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_writer_of_a_pipe_whose_reader_went_learns_of_it, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_pipe();
+        test::fill(p.b);
+        moor::registration reg(io, p.b.get(), t);
+        test::called writable;
+        called_event closed;
+        called_event error;
+        reg.async_wait_writable(writable.handler());
+        reg.async_wait(interest::write_closed, closed.handler());
+        reg.async_wait(interest::error, error.handler());
+        check_parks(io, writable);
+        p.a.close();
+        check_completes(io, writable);
+        check_completes(io, closed);
+        check_completes(io, error);
+        BOOST_TEST((closed.ready() == interest::write_closed));
+        BOOST_TEST((error.ready() == interest::error));
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(both_directions_pending_one_fires_and_the_other_stays_armed,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        for (bool tcp : {false, true}) {
+            BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
+                               << (tcp ? "tcp" : "unix")) {
+                test::fd_pair p = tcp ? test::make_tcp_pair() : test::make_socketpair();
+                test::fill(p.a);
+                moor::registration reg(io, p.a.get(), t);
+                test::called read;
+                test::called write;
+                reg.async_wait_readable(read.handler());
+                reg.async_wait_writable(write.handler());
+                check_parks(io, read);
+                test::put(p.b, "x");
+                check_completes(io, read);
+                check_parks(io, write);
+                while (!write) {
+                    test::drain(p.b);
+                    test::run_ready(io);
+                }
+                check_completes(io, write);
+
+                test::drain(p.a);
+                // The kernel repeated with each write event that there is something to read: a
+                // later edge, which Moor could not see us drain.
+                reg.clear(reg.ready(interest::readable));
+                // TCP: what the kernel holds moves on by itself; filled until it stays full.
+                while (test::fill(p.a) + test::drain(p.a) != 0) {
+                }
+                test::called read2;
+                test::called write2;
+                reg.async_wait_writable(write2.handler());
+                reg.async_wait_readable(read2.handler());
+                test::run_ready(io);
+                BOOST_TEST(read2.times == 0);
+                while (!write2) {
+                    test::drain(p.b);
+                    test::run_ready(io);
+                }
+                check_completes(io, write2);
+                check_parks(io, read2);
+                test::put(p.b, "y");
+                check_completes(io, read2);
+            }
+        }
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_from_another_thread_reaches_a_loop_that_blocks) {
+    test::fd_pair p = test::make_socketpair();
+    asio::io_context io;
+    auto work = asio::make_work_guard(io);
+    std::thread loop([&] { io.run(); });
+    auto join = std::shared_ptr<void>(nullptr, [&](void*) {
+        work.reset();
+        io.stop();
+        loop.join();
+    });
+    auto get = [](std::future<void> f) {
+        BOOST_REQUIRE((f.wait_for(test::cap) == std::future_status::ready));
+        f.get();
+    };
+    for (trigger t : both_triggers) {
+        for (int i = 0; i != 20; ++i) {
+            // Registering and waiting, both from here.
+            moor::registration reg(io, p.a.get(), t);
+            std::future<void> f = reg.async_wait_readable(asio::use_future);
+            if (i % 2)
+                BOOST_TEST((f.wait_for(std::chrono::seconds(0)) == std::future_status::timeout));
+            test::put(p.b, "x");
+            get(std::move(f));
+            test::drain(p.a);
+            get(reg.async_wait_writable(asio::use_future));
+            // A wait that parks while the loop is blocked with the handle in the reactor.
+            f = reg.async_wait_readable(asio::use_future);
+            test::put(p.b, "y");
+            get(std::move(f));
+            test::drain(p.a);
+            // Cancelling from here.
+            f = reg.async_wait_readable(asio::use_future);
+            reg.cancel();
+            BOOST_REQUIRE((f.wait_for(test::cap) == std::future_status::ready));
+            BOOST_CHECK_THROW(f.get(), boost::system::system_error);
+        }
+    }
+}
+
+// ---- cancelling ---------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(cancel_ends_every_wait_and_the_registration_goes_on,
+                        test::context_fixture) {
+    for (trigger t : both_triggers) {
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        moor::registration reg(io, p.a.get(), t);
+        test::called read;
+        test::called write;
+        test::called priority;
+        test::called io_op;
+        bool woken = false;
+        reg.async_wait_readable(read.handler());
+        reg.async_wait_writable(write.handler());
+        reg.async_wait(interest::priority, priority.handler());
+        reg.async_io(interest::readable, test::reader{p.a}, io_op.handler());
+        BOOST_TEST(reg.poll_read_ready([&] { woken = true; }).error() == would_block);
+        test::run_ready(io);
+        reg.cancel();
+        BOOST_TEST(read.times == 0); // not from within the call
+        test::run_all(io);
+        for (test::called* c : {&read, &write, &priority, &io_op}) {
+            BOOST_TEST(c->times == 1);
+            BOOST_CHECK_EQUAL(c->ec, aborted);
+        }
+        BOOST_TEST(woken);
+        test::called next;
+        reg.async_wait_readable(next.handler());
+        check_parks(io, next);
+        test::put(p.b, "x");
+        check_completes(io, next);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(cancel_of_a_direction_leaves_the_other, test::context_fixture) {
+    for (moor::direction d : {moor::direction::read, moor::direction::write}) {
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        moor::registration reg(io, p.a.get());
+        test::called read;
+        test::called write;
+        test::called both;
+        test::called priority;
+        reg.async_wait_readable(read.handler());
+        reg.async_wait_writable(write.handler());
+        reg.async_wait(interest::readable | interest::writable, both.handler());
+        reg.async_wait(interest::priority, priority.handler());
+        test::run_ready(io);
+        bool reading = d == moor::direction::read;
+        reg.cancel(d);
+        test::called& hit = reading ? read : write;
+        test::called& left = reading ? write : read;
+        test::run_until(io, [&] { return hit && both; });
+        BOOST_CHECK_EQUAL(hit.ec, aborted);
+        BOOST_CHECK_EQUAL(both.ec, aborted); // waits for both directions
+        check_parks(io, left);
+        BOOST_TEST(priority.times == (reading ? 1 : 0)); // delivered on the read stream
+        if (reading)
+            test::drain(p.b);
+        else
+            test::put(p.b, "x");
+        check_completes(io, left);
+        reg.cancel();
+        test::run_until(io, [&] { return bool(priority); });
+        BOOST_CHECK_EQUAL(priority.ec, aborted);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_wait_that_is_on_its_way_is_not_cancelled_any_more,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    test::called done;
+    reg.async_wait_writable(done.handler()); // answered at once, and posted
+    reg.cancel();
+    check_completes(io, done);
+}
+
+// ---- every kind of handle -----------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(an_eventfd_is_waited_for) {
+    test::unique_fd fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+    check_source(
+        fd,
+        [&] {
+            std::uint64_t n = 1;
+            BOOST_REQUIRE_EQUAL(::write(fd, &n, 8), 8);
+        },
+        [&] { drain_records(fd); });
+}
+
+BOOST_AUTO_TEST_CASE(an_eventfd_that_is_full_is_waited_for_to_be_written) {
+    for (trigger t : both_triggers) {
+        asio::io_context io;
+        test::unique_fd fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+        std::uint64_t full = ~std::uint64_t(0) - 1;
+        BOOST_REQUIRE_EQUAL(::write(fd, &full, 8), 8);
+        moor::registration reg(io, fd.get(), t);
+        test::called write;
+        reg.async_wait_writable(write.handler());
+        check_parks(io, write);
+        drain_records(fd);
+        check_completes(io, write);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_timerfd_is_waited_for) {
+    test::unique_fd fd(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
+    check_source(
+        fd,
+        [&] {
+            ::itimerspec in_a_moment{};
+            in_a_moment.it_value.tv_nsec = 1000000;
+            BOOST_REQUIRE_EQUAL(::timerfd_settime(fd, 0, &in_a_moment, nullptr), 0);
+        },
+        [&] { drain_records(fd); });
+}
+
+BOOST_AUTO_TEST_CASE(a_signalfd_is_waited_for) {
+    ::sigset_t mask;
+    ::sigset_t old;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGUSR2);
+    BOOST_REQUIRE_EQUAL(::pthread_sigmask(SIG_BLOCK, &mask, &old), 0);
+    test::unique_fd fd(::signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC));
+    // A signal to this thread: another might have it unblocked.
+    check_source(
+        fd, [&] { BOOST_REQUIRE_EQUAL(::pthread_kill(::pthread_self(), SIGUSR2), 0); },
+        [&] { drain_records(fd); });
+    ::pthread_sigmask(SIG_SETMASK, &old, nullptr);
+}
+
+BOOST_AUTO_TEST_CASE(an_inotify_watch_is_waited_for) {
+    std::string dir = temporary_directory();
+    test::unique_fd fd(::inotify_init1(IN_NONBLOCK | IN_CLOEXEC));
+    BOOST_REQUIRE_GE(::inotify_add_watch(fd, dir.c_str(), IN_CREATE | IN_DELETE), 0);
+    std::string name = dir + "/file";
+    check_source(
+        fd,
+        [&] {
+            test::unique_fd file(::open(name.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+            ::unlink(name.c_str());
+        },
+        [&] { drain_records(fd); });
+    ::rmdir(dir.c_str());
+}
+
+BOOST_AUTO_TEST_CASE(a_pidfd_is_waited_for) {
+    for (trigger t : both_triggers) {
+        asio::io_context io;
+        test::fd_pair hold = test::make_pipe();
+        ::pid_t child = ::fork();
+        BOOST_REQUIRE_NE(child, -1);
+        if (child == 0) {
+            ::close(hold.b);
+            ::fcntl(hold.a, F_SETFL, 0);
+            char c;
+            ::_exit(::read(hold.a, &c, 1) == 0 ? 7 : 1);
+        }
+        int number = static_cast<int>(::syscall(SYS_pidfd_open, child, 0));
+        if (number < 0 && errno == ENOSYS) {
+            hold.b.close();
+            ::waitpid(child, nullptr, 0);
+            BOOST_TEST_MESSAGE("not run: no pidfd in this kernel");
+            return;
+        }
+        test::unique_fd fd(number);
+        moor::registration reg(io, fd.get(), t);
+        test::called exited;
+        reg.async_wait_readable(exited.handler());
+        check_parks(io, exited);
+        hold.b.close();
+        check_completes(io, exited);
+        int status = 0;
+        BOOST_TEST(::waitpid(child, &status, WNOHANG) == child);
+        BOOST_TEST(WEXITSTATUS(status) == 7);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_pseudo_terminal_is_waited_for) {
+    test::unique_fd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    BOOST_REQUIRE_EQUAL(::grantpt(master), 0);
+    BOOST_REQUIRE_EQUAL(::unlockpt(master), 0);
+    test::unique_fd slave(::open(::ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    ::termios raw{};
+    BOOST_REQUIRE_EQUAL(::tcgetattr(slave, &raw), 0);
+    ::cfmakeraw(&raw);
+    BOOST_REQUIRE_EQUAL(::tcsetattr(slave, TCSANOW, &raw), 0);
+    test::set_nonblocking(master);
+    test::set_nonblocking(slave);
+    check_source(
+        slave, [&] { test::put(master, "typed"); }, [&] { test::drain(slave); });
+    check_source(
+        master, [&] { test::put(slave, "shown"); }, [&] { test::drain(master); });
+
+    // The terminal hangs up.
+    asio::io_context io;
+    moor::registration reg(io, slave.get());
+    test::called read;
+    reg.async_wait_readable(read.handler());
+    check_parks(io, read);
+    master.close();
+    check_completes(io, read);
+}
+
+BOOST_AUTO_TEST_CASE(pipes_and_sockets_are_waited_for) {
+    test::fd_pair pairs[] = {test::make_pipe(), test::make_socketpair(), test::make_tcp_pair(),
+                             test::make_socketpair(SOCK_DGRAM),
+                             test::make_socketpair(SOCK_SEQPACKET)};
+    for (test::fd_pair& p : pairs)
+        check_source(
+            p.a, [&] { test::put(p.b, "x"); }, [&] { test::drain(p.a); });
+}
+
+BOOST_AUTO_TEST_CASE(a_named_pipe_is_waited_for) {
+    std::string dir = temporary_directory();
+    std::string name = dir + "/fifo";
+    BOOST_REQUIRE_EQUAL(::mkfifo(name.c_str(), 0600), 0);
+    test::unique_fd reader(::open(name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    {
+        test::unique_fd writer(::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+        check_source(
+            reader, [&] { test::put(writer, "x"); }, [&] { test::drain(reader); });
+    }
+    // Opened without a writer, it waits for one.
+    for (trigger t : both_triggers) {
+        test::unique_fd fresh(::open(name.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+        asio::io_context io;
+        moor::registration reg(io, fresh.get(), t);
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        check_parks(io, done);
+        test::unique_fd writer(::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+        check_parks(io, done);
+        test::put(writer, "x");
+        check_completes(io, done);
+        test::drain(fresh);
+    }
+    ::unlink(name.c_str());
+    ::rmdir(dir.c_str());
+}
+
+BOOST_AUTO_TEST_CASE(a_listening_socket_is_readable_when_there_is_somebody_to_accept) {
+    for (trigger t : both_triggers) {
+        asio::io_context io;
+        test::unique_fd listener(
+            ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        ::sockaddr_in addr{};
+        addr.sin_family = AF_INET;
+        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        ::socklen_t len = sizeof(addr);
+        BOOST_REQUIRE_EQUAL(::bind(listener, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+        BOOST_REQUIRE_EQUAL(::listen(listener, 4), 0);
+        BOOST_REQUIRE_EQUAL(::getsockname(listener, reinterpret_cast<::sockaddr*>(&addr), &len),
+                            0);
+        moor::registration reg(io, listener.get(), t);
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        check_parks(io, done);
+        test::unique_fd client(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        int result = ::connect(client, reinterpret_cast<::sockaddr*>(&addr), len);
+        BOOST_REQUIRE((result == 0 || errno == EINPROGRESS));
+        // And connecting ends with writability.
+        moor::registration connecting(io, client.get(), t);
+        test::called connected;
+        connecting.async_wait_writable(connected.handler());
+        check_completes(io, connected);
+        check_completes(io, done);
+        test::unique_fd accepted(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_nested_epoll_set_is_waited_for) {
+    test::unique_fd set(::epoll_create1(EPOLL_CLOEXEC));
+    test::fd_pair p = test::make_pipe();
+    ::epoll_event ev{};
+    ev.events = EPOLLIN;
+    BOOST_REQUIRE_EQUAL(::epoll_ctl(set, EPOLL_CTL_ADD, p.a, &ev), 0);
+    check_source(
+        set, [&] { test::put(p.b, "x"); },
+        [&] {
+            test::drain(p.a);
+            ::epoll_wait(set, &ev, 1, 0);
+        });
+}
+
+BOOST_AUTO_TEST_CASE(a_netlink_socket_is_waited_for) {
+    test::unique_fd fd(
+        ::socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE));
+    check_source(
+        fd,
+        [&] {
+            struct {
+                ::nlmsghdr header;
+                ::rtgenmsg body;
+            } request{};
+            request.header.nlmsg_len = sizeof(request);
+            request.header.nlmsg_type = RTM_GETLINK;
+            request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+            request.body.rtgen_family = AF_UNSPEC;
+            BOOST_REQUIRE_EQUAL(::send(fd, &request, sizeof(request), 0),
+                                static_cast<::ssize_t>(sizeof(request)));
+        },
+        [&] { drain_records(fd); });
+}
+
+BOOST_AUTO_TEST_CASE(handles_that_are_not_pollable_are_always_ready) {
+    std::string dir = temporary_directory();
+    std::string name = dir + "/file";
+    struct kind {
+        const char* what;
+        int fd;
+    } kinds[] = {
+        {"a regular file", ::open(name.c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0600)},
+        {"a directory", ::open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)},
+        {"/dev/null", ::open("/dev/null", O_RDWR | O_CLOEXEC)},
+        {"/dev/zero", ::open("/dev/zero", O_RDWR | O_CLOEXEC)},
+    };
+    for (kind& k : kinds) {
+        test::unique_fd fd(k.fd);
+        for (trigger t : both_triggers) {
+            BOOST_TEST_CONTEXT(k.what << (t == trigger::edge ? " edge" : " level")) {
+                asio::io_context io;
+                moor::registration reg(io, fd.get(), t);
+                for (int i = 0; i != 3; ++i) {
+                    test::called read;
+                    test::called write;
+                    called_event both;
+                    reg.async_wait_readable(read.handler());
+                    reg.async_wait_writable(write.handler());
+                    reg.async_wait(interest::readable | interest::writable, both.handler());
+                    BOOST_TEST(read.times == 0);
+                    check_completes(io, read);
+                    check_completes(io, write);
+                    check_completes(io, both);
+                    // (An edge-triggered combined wait is told of what it was not told before; where
+                    // the reactor accepts these handles, the directions come one by one.)
+                    if (t == trigger::level || test::on_epoll())
+                        BOOST_TEST((both.ready() == (interest::readable | interest::writable)));
+                    BOOST_TEST(!both.ready().empty());
+                    BOOST_TEST(reg.try_io(interest::readable, [](error_code&) {}).has_value());
+                    BOOST_TEST(reg.poll_read_ready([] {}).has_value());
+                    BOOST_TEST(reg.poll_write_ready([] {}).has_value());
+                    BOOST_TEST(reg.query().contains(interest::readable | interest::writable));
+                    reg.clear(both.event);
+                }
+                bool finished = false;
+                reg.async_io(interest::writable, [](error_code&) { return 1; },
+                             [&](error_code ec, int n) { finished = !ec && n == 1; });
+                test::run_until(io, [&] { return finished; });
+                reg.cancel();
+                BOOST_TEST(reg.deregister() == fd.get());
+                test::run_ready(io);
+            }
+        }
+    }
+    ::unlink(name.c_str());
+    ::rmdir(dir.c_str());
+}
+
+// ---- from libuv ---------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_udp_socket_with_a_pending_error_does_not_spin, test::context_fixture) {
+    for (trigger t : both_triggers) {
+        ::sockaddr_in addr{};
+        addr.sin_family = AF_INET;
+        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        ::socklen_t len = sizeof(addr);
+        {
+            test::unique_fd bound(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+            BOOST_REQUIRE_EQUAL(::bind(bound, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+            BOOST_REQUIRE_EQUAL(
+                ::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+        }
+        test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+        moor::registration reg(io, fd.get(), t);
+        test::called parked;
+        reg.async_wait_readable(parked.handler());
+        check_parks(io, parked);
+        BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
+        check_completes(io, parked); // ECONNREFUSED: and nobody receives it
+        test::called timer;
+        asio::steady_timer timeout(io, std::chrono::milliseconds(20));
+        timeout.async_wait(timer.handler());
+        test::call_counts before = test::counts();
+        std::size_t rounds = 0;
+        test::run_until(io, [&] {
+            ++rounds;
+            return bool(timer);
+        });
+        test::call_counts used = test::counts() - before;
+        BOOST_TEST(used.epoll_wait + used.select <= 16);
+        BOOST_TEST(rounds <= 16u);
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
