@@ -655,12 +655,14 @@ private:
     }
 
     /// A handler that drains a level-triggered handle and waits again may do so while an event for
-    /// it, fetched before that, is queued behind the handler. Not if it runs for the handle's own
-    /// event; otherwise what comes has to be verified.
+    /// it, fetched before that, is queued behind the handler. Not if it runs for the last event of
+    /// that channel; otherwise what comes has to be verified.
     void doubt_queued_events(const waiter& w, unsigned channels) noexcept {
-        if (trigger_ == trigger::level && w.purpose_ != purpose::io && current_ != this &&
-            host_.port.runs_here())
-            doubtful_ = static_cast<std::uint8_t>(doubtful_ | channels);
+        if (trigger_ != trigger::level || w.purpose_ == purpose::io || !host_.port.runs_here())
+            return;
+        for (unsigned c = 0; c != channel_count; ++c)
+            if (((channels >> c) & 1u) && current_ != &phase_[c])
+                doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << c));
     }
 
     /// That a callable met would-block allows one wait to park without a look: by the next, if it
@@ -1095,11 +1097,11 @@ private:
     template <channel C>
     struct event_frame {
         scheduled_io& state;
-        const scheduled_io* outer;
+        const void* outer;
         bool claimed = false;
 
         explicit event_frame(scheduled_io& s) noexcept : state(s), outer(current_) {
-            current_ = &s;
+            current_ = &s.phase_[C];
         }
         ~event_frame() {
             current_ = outer;
@@ -1125,8 +1127,8 @@ private:
         }
     };
 
-    /// Whose event this thread is handling.
-    static inline thread_local const scheduled_io* current_ = nullptr;
+    /// Which event this thread is handling: the address of its channel's phase.
+    static inline thread_local const void* current_ = nullptr;
 
     scheduled_io_host& host_;
     std::atomic<std::uint32_t> references_{0};
