@@ -9,12 +9,13 @@ usage() {
     cat <<'EOF'
 Usage: test/run.sh [OPTION...]
 
-Builds Moor's tests in every configuration below, then runs them all under one ctest, whose summary
-is the last thing printed. Installs what is missing on a Debian 12. Stops at the first configuration
+Builds Moor's tests, in one configuration or in all of them, then runs them under one ctest, whose
+summary is the last thing printed. Installs what is missing on a Debian 12. Stops at the first configuration
 that does not build.
 
   --quick           the first configuration only
   --only A,B        these configurations only
+  --all             all of them
   --list            list the configurations and exit
   --repeat N        how often each epoll suite is repeated in the first configuration (default 10)
   --build-dir DIR   where the build trees go (default build)
@@ -33,10 +34,13 @@ EOF
 # standard and sanitizer is there once rather than all their combinations.
 configurations=(
     'gcc20|g++|20||epoll;select;io_uring|ON|-O0'
-    'asan|clang++|20|address,undefined|epoll|OFF|-O0'
-    'tsan|g++|20|thread|epoll|OFF|-O0'
-    'clang17|clang++|17||epoll|OFF|-O0'
+    'clang17|clang++|17||epoll;select;io_uring|OFF|-O0'
+    'asan|clang++|20|address,undefined|epoll;select;io_uring|OFF|-O0'
+    'tsan|g++|20|thread|epoll;select;io_uring|OFF|-O0'
+    'gcc23|g++|23||epoll|OFF|-O2'
 )
+# What runs unless --all or --only says otherwise.
+usual=gcc20
 
 packages=(
     g++ clang libclang-rt-14-dev cmake ninja-build
@@ -58,6 +62,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --quick) only=${configurations[0]%%|*} ;;
         --only) only=${2:?--only needs names}; shift ;;
+        --all) usual= ;;
         --list) printf '%s\n' "${configurations[@]}" | tr '|' '\t'; exit ;;
         --repeat) repeat=${2:?--repeat needs a number}; shift ;;
         --build-dir) build_dir=${2:?--build-dir needs a directory}; shift ;;
@@ -100,6 +105,7 @@ if [ "$lint" = yes ]; then
     exit
 fi
 
+only=${only:-$usual}
 for name in ${only//,/ }; do
     printf '%s\n' "${configurations[@]}" | grep -q "^$name|" ||
         failed "there is no configuration $name (see --list)"

@@ -235,7 +235,7 @@ private:
         finish();
         memory m(this, handler_);
         tracked_completion tracked(*this);
-        handler_work<Handler, IoExecutor> work(std::move(work_));
+        [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
         completion c = make_io_completion<value_type>(handler_, outcome);
         m.reset();
         tracked.begin(c.ec);

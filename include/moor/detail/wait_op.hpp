@@ -133,7 +133,7 @@ public:
     void complete_immediately(const IoExecutor& ex) {
         memory m(this, handler_);
         tracked_completion tracked(*this);
-        handler_work<Handler, IoExecutor> work(std::move(work_));
+        [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
         completion c{std::move(handler_), ec(), event()};
         m.reset();
         tracked.begin(c.ec);
