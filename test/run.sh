@@ -9,7 +9,7 @@ usage() {
     cat <<'EOF'
 Usage: test/run.sh [OPTION...]
 
-Builds Moor's tests, in one configuration or in all of them, then runs them under one ctest, whose
+Builds Moor's tests, in the usual configurations or in all of them, then runs them under one ctest, whose
 summary is the last thing printed. Installs what is missing on a Debian 12. Stops at the first configuration
 that does not build.
 
@@ -40,7 +40,7 @@ configurations=(
     'gcc23|g++|23||epoll|OFF|-O2'
 )
 # What runs unless --all or --only says otherwise.
-usual=gcc20
+usual=gcc20,clang17
 
 packages=(
     g++ clang libclang-rt-14-dev cmake ninja-build
