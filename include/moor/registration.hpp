@@ -133,7 +133,7 @@ public:
     };
 
     /// Without a handle.
-    explicit basic_registration(const executor_type& ex) : executor_(ex), core_(core_of(ex)) {}
+    explicit basic_registration(const executor_type& ex) : executor_{ex}, core_(core_of(ex)) {}
 
     /// Without a handle.
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
@@ -177,7 +177,8 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration(basic_registration<OtherExecutor>&& other)
-        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)) {}
+        : executor_{Executor(other.executor_.value)}, core_(other.core_),
+          io_(std::move(other.io_)) {}
 
     /// Deregisters its own handle, as the destructor does, and moves.
     basic_registration& operator=(basic_registration&& other) noexcept {
@@ -206,7 +207,7 @@ public:
     ~basic_registration() { end(true); }
 
     /// The I/O executor.
-    const executor_type& get_executor() const noexcept { return executor_; }
+    const executor_type& get_executor() const noexcept { return executor_.value; }
 
     /// The registered handle, or -1.
     native_handle_type native_handle() const noexcept { return io_ ? io_->native_handle() : -1; }
@@ -307,7 +308,7 @@ public:
     async_wait_readable(Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
         return boost::asio::async_initiate<Token, void(error_code)>(
             initiate_wait<detail::deliver_ec>(this, "async_wait_readable"), token,
-            interest(interest::readable));
+            detail::only<detail::read_channel>());
     }
 
     /// Waits until the handle is writable, or writing to it would fail at once.
@@ -322,7 +323,7 @@ public:
     async_wait_writable(Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
         return boost::asio::async_initiate<Token, void(error_code)>(
             initiate_wait<detail::deliver_ec>(this, "async_wait_writable"), token,
-            interest(interest::writable));
+            detail::only<detail::write_channel>());
     }
 
     /// Waits for any of several events.
@@ -482,8 +483,8 @@ private:
 
         const executor_type& get_executor() const noexcept { return self_->get_executor(); }
 
-        template <class Handler>
-        void operator()(Handler&& handler, interest want) const {
+        template <class Handler, class Interest>
+        void operator()(Handler&& handler, Interest want) const {
             std::decay_t<Handler> h(std::forward<Handler>(handler));
             self_->template start_wait<Deliver>(h, want, name_);
         }
@@ -511,21 +512,21 @@ private:
         basic_registration* self_;
     };
 
-    template <class Deliver, class Handler>
-    void start_wait(Handler& handler, interest want, const char* name) {
-        if (!core_->context_exists())
+    template <class Deliver, class Handler, class Interest>
+    void start_wait(Handler& handler, Interest want, const char* name) {
+        if (BOOST_UNLIKELY(!core_->context_exists()))
             return detail::complete_without_context(detail::wait_completion<Handler, Deliver>{
-                std::move(handler), make_error_code(error::gone), ready_event()});
+                std::move(handler), Deliver(make_error_code(error::gone), ready_event())});
         using op_type = detail::wait_op<Deliver, Handler, Executor>;
         typename op_type::memory memory(handler);
         op_type* op = memory.construct(handler, executor_, want, detail::purpose::wait);
-        bool parked = start(*op, name);
+        bool parked = start(*op, want, name);
         memory.release();
-        if (parked)
+        if (BOOST_LIKELY(parked))
             return;
         if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
             if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
-                return op->complete_immediately(executor_);
+                return op->complete_immediately(executor_.value);
         }
         core_->port.post_new(op);
     }
@@ -541,18 +542,18 @@ private:
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler);
         op_type* op = memory.construct(handler, executor_, want, io_, std::move(f));
-        bool parked = start(*op, "async_io");
+        bool parked = start(*op, want, "async_io");
         memory.release();
         if (!parked)
             core_->port.post_new(op);
     }
 
     /// True: parked. False: the operation says how it ended.
-    template <class Op>
-    bool start(Op& op, const char* name) {
+    template <class Op, class Interest>
+    BOOST_FORCEINLINE bool start(Op& op, Interest want, const char* name) {
         detail::track_creation(core_->port.context(), op, io_.get(), native_handle(), name);
-        if (BOOST_UNLIKELY(!io_ || op.want().empty())) {
-            op.fail(usable(op.want()));
+        if (BOOST_UNLIKELY(!io_ || interest(want).empty())) {
+            op.fail(usable(want));
             return false;
         }
         auto slot = boost::asio::get_associated_cancellation_slot(op.handler());
@@ -561,7 +562,13 @@ private:
             slot.template emplace<detail::wait_canceller>(io_, id);
             op.set_id(id);
         }
-        return io_->start(op);
+        return start_in_state(op, want);
+    }
+
+    bool start_in_state(detail::waiter& w, interest) { return io_->start(w); }
+    template <detail::channel C>
+    BOOST_FORCEINLINE bool start_in_state(detail::waiter& w, detail::only<C>) {
+        return io_->template start<C>(w, detail::purpose::wait);
     }
 
     boost::system::result<ready_event> poll_ready(interest want, detail::purpose why,
@@ -603,6 +610,8 @@ private:
             refuted = true;
             if ((ec = usable(want))) // `f` may end the registration
                 return ec;
+            if (io != io_) // or begin another
+                return error_code(boost::asio::error::operation_aborted);
         }
     }
 
@@ -655,7 +664,7 @@ private:
             return use_registration_service(ex.context()).core_;
     }
 
-    Executor executor_;
+    detail::io_executor<Executor> executor_;
     detail::service_core_ptr core_;
     detail::scheduled_io_ptr io_;
 };

@@ -155,7 +155,8 @@ class io_op final : public waiter {
 public:
     using memory = op_memory<io_op, Handler>;
 
-    io_op(Handler& handler, const IoExecutor& ex, interest want, scheduled_io_ptr state, F&& f)
+    io_op(Handler& handler, const io_executor<IoExecutor>& ex, interest want,
+          scheduled_io_ptr state, F&& f)
         : waiter(&io_op::do_complete, want, purpose::io), state_(std::move(state)),
           callable_(std::move(f)), handler_(std::move(handler)), work_(handler_, ex) {}
 

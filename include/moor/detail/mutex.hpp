@@ -40,8 +40,9 @@ namespace detail {
 
 #if defined(MOOR_HAS_FUTEX)
 
-/// The three-state futex lock of Drepper's "Futexes are tricky". As in glibc, no atomic
-/// read-modify-write while the process has one thread only.
+/// The three-state futex lock of Drepper's "Futexes are tricky". Nothing needs to be locked while
+/// the process has one thread, and none is started while a lock is held. (But threads may end then:
+/// so unlocking is done in any case.)
 class state_mutex {
 public:
     state_mutex() = default;
@@ -50,10 +51,9 @@ public:
 
     BOOST_FORCEINLINE void lock() noexcept {
         std::uint32_t expected = unlocked;
-        if (MOOR_SINGLE_THREADED && word_.load(std::memory_order_relaxed) == unlocked)
-            word_.store(locked, std::memory_order_relaxed);
-        else if (!word_.compare_exchange_strong(expected, locked, std::memory_order_acquire,
-                                                std::memory_order_relaxed))
+        if (!MOOR_SINGLE_THREADED &&
+            !word_.compare_exchange_strong(expected, locked, std::memory_order_acquire,
+                                           std::memory_order_relaxed))
             wait();
     }
 
@@ -94,13 +94,19 @@ using state_mutex = std::mutex;
 /// std::lock_guard, but inline wherever it is used.
 class state_lock {
 public:
-    BOOST_FORCEINLINE explicit state_lock(state_mutex& m) : mutex_(m) { m.lock(); }
-    BOOST_FORCEINLINE ~state_lock() { mutex_.unlock(); }
+    BOOST_FORCEINLINE explicit state_lock(state_mutex& m) : mutex_(&m) { m.lock(); }
+    BOOST_FORCEINLINE ~state_lock() {
+        if (mutex_)
+            mutex_->unlock();
+    }
     state_lock(const state_lock&) = delete;
     state_lock& operator=(const state_lock&) = delete;
 
+    /// Leaves it to somebody else to unlock.
+    BOOST_FORCEINLINE void release() noexcept { mutex_ = nullptr; }
+
 private:
-    state_mutex& mutex_;
+    state_mutex* mutex_;
 };
 
 } // namespace detail

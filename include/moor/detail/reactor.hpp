@@ -88,6 +88,23 @@ struct has_own_executor<Handler, IoExecutor,
                             Handler, IoExecutor>::asio_associated_executor_is_unspecialised>>
     : std::false_type {};
 
+/// The I/O executor, and what is asked of it at every wait.
+template <class Executor>
+struct io_executor {
+    Executor value;
+};
+
+template <>
+struct io_executor<asio::any_io_executor> {
+    asio::any_io_executor value;
+    /// Whether it is the io_context's own executor.
+    bool is_plain;
+
+    explicit io_executor(asio::any_io_executor ex)
+        : value(std::move(ex)),
+          is_plain(value.target<asio::io_context::executor_type>() != nullptr) {}
+};
+
 /// Keeps the handler's executors busy, and runs a completion on the right one of them.
 /**
  * As Asio's, where it has something to do. It has not if the I/O executor is the io_context's own
@@ -98,14 +115,20 @@ template <class Handler, class IoExecutor,
 class handler_work : public boost::asio::detail::handler_work<Handler, IoExecutor> {
 
 public:
-    using boost::asio::detail::handler_work<Handler, IoExecutor>::handler_work;
+    handler_work(Handler& handler, const io_executor<IoExecutor>& ex) noexcept
+        : boost::asio::detail::handler_work<Handler, IoExecutor>(handler, ex.value) {}
+
+    /// Whether there is nothing to keep busy, and a completion may simply be called.
+    static constexpr bool is_none() noexcept { return false; }
 };
 
 /// The io_context's own executor.
 template <class Handler>
 class handler_work<Handler, asio::io_context::executor_type, false> {
 public:
-    handler_work(Handler&, const asio::io_context::executor_type&) noexcept {}
+    handler_work(Handler&, const io_executor<asio::io_context::executor_type>&) noexcept {}
+
+    static constexpr bool is_none() noexcept { return true; }
 
     template <class Function>
     void complete(Function& function, Handler&) {
@@ -120,10 +143,12 @@ class handler_work<Handler, asio::any_io_executor, false> {
     using full = boost::asio::detail::handler_work<Handler, asio::any_io_executor>;
 
 public:
-    handler_work(Handler& handler, const asio::any_io_executor& ex) {
-        if (!ex.target<asio::io_context::executor_type>())
-            work_.emplace(handler, ex);
+    handler_work(Handler& handler, const io_executor<asio::any_io_executor>& ex) {
+        if (!ex.is_plain)
+            work_.emplace(handler, ex.value);
     }
+
+    bool is_none() const noexcept { return !work_; }
 
     template <class Function>
     void complete(Function& function, Handler& handler) {
@@ -222,7 +247,7 @@ public:
 // A waker: an operation embedded in its owner, that the reactor holds while it is armed.
 //
 // The owner is told, through these members:
-//   bool speculate(channel, ec)          called with Asio's lock on the handle held, while arming
+//   bool speculate<channel>(ec)          called with Asio's lock on the handle held, while arming
 //                                        or for an event: fire? Must not take the owner's lock
 //   void fired<channel>(ec)              on a thread of the scheduler, which takes back one unit of
 //                                        work afterwards
@@ -261,8 +286,16 @@ private:
 
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
+        if (BOOST_LIKELY(owner && !base->ec_))
+            owner_of(base)->template fired<Channel>(error_code());
+        else
+            failed(owner, base);
+    }
+
+    BOOST_NOINLINE static void failed(void* owner, waker_base* base) {
+        error_code ec = std::exchange(base->ec_, error_code()); // it is armed with none
         if (owner)
-            owner_of(base)->template fired<Channel>(base->ec_);
+            owner_of(base)->template fired<Channel>(ec);
         else
             owner_of(base)->dropped(Channel);
     }
@@ -288,13 +321,22 @@ private:
     static status do_perform(waker_base* base) {
         // "Exhausted" makes Asio forget that there was an event: its try_speculative_ flag is then
         // the latch that remembers the next one until the waker is armed again.
-        return owner_of(base)->speculate(Channel, base->ec_) ? done_and_exhausted : not_done;
+        return owner_of(base)->template speculate<Channel>(base->ec_) ? done_and_exhausted
+                                                                      : not_done;
     }
 
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
+        if (BOOST_LIKELY(owner && !base->ec_))
+            owner_of(base)->template fired<Channel>(error_code());
+        else
+            failed(owner, base);
+    }
+
+    BOOST_NOINLINE static void failed(void* owner, waker_base* base) {
+        error_code ec = std::exchange(base->ec_, error_code()); // it is armed with none
         if (owner)
-            owner_of(base)->template fired<Channel>(base->ec_);
+            owner_of(base)->template fired<Channel>(ec);
         else
             owner_of(base)->dropped(Channel);
     }
@@ -407,7 +449,6 @@ public:
             // register_descriptor() would hide EPERM, and a fork would then throw in the child.
             // With the waker queued before the handle is added, its present readiness is an event
             // that can't be missed.
-            read->ec_ = error_code();
             result =
                 reactor_.register_internal_descriptor(reactor::read_op, handle, data.object, read);
             if (result != 0)
@@ -504,7 +545,6 @@ public:
     /// Puts a waker into the reactor, and counts one unit of work.
     template <class Waker>
     void arm(channel c, Waker& waker, int handle, registration_data& data) {
-        waker.ec_ = error_code();
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
         (void)handle; // the waker asks for it when it is submitted
         reactor_.start_op(static_cast<int>(c), data.object, &waker, false);

@@ -9,7 +9,10 @@
 // State
 //   word_      cached readiness: flags, and a tick per stream of events
 //   unknown_   streams of which an empty cache proves nothing: a wait looks before it parks
+//   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
 //   waiters_   the waits that are parked, in the order in which they came
+//   plain_     the same, while there is but one wait a direction and each is for that direction
+//              only; spill() moves them to waiters_, and whoever reads waiters_ calls it first
 //   running_   io waits with a cancellation id that are not parked: in flight, or in their callable
 //   wakers     one per channel, each either home or out: armed in the reactor, or fired and on its
 //              way back through the scheduler
@@ -21,22 +24,33 @@
 // leave through an item_queue that is posted or destroyed after it is released.
 //
 // Invariants
-//   1. A wait is in waiters_, or in the scheduler, or being completed: in one of them only.
-//   2. If a wait is in waiters_, every channel that its interest needs has its waker out.
+//   1. A wait is parked (in waiters_ or in plain_), or in the scheduler, or being completed: in one
+//      of them only. If one is in plain_, waiters_ is empty.
+//   2. If a wait is parked, every channel that its interest needs has its waker out.
 //      Therefore no event can be lost: an event that finds the waker in the reactor fires it, one
 //      that comes while it is on its way home is seen when it is armed again.
-//   3. A waker that is out holds one reference to the state; so does whoever else points to it.
-//   4. Outstanding work: one unit for each wait from start to completion, none for a waker. The
-//      scheduler takes one unit back after every fired(), which the first wait that it completes
-//      pays for; where there is none, arming a waker or compensate() does. The count never touches
-//      zero on the way, since the scheduler would stop there.
-//   5. Once closed_ is set it stays, waiters_ is empty, and the handle is not in the reactor.
-//   6. An event on a stream advances its tick; clear() only drops flags whose tick is unchanged.
+//   3. A waker that is out holds one reference to the state; so does whoever else points to it. The
+//      reference of a waker that came home is its event_frame's, from which arm() may take it
+//      again.
+//   4. Outstanding work: one unit for each wait from start to completion. A waker that is armed has
+//      none of its own, one that fired while it was being armed or taken out has one (prepaid_).
+//      The scheduler takes one unit back after every fired(); in this order, what pays for it is
+//      the prepaid unit, the first wait that it completes, a waker that is armed again,
+//      compensate(). The sum of what is counted and what the scheduler is about to take back is
+//      never zero before the last wait is over: there the scheduler would stop.
+//   5. Once closed_ is set it stays, nothing is parked, and the handle is not in the reactor.
+//   6. An event on a stream advances its tick. A call that met would-block drops only flags whose
+//      tick is unchanged; clear() looks past events that need not have been news, and has the next
+//      wait ask.
+//   7. A level-triggered wait completes only for what was there after it began. It looks before it
+//      parks. An event is believed if it was certainly fetched from the kernel later (see
+//      is_later()), and otherwise looked up when it arrives.
 //
 
 #ifndef MOOR_DETAIL_SCHEDULED_IO_HPP
 #define MOOR_DETAIL_SCHEDULED_IO_HPP
 
+#include <moor/detail/event_frame.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor.hpp>
@@ -67,6 +81,19 @@ enum class trigger : std::uint8_t {
 namespace detail {
 
 class scheduled_io;
+
+/// What an event on a channel means, where the reactor does not say.
+constexpr interest blind(channel c) noexcept {
+    return c == read_channel    ? interest::readable
+           : c == write_channel ? interest::writable
+                                : interest::priority;
+}
+
+/// The interest that is blind(C), known when compiling.
+template <channel C>
+struct only {
+    constexpr operator interest() const noexcept { return blind(C); }
+};
 
 /// Counts kept for each handle, and added up by the service. (The narrow ones grow slowly.)
 struct wait_counts {
@@ -123,6 +150,19 @@ public:
     /// Whether it is still there, and so are the executors.
     virtual bool context_exists() const noexcept = 0;
 
+    /// This thread handles an event.
+    BOOST_FORCEINLINE void runs_here() noexcept {
+        if (BOOST_UNLIKELY(loop_thread_.load(std::memory_order_relaxed) !=
+                           event_frame::thread_id()))
+            note_thread();
+    }
+
+    /// Whether no other thread than this one has handled an event so far.
+    bool runs_only_here() const noexcept {
+        const void* thread = loop_thread_.load(std::memory_order_relaxed);
+        return thread == event_frame::thread_id() || !thread;
+    }
+
     /// A number that no other wait has.
     std::uint64_t next_id() noexcept { return ids_.fetch_add(1, std::memory_order_relaxed) + 1; }
 
@@ -133,7 +173,15 @@ protected:
     ~scheduled_io_host() = default;
 
 private:
+    BOOST_NOINLINE void note_thread() noexcept {
+        const void* none = nullptr;
+        if (!loop_thread_.compare_exchange_strong(none, event_frame::thread_id(),
+                                                  std::memory_order_relaxed))
+            loop_thread_.store(this, std::memory_order_relaxed); // several: no thread's id
+    }
+
     std::atomic<std::uint64_t> ids_{0};
+    std::atomic<const void*> loop_thread_{nullptr};
 };
 
 class scheduled_io {
@@ -167,8 +215,9 @@ public:
         identity_ = id;
         trigger_ = mode;
         always_ready_ = id.is_always_ready();
-        unknown_ = all_channels;
+        unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
+        is_suspect_ = false;
         counts_ = wait_counts();
         verifications_.store(0, std::memory_order_relaxed);
         // The ticks go on from where they were: an event of an earlier registration clears nothing.
@@ -192,8 +241,7 @@ public:
             std::lock_guard<state_mutex> lock(mutex_);
             if (closed() != still_open)
                 return;
-            closed_.store(why, std::memory_order_release);
-            drain(interest(), closed_error(), items);
+            end_waits(why, items);
             detach(ours);
         }
         host_.port.post_counted(items);
@@ -202,10 +250,9 @@ public:
     /// The execution context is shutting down: hands every wait over, to be destroyed.
     void abandon(item_queue& items) {
         std::lock_guard<state_mutex> lock(mutex_);
-        closed_.store(service_closed, std::memory_order_release);
-        drain(interest(), make_error_code(error::gone), items);
+        end_waits(service_closed, items);
         // The reactor gives the wakers back in its own shutdown.
-        attached_ = false;
+        unknown_ |= unattached;
     }
 
     close_reason closed() const noexcept {
@@ -232,16 +279,27 @@ public:
     /// already. False: `w` says how it ended, and its completion is up to the caller. May throw
     /// (out of memory in the reactor); nothing has happened then.
     bool start(waiter& w) {
-        waiter* displaced = nullptr;
-        bool parked;
-        {
-            state_lock lock(mutex_);
-            ++counts_.started;
-            parked = start_plain(w) || start_otherwise(w, displaced);
+        if (w.want_ == interest::readable)
+            return start<read_channel>(w, w.purpose_);
+        if (w.want_ == interest::writable)
+            return start<write_channel>(w, w.purpose_);
+        mutex_.lock();
+        return start_otherwise(w, not_asked);
+    }
+
+    /// The same for a wait whose interest is blind(C). (What is known when compiling need not be
+    /// asked.)
+    template <channel C>
+    BOOST_FORCEINLINE bool start(waiter& w, purpose why) {
+        state_lock lock(mutex_);
+        int seen = not_asked;
+        if (BOOST_UNLIKELY(!may_park_plainly<C>(w, why) || !has_nothing<C>(why, seen))) {
+            lock.release();
+            return start_otherwise(w, seen); // unlocks
         }
-        if (BOOST_UNLIKELY(displaced != nullptr))
-            host_.port.post_counted(displaced);
-        return parked;
+        park_plainly<C>(w, why);
+        ++counts_.started;
+        return true;
     }
 
     /// A callable met would-block after `w.event()`: drop the readiness that was wrong, and wait
@@ -252,6 +310,7 @@ public:
         bool parked;
         {
             std::lock_guard<state_mutex> lock(mutex_);
+            spill();
             if (w.purpose_ == purpose::io && (w.cancelled_ || w.epoch_ != epoch_of(w.want_))) {
                 w.fail(boost::asio::error::operation_aborted);
                 return false;
@@ -260,8 +319,9 @@ public:
             blocked(w.event_);
             w.ec_ = error_code();
             running_frame running{*this, w};
-            parked = running.parked = newer || closed() != still_open ? start_locked(w, displaced)
-                                                                      : park_blind(w, displaced);
+            parked = running.parked = newer || closed() != still_open
+                                          ? look_and_park(w, displaced, not_asked)
+                                          : park_blind(w, displaced);
         }
         if (displaced)
             host_.port.post_counted(displaced);
@@ -306,6 +366,7 @@ public:
                 epochs_[0].fetch_add(1, std::memory_order_relaxed);
             if (which.empty() || !(which & readiness_word::write_stream).empty())
                 epochs_[1].fetch_add(1, std::memory_order_relaxed);
+            spill();
             drain(which, boost::asio::error::operation_aborted, items);
         }
         host_.port.post_counted(items);
@@ -316,6 +377,7 @@ public:
         item_queue items;
         {
             std::lock_guard<state_mutex> lock(mutex_);
+            spill();
             for (waiter* w = running_.front(); w; w = waiter_list::next(w))
                 if (w->id_ == id)
                     w->cancelled_ = true;
@@ -386,8 +448,9 @@ public:
         counts_ = wait_counts();
     }
 
-    scheduled_io_info info() const {
+    scheduled_io_info info() {
         std::lock_guard<state_mutex> lock(mutex_);
+        spill();
         scheduled_io_info i{};
         i.handle = handle_;
         i.mode = trigger_;
@@ -399,60 +462,45 @@ public:
         }
         for (unsigned c = 0; c != channel_count; ++c)
             i.armed[c] = !is_home(static_cast<channel>(c));
-        i.attached = attached_;
+        i.attached = is_attached();
         i.always_ready = always_ready_;
         return i;
     }
 
     // ---- what the wakers call -----------------------------------------------------------------
 
-    /// With the reactor's lock held, and while arming with ours too: has the waker of `c` anything
+    /// With the reactor's lock held, and while arming with ours too: has the waker of C anything
     /// to fire for?
-    bool speculate(channel c, error_code& ec) noexcept {
-        bool fire = must_fire(c, ec);
-        if (fire)
-            phase_[c].store(phase::fired, std::memory_order_relaxed);
-        return fire;
-    }
-
-    bool must_fire(channel c, error_code& ec) noexcept {
-        phase p = phase_[c].load(std::memory_order_relaxed);
-        doubt d = suspect_.load(std::memory_order_relaxed);
-        if (p == phase::armed && d == doubt::never)
-            return true; // an event
-        // Arming, and the reactor says that there may have been an event. (The event itself can
-        // still see this phase if it comes at once on another thread. Then it is verified without
-        // need, which does no harm.)
-        if (p == phase::arming && reactor_port::latches_events && trigger_ == trigger::edge)
-            return true;
-        count_verification();
-        if (poll_now(handle_, events_of(c), ec) == 0 && !ec)
-            return false;
-        if (p == phase::armed && d == doubt::once)
-            suspect_.store(doubt::never, std::memory_order_relaxed);
-        return true;
+    template <channel C>
+    BOOST_FORCEINLINE bool speculate(error_code& ec) noexcept {
+        if (BOOST_UNLIKELY(arming_))
+            return speculate_while_arming(C, ec);
+        if (!next_)
+            next_ = &is_out_[C];
+        return true; // an event
     }
 
     /// The waker of C came home through the scheduler. Adopts its reference.
     template <channel C>
-    void fired(const error_code& ec) {
-        event_frame<C> frame(*this);
+    BOOST_FORCEINLINE void fired(const error_code& ec) {
+        host_.runs_here();
         mutex_.lock();
-        phase_[C].store(phase::home, std::memory_order_relaxed);
-        scheduler_item* first = ec ? nullptr : take_only_waiter<C>();
+        delivery<C> event(*this, std::exchange(next_, nullptr) == &is_out_[C]);
+        is_out_[C] = false;
+        scheduler_item* first = ec ? nullptr : take_plain<C>();
         if (BOOST_LIKELY(first != nullptr))
             mutex_.unlock();
         else
             first = distribute(C, ec); // unlocks
-        if (first) {
-            frame.claimed = true;
-            first->complete(this, error_code(), 0);
-        }
+        if (BOOST_LIKELY(first != nullptr))
+            first->complete(this, ec, 0);
+        else
+            event.claimed = false;
     }
 
     /// The reactor gave the waker back: with our lock held in detach(), or when it shut down.
     void dropped(channel c) noexcept {
-        phase_[c].store(phase::home, std::memory_order_relaxed);
+        is_out_[c] = false;
         intrusive_ptr_release(this);
     }
 
@@ -477,20 +525,11 @@ public:
 private:
     using registration_data = reactor_port::registration_data;
 
-    /// Whether an event that the reactor reports may be another file's.
-    enum class doubt : std::uint8_t { never, once, always };
-
-    /// Where a waker is. Atomic, since the reactor's threads move it from armed to fired.
-    enum class phase : std::uint8_t {
-        home,         ///< with us
-        arming_fresh, ///< being armed, for the first time since the handle was attached
-        arming,       ///< being armed
-        armed,        ///< in the reactor
-        fired         ///< on its way home through the scheduler
-    };
-
     static constexpr int not_asked = -1;
     static constexpr std::uint8_t all_channels = (1u << channel_count) - 1;
+    // Bits of unknown_, so that the usual wait has one thing to ask.
+    static constexpr std::uint8_t unattached = 1u << 6;
+    static constexpr std::uint8_t ended = 1u << 7;
     static constexpr interest pollable = interest::readable | interest::writable;
     static constexpr interest beyond =
         interest::priority | interest::error | interest::read_closed | interest::write_closed;
@@ -513,16 +552,16 @@ private:
         return bits;
     }
 
-    bool is_home(channel c) const noexcept {
-        return phase_[c].load(std::memory_order_relaxed) == phase::home;
-    }
+    bool is_home(channel c) const noexcept { return !is_out_[c]; }
 
     bool is_armed(unsigned channels) const noexcept {
         for (unsigned c = 0; c != channel_count; ++c)
             if ((channels >> c) & 1u && is_home(static_cast<channel>(c)))
                 return false;
-        return attached_;
+        return is_attached();
     }
+
+    bool is_attached() const noexcept { return (unknown_ & unattached) == 0; }
 
     /// Whether it takes a look to know that nothing is there.
     bool doubts(interest want) const noexcept { return (unknown_ & channels_of(want)) != 0; }
@@ -558,7 +597,7 @@ private:
         interest want = w.want_;
         if (always_ready_ && !(want & pollable).empty())
             return want & pollable;
-        readiness flags = visible_to(w);
+        readiness flags = visible_to(w.purpose_);
         readiness cached = flags & want;
         if (!cached.empty()) {
             // An io wait's callable finds out for itself, at the price of the poll(2).
@@ -573,96 +612,125 @@ private:
         return verify_now(want, ec, seen);
     }
 
-    readiness visible_to(const waiter& w) const noexcept {
-        return w.purpose_ == purpose::wait ? word_.unconsumed() : word_.flags();
+    readiness visible_to(purpose why) const noexcept {
+        return why == purpose::wait ? word_.unconsumed() : word_.flags();
     }
 
-    BOOST_FORCEINLINE bool start_plain(waiter& w) {
-        if (closed() != still_open)
-            return false;
-        if (w.purpose_ != purpose::wait)
-            w.epoch_ = epoch_of(w.want_);
-        return park_plain<read_channel>(w) || park_plain<write_channel>(w);
-    }
-
-    bool start_locked(waiter& w, waiter*& displaced) {
-        if (closed() != still_open) {
-            w.fail(closed_error());
-            return false;
+    /// Any wait. `seen`: what poll(2) said of it a moment ago, or not_asked. Unlocks.
+    BOOST_NOINLINE bool start_otherwise(waiter& w, int seen) {
+        std::unique_lock<state_mutex> lock(mutex_, std::adopt_lock);
+        spill();
+        waiter* displaced = nullptr;
+        bool parked = look_and_park(w, displaced, seen);
+        ++counts_.started;
+        if (!parked) {
+            ++counts_.immediate;
+            if (w.id_ && w.purpose_ == purpose::io)
+                running_.push_back(&w);
         }
-        int seen = not_asked;
-        if (verify_plain<read_channel>(w, seen) || verify_plain<write_channel>(w, seen))
-            return true;
-        if (w.purpose_ != purpose::wait)
-            w.epoch_ = epoch_of(w.want_);
-        return look_and_park(w, displaced, seen);
+        lock.unlock();
+        if (displaced)
+            host_.port.post_counted(displaced);
+        return parked;
     }
 
-    BOOST_NOINLINE bool start_otherwise(waiter& w, waiter*& displaced) {
-        if (start_locked(w, displaced))
-            return true;
-        ++counts_.immediate;
-        if (w.id_ && w.purpose_ == purpose::io)
-            running_.push_back(&w);
-        return false;
-    }
+    // ---- the usual wait: readable or writable, nobody else waits, the waker is at home ----------
 
-    /// The usual wait: readable or writable, no slot; the cache says no, of its own knowledge; the
-    /// waker is home.
     template <channel C>
-    BOOST_FORCEINLINE bool park_plain(waiter& w) {
-        if (!may_park_plainly<C>(w) ||
-            !(visible_to(w) & (blind(C) | readiness_word::closing)).empty() ||
-            (unknown_ & (1u << C)))
-            return false;
-        park_plainly<C>(w);
-        return true;
+    BOOST_FORCEINLINE bool may_park_plainly(const waiter& w, purpose why) const noexcept {
+        return (unknown_ & (unattached | ended)) == 0 && is_home(C) && waiters_.empty() &&
+               (why == purpose::wait || (why == purpose::io && w.id_ == 0));
     }
 
-    /// The usual level-triggered wait: the cache may say yes, the kernel says no. Otherwise `seen`
-    /// is what it says.
+    /// Whether there is certainly nothing for it: the cache says so, of its own knowledge; or, for
+    /// a level-triggered wait, the kernel does, and `seen` is what it says.
     template <channel C>
-    BOOST_FORCEINLINE bool verify_plain(waiter& w, int& seen) {
-        if (!may_park_plainly<C>(w) || w.purpose_ != purpose::wait || trigger_ != trigger::level ||
-            !(word_.flags() & readiness_word::closing).empty())
-            return false;
+    BOOST_FORCEINLINE bool has_nothing(purpose why, int& seen) noexcept {
+        if (((unknown_ >> C) & 1u) == 0 &&
+            (visible_to(why) & (blind(C) | readiness_word::closing)).empty())
+            return true;
+        return trigger_ == trigger::level && why == purpose::wait &&
+               (word_.flags() & readiness_word::closing).empty() && ask_for_nothing<C>(seen);
+    }
+
+    template <channel C>
+    BOOST_NOINLINE bool ask_for_nothing(int& seen) noexcept {
         ::pollfd p = {handle_, static_cast<short>(events_of(C) | poll_rdhup), 0};
         int n = ::poll(&p, 1, 0);
-        if (n < 0)
+        if (BOOST_UNLIKELY(n < 0))
             return false;
         count_verification();
-        if (n > 0) {
+        if (n != 0) {
             seen = p.revents;
             return false;
         }
         word_.forget(blind(C));
-        park_plainly<C>(w);
         return true;
     }
 
     template <channel C>
-    bool may_park_plainly(const waiter& w) const noexcept {
-        return w.want_ == blind(C) && w.purpose_ < purpose::read_slot && attached_ && is_home(C);
-    }
-
-    template <channel C>
-    BOOST_FORCEINLINE void park_plainly(waiter& w) {
+    BOOST_FORCEINLINE void park_plainly(waiter& w, purpose why) {
+        if (why != purpose::wait)
+            w.epoch_ = epoch_of(blind(C));
+        doubt_unless_later<C>(why);
         if (arm<C>() == 0) // its unit of work is the wait's
             host_.port.work_started();
-        waiters_.push_back(&w);
+        plain_[C] = &w;
         used_up(1u << C);
-        doubt_queued_events(w, 1u << C);
     }
 
-    /// A handler that drains a level-triggered handle and waits again may do so while an event for
-    /// it, fetched before that, is queued behind the handler. Not if it runs for the last event of
-    /// that channel; otherwise what comes has to be verified.
-    void doubt_queued_events(const waiter& w, unsigned channels) noexcept {
-        if (trigger_ != trigger::level || w.purpose_ == purpose::io || !host_.port.runs_here())
-            return;
-        for (unsigned c = 0; c != channel_count; ++c)
-            if (((channels >> c) & 1u) && current_ != &phase_[c])
-                doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << c));
+    /// The usual event: there is one plain wait, which it satisfies. Then nothing needs to be armed
+    /// (the wait had one waker out, this one), and the unit of work of the wait is the one that the
+    /// scheduler takes back.
+    template <channel C>
+    BOOST_FORCEINLINE waiter* take_plain() noexcept {
+        if constexpr (C == priority_channel) {
+            return nullptr;
+        } else {
+            waiter* w = plain_[C];
+            if (!w || (((prepaid_ | doubtful_) >> C) & 1u))
+                return nullptr;
+            plain_[C] = nullptr;
+            ++counts_.events;
+            word_.set(blind(C));
+            w->event_ = make_event(blind(C));
+            if (trigger_ == trigger::edge && w->purpose_ == purpose::wait)
+                word_.consume(blind(C));
+            idle_events_ = 0;
+            return w;
+        }
+    }
+
+    /// Everybody else finds the plain waits in the list.
+    void spill() noexcept {
+        for (waiter*& w : plain_)
+            if (w)
+                waiters_.push_back(std::exchange(w, nullptr));
+    }
+
+    // ---- whether an event may be older than a wait ----------------------------------------------
+
+    /// Whether the next event on C was certainly fetched from the kernel after now. (With select, if
+    /// C's waker is at home.) With epoll, Asio fetches events in batches, and a handler may run while events that
+    /// were fetched earlier are still in the queue. What runs directly from a channel's own event
+    /// knows that there is no other one, and what runs outside the loop that there is none at all
+    /// (run_one() and poll_one() may leave some); if no other thread fetches events. select(2) is
+    /// only asked about wakers that are armed, and its events are never queued.
+    template <channel C>
+    bool is_later() const noexcept {
+        if constexpr (!reactor_port::latches_events)
+            return true;
+        if (!host_.runs_only_here())
+            return false;
+        const event_frame* frame = event_frame::current();
+        return frame ? frame->is_of(&is_out_[C]) && frame->is_fresh() : !host_.port.runs_here();
+    }
+
+    /// A callable of an io wait finds out for itself, and an edge-triggered wait may be told twice.
+    template <channel C>
+    BOOST_FORCEINLINE void doubt_unless_later(purpose why) noexcept {
+        if (trigger_ == trigger::level && why != purpose::io && !is_later<C>())
+            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
     }
 
     /// That a callable met would-block allows one wait to park without a look: by the next, if it
@@ -682,6 +750,12 @@ private:
     }
 
     bool look_and_park(waiter& w, waiter*& displaced, int seen) {
+        if (closed() != still_open) {
+            w.fail(closed_error());
+            return false;
+        }
+        if (w.purpose_ != purpose::wait)
+            w.epoch_ = epoch_of(w.want_);
         readiness r = look(w, w.ec_, seen);
         if (r.empty() && !w.ec_) {
             w.ec_ = park(w, displaced);
@@ -701,10 +775,9 @@ private:
     }
 
     error_code park(waiter& w, waiter*& displaced) {
-        if (error_code ec = ensure_armed(w.want_))
+        if (error_code ec = ensure_armed(w))
             return ec;
         used_up(channels_of(w.want_));
-        doubt_queued_events(w, channels_of(w.want_));
         if (!(w.want_ & beyond).empty())
             ++beyond_waiters_;
         if (w.purpose_ >= purpose::read_slot) {
@@ -731,49 +804,59 @@ private:
     }
 
     /// Puts every waker that a wait needs into the reactor, and counts its unit of work.
-    error_code ensure_armed(interest want) {
-        unsigned channels = channels_of(want);
+    error_code ensure_armed(const waiter& w) {
+        unsigned channels = channels_of(w.want_);
         if (((channels >> priority_channel) & 1u) && !priority_)
             priority_ = std::make_unique<basic_waker<scheduled_io, priority_channel>>(this);
         error_code ec;
-        if (!attached_)
+        if (!is_attached())
             ec = attach();
         if (!ec && (channels >> priority_channel) & 1u)
-            ec = watch_priority(want);
+            ec = watch_priority(w.want_);
         if (ec == boost::system::errc::operation_not_permitted) {
             // It can't be polled: what goes beyond readable and writable would never come.
             always_ready_ = true;
             ec = boost::asio::error::operation_not_supported;
         }
-        if (!ec)
-            arm_for(want);
+        if (ec)
+            return ec;
+        // A waker that is out already may have been fired by an older event.
+        doubt_if_out<read_channel>(w, channels);
+        doubt_if_out<write_channel>(w, channels);
+        doubt_if_out<priority_channel>(w, channels);
+        int units = arm_home(channels) - 1; // the wait's
+        if (units < 0)
+            host_.port.work_started();
+        release_units(units);
         return ec;
     }
 
-    void arm_for(interest want) {
-        unsigned channels = channels_of(want);
-        int counted = 0;
-        if ((channels >> read_channel) & 1u)
-            counted += arm_or_doubt<read_channel>();
-        if ((channels >> write_channel) & 1u)
-            counted += arm_or_doubt<write_channel>();
-        if ((channels >> priority_channel) & 1u)
-            counted += arm_or_doubt<priority_channel>();
-        if (counted == 0)
-            host_.port.work_started();
-        for (; counted > 1; --counted)
-            host_.port.work_finished();
+    template <channel C>
+    void doubt_if_out(const waiter& w, unsigned channels) noexcept {
+        if (((channels >> C) & 1u) == 0)
+            return;
+        if (is_home(C) || reactor_port::latches_events)
+            doubt_unless_later<C>(w.purpose_);
+        else if (trigger_ == trigger::level && w.purpose_ != purpose::io)
+            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
     }
 
-    /// A waker that has fired already did so for something that a new wait may not find any more.
-    template <channel C>
-    int arm_or_doubt() {
-        phase p = phase_[C].load(std::memory_order_relaxed);
-        if (p == phase::home)
-            return arm<C>();
-        if (p == phase::fired || !reactor_port::announces_firing)
-            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
-        return 0;
+    /// Arms those of some channels' wakers that are at home; returns the units of work that are at
+    /// the caller's disposal.
+    int arm_home(unsigned channels) {
+        int units = 0;
+        if (((channels >> read_channel) & 1u) && is_home(read_channel))
+            units += arm<read_channel>();
+        if (((channels >> write_channel) & 1u) && is_home(write_channel))
+            units += arm<write_channel>();
+        if (((channels >> priority_channel) & 1u) && is_home(priority_channel))
+            units += arm<priority_channel>();
+        return units;
+    }
+
+    void release_units(int units) {
+        for (; units > 0; --units)
+            host_.port.work_finished();
     }
 
     /// Has the priority channel report what the parked waits and a new one want, if it takes a
@@ -787,7 +870,7 @@ private:
     error_code attach() {
         error_code ec;
         if (reactor_port::attach_arms_reader && is_home(read_channel)) {
-            out_frame out(*this, read_channel, phase::armed);
+            out_frame out(*this, read_channel, true);
             ec = host_.port.attach(handle_, data_, &read_);
             out.done = true; // if there was an error, it was dropped
         } else {
@@ -797,14 +880,13 @@ private:
         if (ec == boost::system::errc::file_exists) {
             ec = make_error_code(error::already_registered);
         } else if (!ec) {
-            attached_ = has_data_ = true;
+            has_data_ = true;
+            unknown_ = static_cast<std::uint8_t>(unknown_ & ~unattached);
             fresh_ = all_channels;
             // Asio may have an event in its queue for whoever had this object before.
-            suspect_.store(host_.port.is_suspect(data_) ? doubt::always
-                           : reactor_port::latches_events && trigger_ == trigger::level
-                               ? doubt::once
-                               : doubt::never,
-                           std::memory_order_relaxed);
+            is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
+            if (is_suspect_ || trigger_ == trigger::level)
+                doubtful_ = all_channels;
         }
         return ec;
     }
@@ -812,10 +894,9 @@ private:
     /// Takes the handle out of the reactor. The wakers that were armed come home now, or through
     /// the scheduler, which is paid for it in advance.
     void detach(bool ours) {
-        if (!attached_)
+        if (!is_attached())
             return;
-        attached_ = false;
-        unknown_ = all_channels;
+        unknown_ = static_cast<std::uint8_t>(unknown_ | all_channels | unattached);
         reactor_port::number n = reactor_port::number::foreign;
         if (ours) {
             error_code ec;
@@ -843,44 +924,51 @@ private:
     /// home then.
     template <channel C>
     BOOST_FORCEINLINE int arm() {
-        constexpr unsigned bit = 1u << C;
-        phase arming = phase::arming;
-        if (fresh_ & bit) {
-            fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
-            arming = phase::arming_fresh;
-        }
-        if constexpr (reactor_port::arming_may_throw) {
-            out_frame out(*this, C, arming);
-            host_.port.arm(C, waker<C>(), handle_, data_);
-            out.done = true;
-        } else {
-            intrusive_ptr_add_ref(this);
-            phase_[C].store(arming, std::memory_order_relaxed);
-            host_.port.arm(C, waker<C>(), handle_, data_);
-        }
-        // (An event on another thread can come in between here. It may be taken for one that was
-        // not announced, which does no harm.)
-        if (phase_[C].load(std::memory_order_relaxed) == arming) {
-            phase_[C].store(phase::armed, std::memory_order_relaxed);
+        out_frame out(*this, C);
+        arming_ = true;
+        host_.port.arm(C, waker<C>(), handle_, data_);
+        out.done = true;
+        if (BOOST_LIKELY(std::exchange(arming_, false)))
             return 1;
-        }
-        prepaid_ = static_cast<std::uint8_t>(prepaid_ | bit);
+        prepaid_ = static_cast<std::uint8_t>(prepaid_ | (1u << C));
         return 0;
     }
 
-    /// Marks a waker as out, and takes that back if handing it over throws.
+    /// The reactor asks while a waker is being armed: it says that there was an event since the
+    /// waker last fired, or that it can't tell.
+    BOOST_NOINLINE bool speculate_while_arming(channel c, error_code& ec) noexcept {
+        unsigned bit = 1u << c;
+        bool is_first = (fresh_ & bit) != 0; // since the handle was attached
+        fresh_ = static_cast<std::uint8_t>(fresh_ & ~bit);
+        if (is_first || !reactor_port::latches_events || trigger_ == trigger::level) {
+            count_verification();
+            if (poll_now(handle_, events_of(c), ec) == 0 && !ec)
+                return false;
+        }
+        arming_ = false;
+        return true;
+    }
+
+    /// Marks a waker as out, with a reference to the state, and takes that back if handing it over
+    /// throws.
     struct out_frame {
         scheduled_io& state;
         channel c;
-        bool done = false;
+        bool done;
 
-        out_frame(scheduled_io& s, channel n, phase p) noexcept : state(s), c(n) {
-            intrusive_ptr_add_ref(&s);
-            s.phase_[n].store(p, std::memory_order_relaxed);
+        BOOST_FORCEINLINE out_frame(scheduled_io& s, channel n,
+                                    bool may_throw = reactor_port::arming_may_throw) noexcept
+            : state(s), c(n), done(!may_throw) {
+            event_frame* frame = event_frame::current();
+            if (!frame || !frame->take_reference(&s.is_out_[n]))
+                intrusive_ptr_add_ref(&s);
+            s.is_out_[n] = true;
         }
-        ~out_frame() {
-            if (!done)
+        BOOST_FORCEINLINE ~out_frame() {
+            if (!done) {
+                arming_ = false;
                 state.dropped(c);
+            }
         }
     };
 
@@ -910,6 +998,13 @@ private:
         return e;
     }
 
+    void end_waits(close_reason why, item_queue& items) noexcept {
+        closed_.store(why, std::memory_order_release);
+        unknown_ = static_cast<std::uint8_t>(unknown_ | ended);
+        spill();
+        drain(interest(), closed_error(), items);
+    }
+
     /// Takes out the waits whose interest meets `which` (empty: all of them).
     void drain(interest which, const error_code& ec, item_queue& items) noexcept {
         for (waiter *w = waiters_.front(), *next; w; w = next) {
@@ -923,30 +1018,11 @@ private:
         }
     }
 
-    /// The usual event: there is one plain wait, which it satisfies. Then nothing needs to be armed
-    /// (the wait had one waker out, this one), and the unit of work of the wait is the one that the
-    /// scheduler takes back.
-    template <channel C>
-    waiter* take_only_waiter() noexcept {
-        waiter* w = waiters_.front();
-        if (C == priority_channel || !reactor_port::announces_firing || !w ||
-            waiter_list::next(w) || w->want_ != blind(C) || w->purpose_ >= purpose::read_slot ||
-            (w->purpose_ == purpose::io && w->id_ != 0) || (prepaid_ | doubtful_) != 0)
-            return nullptr;
-        ++counts_.events;
-        word_.set(blind(C));
-        w->event_ = make_event(blind(C));
-        if (trigger_ == trigger::edge && w->purpose_ == purpose::wait)
-            word_.consume(blind(C));
-        waiters_.clear();
-        idle_events_ = 0;
-        return w;
-    }
-
     /// Any other event, and any error. Unlocks, and queues all waits that are over but the first.
     BOOST_NOINLINE scheduler_item* distribute(channel c, const error_code& ec) {
         item_queue items;
         std::unique_lock<state_mutex> lock(mutex_, std::adopt_lock);
+        spill();
         int balance = -1; // what the scheduler will take back
         if (prepaid_ & (1u << c)) {
             prepaid_ = static_cast<std::uint8_t>(prepaid_ & ~(1u << c));
@@ -955,7 +1031,6 @@ private:
         if (closed() != still_open) {
             if (balance < 0)
                 host_.port.compensate();
-            lock.unlock();
             return nullptr;
         }
         if (!ec) {
@@ -972,20 +1047,12 @@ private:
             idle_events_ = 0;
         }
         settle(c, balance, !ec && items.empty());
-        lock.unlock();
         scheduler_item* first = items.front();
         if (first) {
             items.pop();
             host_.port.post_counted(items);
         }
         return first;
-    }
-
-    /// What an event on a channel means, where the reactor does not say.
-    static constexpr interest blind(channel c) noexcept {
-        return c == read_channel    ? interest::readable
-               : c == write_channel ? interest::writable
-                                    : interest::priority;
     }
 
     bool is_wanted(channel c) const noexcept {
@@ -1003,9 +1070,9 @@ private:
         }
         unsigned bit = 1u << c;
         bool doubtful = (doubtful_ & bit) != 0;
-        doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
-        if (beyond_waiters_ != 0 || c == priority_channel || doubtful ||
-            !reactor_port::announces_firing) {
+        if (!is_suspect_ && host_.runs_only_here())
+            doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
+        if (beyond_waiters_ != 0 || c == priority_channel || doubtful) {
             interest want = blind(c);
             for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
                 want |= w->want_;
@@ -1021,7 +1088,7 @@ private:
         readiness consumed;
         for (waiter *w = waiters_.front(), *next; w; w = next) {
             next = waiter_list::next(w);
-            readiness r = readiness_word::match(visible_to(*w), w->want_);
+            readiness r = readiness_word::match(visible_to(w->purpose_), w->want_);
             if (r.empty())
                 continue;
             w->event_ = make_event(r);
@@ -1056,58 +1123,45 @@ private:
             need |= channels_of(w->want_);
         if (unclaimed) {
             ++counts_.unclaimed;
-            if (waiters_.empty() && reactor_port::latches_events && attached_) {
+            if (waiters_.empty() && reactor_port::latches_events && is_attached()) {
                 if (++idle_events_ < idle_limit)
                     need = 1u << c;
                 else
                     detach(true);
             }
         }
-        if (need != 0 && attached_) {
-            if (((need >> read_channel) & 1u) && is_home(read_channel))
-                balance += arm<read_channel>();
-            if (((need >> write_channel) & 1u) && is_home(write_channel))
-                balance += arm<write_channel>();
-            if (((need >> priority_channel) & 1u) && is_home(priority_channel))
-                balance += arm<priority_channel>();
-        }
+        if (is_attached())
+            balance += arm_home(need);
         if (balance < 0)
             host_.port.compensate();
-        for (; balance > 0; --balance)
-            host_.port.work_finished();
+        release_units(balance);
     }
 
     /// After the first wait that an event completed has run: nobody waits again, so keep the
     /// wakers armed that count what comes now. (The unit of work of that wait is still there.)
     BOOST_NOINLINE void rest(channel c) {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() != still_open || !attached_ || !waiters_.empty())
-            return;
-        int counted = 0;
-        if (is_home(read_channel))
-            counted += arm<read_channel>();
-        if (c == write_channel && is_home(write_channel))
-            counted += arm<write_channel>();
-        if (c == priority_channel && is_home(priority_channel))
-            counted += arm<priority_channel>();
-        for (; counted > 0; --counted)
-            host_.port.work_finished();
+        spill();
+        if (closed() == still_open && is_attached() && waiters_.empty())
+            release_units(arm_home((1u << read_channel) | (1u << c)));
     }
 
+    /// An event on C, while it is handled. It owns the reference of the waker that came home, until
+    /// that is armed again from within.
     template <channel C>
-    struct event_frame {
+    struct delivery : event_frame {
         scheduled_io& state;
-        const void* outer;
-        bool claimed = false;
+        bool claimed = true;
 
-        explicit event_frame(scheduled_io& s) noexcept : state(s), outer(current_) {
-            current_ = &s.phase_[C];
-        }
-        ~event_frame() {
-            current_ = outer;
-            if (reactor_port::latches_events && claimed && state.is_home(C))
+        delivery(scheduled_io& s, bool is_fresh) noexcept
+            : event_frame(&s.is_out_[C], is_fresh), state(s) {}
+        ~delivery() {
+            if (BOOST_LIKELY(!has_reference()))
+                return;
+            if (reactor_port::latches_events && claimed)
                 state.rest(C);
-            intrusive_ptr_release(&state);
+            if (take_reference(&state.is_out_[C]))
+                intrusive_ptr_release(&state);
         }
     };
 
@@ -1127,25 +1181,29 @@ private:
         }
     };
 
-    /// Which event this thread is handling: the address of its channel's phase.
-    static inline thread_local const void* current_ = nullptr;
+    /// This thread is arming a waker, which has not fired.
+    static inline thread_local bool arming_ = false;
+
+    /// Whose waker the reactor will run at once on this thread: the first one that it fired for an
+    /// event. It queues the others.
+    static inline thread_local const void* next_ = nullptr;
 
     scheduled_io_host& host_;
     std::atomic<std::uint32_t> references_{0};
     int handle_ = -1;
     registration_data data_{};
     waiter_list waiters_;
+    waiter* plain_[2] = {nullptr, nullptr}; // by channel
     readiness_word word_;
     trigger trigger_ = trigger::level;
     std::atomic<std::uint8_t> closed_{deregistered};
-    std::atomic<phase> phase_[channel_count] = {phase::home, phase::home, phase::home};
-    std::uint8_t unknown_ = all_channels;
+    bool is_out_[channel_count] = {false, false, false};
+    std::uint8_t unknown_ = all_channels | unattached;
     std::uint8_t fresh_ = 0;
     std::uint8_t prepaid_ = 0;
     std::uint8_t doubtful_ = 0;
     std::uint8_t idle_events_ = 0;
-    bool attached_ = false;
-    std::atomic<doubt> suspect_{doubt::never};
+    bool is_suspect_ = false;
     bool has_data_ = false;
     bool always_ready_ = false;
     std::uint32_t beyond_waiters_ = 0;

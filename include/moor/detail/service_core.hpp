@@ -21,6 +21,7 @@
 
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -159,7 +160,7 @@ public:
     std::vector<scheduled_io_info> infos() const {
         std::lock_guard<std::mutex> lock(mutex_);
         std::vector<scheduled_io_info> v;
-        for (const scheduled_io* s : by_handle_)
+        for (scheduled_io* s : by_handle_)
             if (s)
                 v.push_back(s->info());
         return v;
@@ -199,8 +200,10 @@ private:
 
     std::vector<scheduled_io_ptr> take_all() {
         std::lock_guard<std::mutex> lock(mutex_);
-        closed_.store(true, std::memory_order_release);
         std::vector<scheduled_io_ptr> all;
+        all.reserve(static_cast<std::size_t>(
+            std::count_if(by_handle_.begin(), by_handle_.end(), [](auto* s) { return s; })));
+        closed_.store(true, std::memory_order_release); // nothing throws from here on
         for (scheduled_io*& s : by_handle_)
             if (s) {
                 all.emplace_back(s);

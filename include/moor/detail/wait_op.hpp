@@ -11,6 +11,7 @@
 #ifndef MOOR_DETAIL_WAIT_OP_HPP
 #define MOOR_DETAIL_WAIT_OP_HPP
 
+#include <moor/detail/event_frame.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/service_core.hpp>
@@ -21,6 +22,7 @@
 #include <boost/asio/recycling_allocator.hpp>
 #include <boost/asio/system_executor.hpp>
 
+#include <cstddef>
 #include <memory>
 #include <new>
 #include <type_traits>
@@ -30,17 +32,30 @@ namespace moor {
 namespace detail {
 
 /// Owns the memory of an operation, and the operation in it once it is constructed.
+/**
+ * It comes from the associated allocator. Where that is the default, Asio's recycling one, a
+ * handler that starts the same operation again from its event is given the same memory again.
+ */
 template <class Op, class Handler>
 class op_memory {
     using associated = asio::associated_allocator<Handler, asio::recycling_allocator<void>>;
     using allocator =
         typename std::allocator_traits<typename associated::type>::template rebind_alloc<Op>;
 
+    static constexpr bool is_kept_by_events =
+        std::is_same<typename associated::type, asio::recycling_allocator<void>>::value &&
+        alignof(Op) <= alignof(std::max_align_t);
+
 public:
     /// Allocates.
     explicit op_memory(const Handler& handler)
-        : allocator_(associated::get(handler, asio::recycling_allocator<void>())),
-          memory_(std::allocator_traits<allocator>::allocate(allocator_, 1)) {}
+        : allocator_(associated::get(handler, asio::recycling_allocator<void>())) {
+        if constexpr (is_kept_by_events)
+            if (event_frame* frame = event_frame::current())
+                memory_ = static_cast<Op*>(frame->take_memory(sizeof(Op)));
+        if (!memory_)
+            memory_ = std::allocator_traits<allocator>::allocate(allocator_, 1);
+    }
 
     /// Adopts an operation; its handler is still in it.
     op_memory(Op* op, const Handler& handler) noexcept
@@ -50,7 +65,7 @@ public:
     op_memory(const op_memory&) = delete;
     op_memory& operator=(const op_memory&) = delete;
 
-    ~op_memory() { reset(); }
+    BOOST_FORCEINLINE ~op_memory() { reset(); }
 
     template <class... Args>
     Op* construct(Args&&... args) {
@@ -62,40 +77,61 @@ public:
         op_ = nullptr;
     }
 
-    void reset() noexcept {
+    BOOST_FORCEINLINE void reset() noexcept {
         if (op_)
             std::exchange(op_, nullptr)->~Op();
         if (memory_)
-            std::allocator_traits<allocator>::deallocate(allocator_,
-                                                         std::exchange(memory_, nullptr), 1);
+            give_back(std::exchange(memory_, nullptr));
     }
 
 private:
+    void give_back(Op* memory) noexcept {
+        if constexpr (is_kept_by_events) {
+            event_frame* frame = event_frame::current();
+            if (frame && frame->keep_memory(memory, sizeof(Op)))
+                return;
+        }
+        std::allocator_traits<allocator>::deallocate(allocator_, memory, 1);
+    }
+
     allocator allocator_;
-    Op* memory_;
+    Op* memory_ = nullptr;
     Op* op_ = nullptr;
 };
 
-/// void(error_code)
+/// What a handler of void(error_code) is told.
 struct deliver_ec {
+    error_code ec;
+
+    deliver_ec(const error_code& e, const ready_event&) noexcept : ec(e) {}
+
     template <class Handler>
-    static void invoke(Handler& handler, const error_code& ec, const ready_event&) {
+    void to(Handler& handler) {
         std::move(handler)(ec);
     }
 };
 
 /// void(error_code, ready_event)
 struct deliver_event {
+    error_code ec;
+    ready_event event;
+
+    deliver_event(const error_code& e, const ready_event& r) noexcept : ec(e), event(r) {}
+
     template <class Handler>
-    static void invoke(Handler& handler, const error_code& ec, const ready_event& event) {
+    void to(Handler& handler) {
         std::move(handler)(ec, event);
     }
 };
 
 /// void(): the wakers of the poll style
 struct deliver_nothing {
+    static constexpr error_code ec{};
+
+    deliver_nothing(const error_code&, const ready_event&) noexcept {}
+
     template <class Handler>
-    static void invoke(Handler& handler, const error_code&, const ready_event&) {
+    void to(Handler& handler) {
         std::move(handler)();
     }
 };
@@ -104,10 +140,9 @@ struct deliver_nothing {
 template <class Handler, class Deliver>
 struct wait_completion {
     Handler handler;
-    error_code ec;
-    ready_event event;
+    Deliver arguments;
 
-    void operator()() { Deliver::invoke(handler, ec, event); }
+    void operator()() { arguments.to(handler); }
 };
 
 /// Runs a completion where no scheduler is left to post it to: on the handler's own executor if it
@@ -125,7 +160,7 @@ class wait_op final : public waiter {
 public:
     using memory = op_memory<wait_op, Handler>;
 
-    wait_op(Handler& handler, const IoExecutor& ex, interest want, purpose why)
+    wait_op(Handler& handler, const io_executor<IoExecutor>& ex, interest want, purpose why)
         : waiter(&wait_op::do_complete, want, why), handler_(std::move(handler)),
           work_(handler_, ex) {}
 
@@ -134,9 +169,9 @@ public:
         memory m(this, handler_);
         tracked_completion tracked(*this);
         [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
-        completion c{std::move(handler_), ec(), event()};
+        completion c{std::move(handler_), Deliver(ec(), event())};
         m.reset();
-        tracked.begin(c.ec);
+        tracked.begin(c.arguments.ec);
         inline_run frame;
         asio::dispatch(immediate_executor_of(c.handler, ex), std::move(c));
         tracked.end();
@@ -149,16 +184,28 @@ private:
         wait_op* op = static_cast<wait_op*>(item);
         memory m(op, op->handler_);
         tracked_completion tracked(*op);
-        handler_work<Handler, IoExecutor> work(std::move(op->work_));
-        completion c{std::move(op->handler_), op->ec(), op->event()};
-        m.reset();
-        if (owner) {
-            if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
-                inline_run::reset();
-            tracked.begin(c.ec);
-            work.complete(c, c.handler);
-            tracked.end();
+        if (BOOST_LIKELY(op->work_.is_none())) {
+            completion c{std::move(op->handler_), Deliver(op->ec(), op->event())};
+            m.reset();
+            if (owner)
+                run(tracked, c, c);
+        } else {
+            handler_work<Handler, IoExecutor> work(std::move(op->work_));
+            completion c{std::move(op->handler_), Deliver(op->ec(), op->event())};
+            m.reset();
+            auto through_executor = [&] { work.complete(c, c.handler); };
+            if (owner)
+                run(tracked, c, through_executor);
         }
+    }
+
+    template <class Function>
+    BOOST_FORCEINLINE static void run(tracked_completion& tracked, completion& c, Function& f) {
+        if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
+            inline_run::reset();
+        tracked.begin(c.arguments.ec);
+        f();
+        tracked.end();
     }
 
     Handler handler_;

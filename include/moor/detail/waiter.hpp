@@ -56,15 +56,15 @@ private:
     friend class scheduled_io;
     friend class waiter_list;
 
-    waiter* list_next_ = nullptr;
-    waiter* list_prev_ = nullptr;
+    waiter* list_next_; // while in a list
+    waiter* list_prev_;
     std::uint64_t id_ = 0;
     error_code ec_;
     ready_event event_;
     interest want_;
     purpose purpose_;
     bool cancelled_ = false;
-    std::uint32_t epoch_ = 0;
+    std::uint32_t epoch_; // of an io wait
 };
 
 /// An intrusive list of waits.
