@@ -330,6 +330,26 @@ BOOST_FIXTURE_TEST_CASE(poll_io_survives_a_callable_that_ends_the_registration, 
     BOOST_TEST(w.times == 0);
 }
 
+BOOST_FIXTURE_TEST_CASE(poll_io_does_not_mix_up_the_registrations_of_one_object, fixture) {
+    test::put(p.b, "x");
+    test::fd_pair q = test::make_pipe();
+    waker w;
+    int calls = 0;
+    auto r = reg.poll_read_io(w(), [&](error_code& ec) {
+        ++calls;
+        reg.reset(q.a.get());
+        ec = asio::error::would_block;
+    });
+    BOOST_TEST(r.error() == asio::error::operation_aborted);
+    BOOST_TEST(calls == 1);
+    BOOST_TEST(w.times == 0);
+    test::called done; // the new one is as if nothing had happened
+    reg.async_wait_readable(done.handler());
+    test::put(q.b, "y");
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_TEST(!done.ec);
+}
+
 // ---- ready, query
 // -------------------------------------------------------------------------------------
 

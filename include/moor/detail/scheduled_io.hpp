@@ -710,26 +710,26 @@ private:
 
     // ---- whether an event may be older than a wait ----------------------------------------------
 
-    /// Whether the next event on C was certainly fetched from the kernel after now. (With select, if
-    /// C's waker is at home.) With epoll, Asio fetches events in batches, and a handler may run while events that
-    /// were fetched earlier are still in the queue. What runs directly from a channel's own event
-    /// knows that there is no other one, and what runs outside the loop that there is none at all
-    /// (run_one() and poll_one() may leave some); if no other thread fetches events. select(2) is
-    /// only asked about wakers that are armed, and its events are never queued.
-    template <channel C>
-    bool is_later() const noexcept {
+    /// Whether the next event on `c` was certainly fetched from the kernel after now. (With select,
+    /// if its waker is at home.) With epoll, Asio fetches events in batches, and a handler may run
+    /// while events that were fetched earlier are still in the queue. What runs directly from a
+    /// channel's own event knows that there is no other one, and what runs outside the loop that
+    /// there is none at all (run_one() and poll_one() may leave some); if no other thread fetches
+    /// events. select(2) is only asked about wakers that are armed, and its events are never
+    /// queued.
+    bool is_later(channel c) const noexcept {
         if constexpr (!reactor_port::latches_events)
             return true;
         if (!host_.runs_only_here())
             return false;
         const event_frame* frame = event_frame::current();
-        return frame ? frame->is_of(&is_out_[C]) && frame->is_fresh() : !host_.port.runs_here();
+        return frame ? frame->is_of(&is_out_[c]) && frame->is_fresh() : !host_.port.runs_here();
     }
 
     /// A callable of an io wait finds out for itself, and an edge-triggered wait may be told twice.
     template <channel C>
     BOOST_FORCEINLINE void doubt_unless_later(purpose why) noexcept {
-        if (trigger_ == trigger::level && why != purpose::io && !is_later<C>())
+        if (trigger_ == trigger::level && why != purpose::io && !is_later(C))
             doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
     }
 
@@ -1070,7 +1070,7 @@ private:
         }
         unsigned bit = 1u << c;
         bool doubtful = (doubtful_ & bit) != 0;
-        if (!is_suspect_ && host_.runs_only_here())
+        if (!is_suspect_ && is_later(c))
             doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
         if (beyond_waiters_ != 0 || c == priority_channel || doubtful) {
             interest want = blind(c);
