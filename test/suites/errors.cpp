@@ -136,8 +136,8 @@ BOOST_AUTO_TEST_SUITE(errors)
 
 BOOST_AUTO_TEST_CASE(the_category_has_a_name_and_every_error_a_message) {
     BOOST_TEST(std::string(moor::error_category().name()) == "moor");
-    for (moor::error e : {moor::error::gone, moor::error::already_registered,
-                          moor::error::not_registered}) {
+    for (moor::error e :
+         {moor::error::gone, moor::error::already_registered, moor::error::not_registered}) {
         error_code ec = e;
         BOOST_TEST((ec.category() == moor::error_category()));
         BOOST_TEST(ec.failed());
@@ -399,8 +399,8 @@ BOOST_FIXTURE_TEST_CASE(an_event_that_a_handle_can_not_have_is_an_error, test::c
     test::unique_fd fd(::mkstemp(name));
     ::unlink(name);
     moor::registration reg(io, fd.get());
-    for (interest want : {interest::priority, interest::error, interest::read_closed,
-                          interest::write_closed}) {
+    for (interest want :
+         {interest::priority, interest::error, interest::read_closed, interest::write_closed}) {
         test::called done;
         reg.async_wait(want, done.handler());
         test::run_until(io, [&] { return bool(done); });
@@ -498,7 +498,8 @@ BOOST_AUTO_TEST_CASE(after_the_context_died_everything_answers_gone) {
         test::called wait;
         test::called io_op;
         r->async_wait_readable(wait.handler());
-        r->async_io(interest::writable, [](error_code&) { return 1; }, io_op.handler());
+        r->async_io(
+            interest::writable, [](error_code&) { return 1; }, io_op.handler());
         BOOST_CHECK_EQUAL(wait.ec, gone);
         BOOST_CHECK_EQUAL(io_op.ec, gone);
         std::future<void> f = r->async_wait_writable(asio::use_future);

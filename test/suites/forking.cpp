@@ -11,12 +11,12 @@
 #include <moor.hpp>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
 #include <functional>
 #include <optional>
 #include <string>
 
-#include <csignal>
 #include <sys/wait.h>
 
 namespace {
@@ -32,10 +32,10 @@ struct child_failed {
     int line;
 };
 
-#define CHILD_CHECK(condition) \
-    do { \
-        if (!(condition)) \
-            throw child_failed{__LINE__}; \
+#define CHILD_CHECK(condition)                                                                     \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            throw child_failed{__LINE__};                                                          \
     } while (false)
 
 /// Runs handlers until `done`, in the child.

@@ -252,11 +252,10 @@ private:
 
 results run(const options& o, std::uint32_t seed, std::uint64_t bytes) {
     results r;
-    BOOST_TEST_CONTEXT("seed " << seed << (o.tcp ? " tcp" : " unix")
-                               << (o.duplex ? " duplex" : " one way")
-                               << (o.mode == trigger::edge ? " edge" : " level")
-                               << (o.separate ? " separate" : " combined") << " on " << o.threads
-                               << " threads") {
+    BOOST_TEST_CONTEXT(
+        "seed " << seed << (o.tcp ? " tcp" : " unix") << (o.duplex ? " duplex" : " one way")
+                << (o.mode == trigger::edge ? " edge" : " level")
+                << (o.separate ? " separate" : " combined") << " on " << o.threads << " threads") {
         constexpr std::size_t connections = 4;
         asio::io_context io;
         std::vector<test::fd_pair> pairs;
@@ -270,8 +269,7 @@ results run(const options& o, std::uint32_t seed, std::uint64_t bytes) {
             for (int fd : {p.a.get(), p.b.get()})
                 ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
             auto n = static_cast<std::uint32_t>(seed * 100 + i * 2 + 1);
-            ends.push_back(
-                std::make_unique<end>(io, p.a.get(), o, n, bytes, o.duplex ? bytes : 0));
+            ends.push_back(std::make_unique<end>(io, p.a.get(), o, n, bytes, o.duplex ? bytes : 0));
             ends.push_back(
                 std::make_unique<end>(io, p.b.get(), o, n + 1, o.duplex ? bytes : 0, bytes));
         }

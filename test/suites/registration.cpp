@@ -206,7 +206,8 @@ BOOST_AUTO_TEST_CASE(rebind_executor_names_the_same_on_another_executor) {
     static_assert(std::is_same<moor::registration::rebind_executor<io_strand>::other,
                                moor::basic_registration<io_strand>>::value,
                   "");
-    static_assert(std::is_same<moor::registration::executor_type, asio::any_io_executor>::value, "");
+    static_assert(std::is_same<moor::registration::executor_type, asio::any_io_executor>::value,
+                  "");
     static_assert(std::is_same<moor::registration, moor::basic_registration<>>::value, "");
     static_assert(std::is_same<moor::registration::native_handle_type, int>::value, "");
     moor::registration::rebind_executor<io_executor>::other* none = nullptr;
@@ -320,14 +321,14 @@ BOOST_FIXTURE_TEST_CASE(assigning_to_itself_changes_nothing, test::context_fixtu
 }
 
 BOOST_FIXTURE_TEST_CASE(moving_to_another_executor_type_keeps_the_waits, test::context_fixture) {
-    static_assert(std::is_convertible<moor::basic_registration<io_executor>&&,
-                                      moor::registration>::value,
-                  "");
+    static_assert(
+        std::is_convertible<moor::basic_registration<io_executor>&&, moor::registration>::value,
+        "");
     static_assert(
         std::is_assignable<moor::registration&, moor::basic_registration<io_strand>&&>::value, "");
-    static_assert(!std::is_constructible<moor::basic_registration<io_executor>,
-                                         moor::registration&&>::value,
-                  "an executor is not narrowed");
+    static_assert(
+        !std::is_constructible<moor::basic_registration<io_executor>, moor::registration&&>::value,
+        "an executor is not narrowed");
     test::fd_pair p = test::make_pipe();
     test::fd_pair q = test::make_pipe();
     moor::basic_registration<io_executor> typed(io, p.a.get());
@@ -902,8 +903,7 @@ BOOST_FIXTURE_TEST_CASE(registering_and_waiting_in_the_steady_state_allocates_no
                 return;
             }
             char c;
-            while (::read(p.a, &c, 1) > 0) {
-            }
+            while (::read(p.a, &c, 1) > 0) {}
             ++rounds;
             reg.register_handle(p.a);
             reg.async_wait_readable(*this);

@@ -18,6 +18,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -26,7 +27,6 @@
 #include <utility>
 #include <vector>
 
-#include <csignal>
 #include <sys/epoll.h>
 
 namespace {
@@ -302,8 +302,7 @@ BOOST_FIXTURE_TEST_CASE(an_interest_that_means_nothing_completes_with_an_error,
 
 // "Asio's cached 'not ready' hangs a write after the peer closed its end (4 of 8 writes complete,
 // then nothing)"
-BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_closed_its_end_all_complete,
-                        test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_closed_its_end_all_complete, test::context_fixture) {
     for (trigger t : both_triggers) {
         for (bool tcp : {false, true}) {
             BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
@@ -331,8 +330,8 @@ BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_closed_its_end_all_complete,
                         test::drain(p.b);
                 }
                 test::run_until(io, [&] { return completed == 12; });
-                BOOST_TEST((last == asio::error::broken_pipe ||
-                            last == asio::error::connection_reset));
+                BOOST_TEST(
+                    (last == asio::error::broken_pipe || last == asio::error::connection_reset));
             }
         }
     }
@@ -532,11 +531,10 @@ BOOST_FIXTURE_TEST_CASE(clearing_does_not_wipe_the_shutdown, test::context_fixtu
     test::put(p.b, "x");
     moor::ready_event event;
     bool called = false;
-    reg.async_wait(interest::readable | interest::writable,
-                   [&](error_code, moor::ready_event e) {
-                       event = e;
-                       called = true;
-                   });
+    reg.async_wait(interest::readable | interest::writable, [&](error_code, moor::ready_event e) {
+        event = e;
+        called = true;
+    });
     test::run_until(io, [&] { return called; });
     moor::use_registration_service(io).close();
     reg.clear(event);

@@ -10,15 +10,16 @@
 #include <boost/system/error_code.hpp>
 #include <boost/test/unit_test.hpp>
 
-#include <arpa/inet.h>
 #include <cerrno>
+#include <string>
+#include <utility>
+
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <string>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
-#include <utility>
 
 namespace test {
 
