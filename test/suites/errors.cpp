@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -31,22 +32,16 @@ namespace {
 namespace asio = boost::asio;
 namespace errc = boost::system::errc;
 using moor::interest;
+using test::aborted;
+using test::already_registered;
+using test::bad_descriptor;
 using test::error_code;
+using test::gone;
+using test::not_registered;
 
-const error_code aborted(asio::error::operation_aborted);
-const error_code bad_descriptor(asio::error::bad_descriptor);
 const error_code invalid_argument(asio::error::invalid_argument);
-const error_code gone(moor::error::gone);
-const error_code already_registered(moor::error::already_registered);
-const error_code not_registered(moor::error::not_registered);
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
-
-// A number that is not open, and so large that nothing here will open it by chance.
-int closed_number() {
-    test::unique_fd fd(::eventfd(0, EFD_CLOEXEC));
-    return test::unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 900)).get();
-}
 
 /// The error that a throwing overload throws; success if it does not.
 template <class F>
@@ -171,7 +166,7 @@ BOOST_AUTO_TEST_CASE(the_errors_compare_equal_to_the_generic_conditions_that_fit
 // ---- registering --------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_handle_that_is_not_open_cannot_be_registered, test::context_fixture) {
-    for (int handle : {-1, -1000, closed_number()}) {
+    for (int handle : {-1, -1000, test::closed_number()}) {
         BOOST_TEST_CONTEXT("handle " << handle) {
             moor::registration reg(io);
             error_code ec;

@@ -7,6 +7,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -23,9 +24,8 @@ namespace {
 
 namespace asio = boost::asio;
 using moor::interest;
+using test::aborted;
 using test::error_code;
-
-const error_code aborted(asio::error::operation_aborted);
 
 /// In the child, Boost.Test must not report: a failed check is the line it is on.
 struct child_failed {

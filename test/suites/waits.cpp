@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -48,13 +49,11 @@ namespace {
 namespace asio = boost::asio;
 using moor::interest;
 using moor::trigger;
+using test::aborted;
+using test::both_triggers;
 using test::error_code;
-
-const error_code aborted(asio::error::operation_aborted);
-const error_code would_block(asio::error::would_block);
-const error_code gone(moor::error::gone);
-
-constexpr trigger both_triggers[] = {trigger::level, trigger::edge};
+using test::gone;
+using test::would_block;
 
 /// A handler of async_wait that must be called once.
 struct called_event : test::called {

@@ -75,6 +75,21 @@ inline fd_pair make_socketpair(int type = SOCK_STREAM) {
     return {unique_fd(p[0]), unique_fd(p[1])};
 }
 
+/// A number that is not open, and so large that nothing here will open it by chance.
+inline int closed_number() {
+    unique_fd fd(::eventfd(0, EFD_CLOEXEC));
+    return unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 900)).get();
+}
+
+/// Closes a handle, and gives its number to the reading end of another pair, as a reuse by chance
+/// would.
+inline fd_pair reuse_number(unique_fd& closed, fd_pair taken) {
+    int number = closed.release();
+    BOOST_REQUIRE_EQUAL(::dup3(taken.a, number, O_CLOEXEC), number);
+    taken.a = unique_fd(number);
+    return taken;
+}
+
 /// A connected TCP pair on loopback; a is the accepted end.
 inline fd_pair make_tcp_pair() {
     unique_fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
