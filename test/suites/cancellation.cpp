@@ -5,6 +5,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/operations.hpp"
 #include "support/tracker.hpp"
 
 #include <moor.hpp>
@@ -44,31 +45,10 @@ auto slotted(asio::cancellation_signal& s, Handler&& h) {
     return asio::bind_cancellation_slot(s.slot(), std::forward<Handler>(h));
 }
 
-struct wait_op {
-    template <class Handler>
-    static void start(moor::registration& r, Handler&& h) {
-        r.async_wait_readable(std::forward<Handler>(h));
-    }
-};
-struct event_op {
-    template <class Handler>
-    static void start(moor::registration& r, Handler&& h) {
-        r.async_wait(interest::readable | interest::priority, std::forward<Handler>(h));
-    }
-};
-struct io_op {
-    template <class Handler>
-    static void start(moor::registration& r, Handler&& h) {
-        r.async_io(
-            interest::readable,
-            [fd = r.native_handle()](error_code& ec) {
-                char c;
-                if (::recv(fd, &c, 1, MSG_PEEK) < 0)
-                    ec = test::last_error();
-            },
-            std::forward<Handler>(h));
-    }
-};
+using test::event_op;
+using test::io_op;
+using test::wait_op;
+
 using all_operations = std::tuple<wait_op, event_op, io_op>;
 
 // ---- cancel()

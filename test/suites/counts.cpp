@@ -14,13 +14,16 @@
 
 #include <boost/asio/detail/config.hpp>
 
+#include <cstdint>
 #include <memory>
+#include <new>
 #include <string>
 #include <vector>
 
 BOOST_AUTO_TEST_SUITE(counts)
 
 namespace asio = boost::asio;
+using boost::unit_test::precondition;
 using moor::interest;
 using moor::trigger;
 using test::call_counts;
@@ -103,6 +106,24 @@ struct handles {
     std::vector<test::fd_pair*> all{&pipe, &sockets, &tcp};
 };
 
+BOOST_AUTO_TEST_CASE(every_kind_of_new_is_counted, *precondition(test::allocations_are_counted)) {
+    constexpr std::align_val_t align{128};
+    long before = test::counts().allocations;
+    // The functions, since a compiler may do without a new-expression.
+    ::operator delete(::operator new(1));
+    ::operator delete[](::operator new[](1));
+    ::operator delete(::operator new(1, std::nothrow), std::nothrow);
+    ::operator delete[](::operator new[](1, std::nothrow), std::nothrow);
+    void* p = ::operator new(1, align);
+    bool is_aligned = reinterpret_cast<std::uintptr_t>(p) % 128 == 0;
+    ::operator delete(p, align);
+    ::operator delete[](::operator new[](1, align), align);
+    ::operator delete(::operator new(1, align, std::nothrow), align, std::nothrow);
+    ::operator delete[](::operator new[](1, align, std::nothrow), align, std::nothrow);
+    BOOST_TEST(test::counts().allocations - before == 8);
+    BOOST_TEST(is_aligned);
+}
+
 BOOST_FIXTURE_TEST_CASE(an_edge_wait_costs_no_epoll_ctl_and_no_poll, test::context_fixture) {
     handles h;
     for (test::fd_pair* p : h.all) {
@@ -176,7 +197,8 @@ BOOST_FIXTURE_TEST_CASE(registering_costs_nothing_but_a_look_at_the_handle, test
     BOOST_TEST(c.fstat == 1);
 }
 
-BOOST_FIXTURE_TEST_CASE(registering_again_allocates_nothing, test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(registering_again_allocates_nothing, test::context_fixture,
+                        *precondition(test::allocations_are_counted)) {
     test::fd_pair p = test::make_pipe();
     {
         concrete reg(io, p.a.get());
@@ -192,7 +214,8 @@ BOOST_FIXTURE_TEST_CASE(registering_again_allocates_nothing, test::context_fixtu
     BOOST_TEST((test::counts() - before).allocations == 0);
 }
 
-BOOST_FIXTURE_TEST_CASE(a_wait_allocates_nothing, test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(a_wait_allocates_nothing, test::context_fixture,
+                        *precondition(test::allocations_are_counted)) {
     for (trigger mode : {trigger::level, trigger::edge}) {
         test::fd_pair p = test::make_pipe();
         concrete reg(io, p.a.get(), mode);
@@ -204,7 +227,8 @@ BOOST_FIXTURE_TEST_CASE(a_wait_allocates_nothing, test::context_fixture) {
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(a_wait_on_a_type_erased_executor_allocates_nothing, test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(a_wait_on_a_type_erased_executor_allocates_nothing, test::context_fixture,
+                        *precondition(test::allocations_are_counted)) {
     test::fd_pair p = test::make_pipe();
     moor::registration reg(io, p.a.get());
     loop<moor::registration> l{io, reg, p};
@@ -214,7 +238,7 @@ BOOST_FIXTURE_TEST_CASE(a_wait_on_a_type_erased_executor_allocates_nothing, test
 }
 
 template <class Registration>
-void async_io_allocations(asio::io_context& io, Registration& reg, test::fd_pair& p) {
+call_counts hundred_async_ios(asio::io_context& io, Registration& reg, test::fd_pair& p) {
     int rounds = 0;
     call_counts before;
     while (rounds != 110) {
@@ -246,19 +270,26 @@ void async_io_allocations(asio::io_context& io, Registration& reg, test::fd_pair
             BOOST_REQUIRE(io.run_one_for(test::cap) == 1);
         ++rounds;
     }
-    call_counts c = test::counts() - before;
-    BOOST_TEST(c.allocations == 0);
-    BOOST_TEST(c.epoll_ctl == 0);
+    return test::counts() - before;
 }
 
-BOOST_FIXTURE_TEST_CASE(async_io_allocates_nothing, test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(async_io_allocates_nothing, test::context_fixture,
+                        *precondition(test::allocations_are_counted)) {
     for (trigger mode : {trigger::level, trigger::edge}) {
         test::fd_pair p = test::make_pipe();
         concrete reg(io, p.a.get(), mode);
-        async_io_allocations(io, reg, p);
+        BOOST_TEST(hundred_async_ios(io, reg, p).allocations == 0);
         test::fd_pair q = test::make_pipe();
         moor::registration any(io, q.a.get(), mode);
-        async_io_allocations(io, any, q);
+        BOOST_TEST(hundred_async_ios(io, any, q).allocations == 0);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(async_io_costs_no_epoll_ctl, test::context_fixture) {
+    for (trigger mode : {trigger::level, trigger::edge}) {
+        test::fd_pair p = test::make_pipe();
+        concrete reg(io, p.a.get(), mode);
+        BOOST_TEST(hundred_async_ios(io, reg, p).epoll_ctl == 0);
     }
 }
 

@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -31,22 +32,16 @@ namespace {
 namespace asio = boost::asio;
 namespace errc = boost::system::errc;
 using moor::interest;
+using test::aborted;
+using test::already_registered;
+using test::bad_descriptor;
 using test::error_code;
+using test::gone;
+using test::not_registered;
 
-const error_code aborted(asio::error::operation_aborted);
-const error_code bad_descriptor(asio::error::bad_descriptor);
 const error_code invalid_argument(asio::error::invalid_argument);
-const error_code gone(moor::error::gone);
-const error_code already_registered(moor::error::already_registered);
-const error_code not_registered(moor::error::not_registered);
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
-
-// A number that is not open, and so large that nothing here will open it by chance.
-int closed_number() {
-    test::unique_fd fd(::eventfd(0, EFD_CLOEXEC));
-    return test::unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 900)).get();
-}
 
 /// The error that a throwing overload throws; success if it does not.
 template <class F>
@@ -136,8 +131,8 @@ BOOST_AUTO_TEST_SUITE(errors)
 
 BOOST_AUTO_TEST_CASE(the_category_has_a_name_and_every_error_a_message) {
     BOOST_TEST(std::string(moor::error_category().name()) == "moor");
-    for (moor::error e : {moor::error::gone, moor::error::already_registered,
-                          moor::error::not_registered}) {
+    for (moor::error e :
+         {moor::error::gone, moor::error::already_registered, moor::error::not_registered}) {
         error_code ec = e;
         BOOST_TEST((ec.category() == moor::error_category()));
         BOOST_TEST(ec.failed());
@@ -171,7 +166,7 @@ BOOST_AUTO_TEST_CASE(the_errors_compare_equal_to_the_generic_conditions_that_fit
 // ---- registering --------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_handle_that_is_not_open_cannot_be_registered, test::context_fixture) {
-    for (int handle : {-1, -1000, closed_number()}) {
+    for (int handle : {-1, -1000, test::closed_number()}) {
         BOOST_TEST_CONTEXT("handle " << handle) {
             moor::registration reg(io);
             error_code ec;
@@ -399,8 +394,8 @@ BOOST_FIXTURE_TEST_CASE(an_event_that_a_handle_can_not_have_is_an_error, test::c
     test::unique_fd fd(::mkstemp(name));
     ::unlink(name);
     moor::registration reg(io, fd.get());
-    for (interest want : {interest::priority, interest::error, interest::read_closed,
-                          interest::write_closed}) {
+    for (interest want :
+         {interest::priority, interest::error, interest::read_closed, interest::write_closed}) {
         test::called done;
         reg.async_wait(want, done.handler());
         test::run_until(io, [&] { return bool(done); });
@@ -498,7 +493,8 @@ BOOST_AUTO_TEST_CASE(after_the_context_died_everything_answers_gone) {
         test::called wait;
         test::called io_op;
         r->async_wait_readable(wait.handler());
-        r->async_io(interest::writable, [](error_code&) { return 1; }, io_op.handler());
+        r->async_io(
+            interest::writable, [](error_code&) { return 1; }, io_op.handler());
         BOOST_CHECK_EQUAL(wait.ec, gone);
         BOOST_CHECK_EQUAL(io_op.ec, gone);
         std::future<void> f = r->async_wait_writable(asio::use_future);

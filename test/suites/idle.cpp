@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -29,9 +30,8 @@ namespace {
 
 namespace asio = boost::asio;
 using moor::interest;
+using test::aborted;
 using test::error_code;
-
-const error_code aborted(asio::error::operation_aborted);
 
 constexpr int writes = 1000;
 constexpr std::uint64_t limit = 8;

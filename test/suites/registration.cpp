@@ -6,6 +6,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -33,14 +34,13 @@
 namespace {
 
 namespace asio = boost::asio;
+using test::aborted;
+using test::already_registered;
+using test::bad_descriptor;
 using test::error_code;
-
-const error_code aborted(asio::error::operation_aborted);
-const error_code bad_descriptor(asio::error::bad_descriptor);
-const error_code would_block(asio::error::would_block);
-const error_code gone(moor::error::gone);
-const error_code already_registered(moor::error::already_registered);
-const error_code not_registered(moor::error::not_registered);
+using test::gone;
+using test::not_registered;
+using test::would_block;
 
 using io_executor = asio::io_context::executor_type;
 using io_strand = asio::strand<io_executor>;
@@ -65,19 +65,6 @@ void check_works(asio::io_context& io, Registration& reg, int reader, int writer
     test::run_until(io, [&] { return bool(done); });
     BOOST_TEST(!done.ec);
     BOOST_TEST(test::get(reader) == "x");
-}
-
-// A number that is not open, and so large that nothing here will open it by chance.
-int closed_number() {
-    test::unique_fd fd(::eventfd(0, EFD_CLOEXEC));
-    return test::unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 900)).get();
-}
-
-/// Puts a descriptor under a number of its own choosing, as a reuse by chance would.
-void put_at(int number, test::unique_fd& fd) {
-    BOOST_REQUIRE_EQUAL(::dup3(fd, number, O_CLOEXEC), number);
-    fd.close();
-    fd = test::unique_fd(number);
 }
 
 } // namespace
@@ -206,7 +193,8 @@ BOOST_AUTO_TEST_CASE(rebind_executor_names_the_same_on_another_executor) {
     static_assert(std::is_same<moor::registration::rebind_executor<io_strand>::other,
                                moor::basic_registration<io_strand>>::value,
                   "");
-    static_assert(std::is_same<moor::registration::executor_type, asio::any_io_executor>::value, "");
+    static_assert(std::is_same<moor::registration::executor_type, asio::any_io_executor>::value,
+                  "");
     static_assert(std::is_same<moor::registration, moor::basic_registration<>>::value, "");
     static_assert(std::is_same<moor::registration::native_handle_type, int>::value, "");
     moor::registration::rebind_executor<io_executor>::other* none = nullptr;
@@ -320,14 +308,14 @@ BOOST_FIXTURE_TEST_CASE(assigning_to_itself_changes_nothing, test::context_fixtu
 }
 
 BOOST_FIXTURE_TEST_CASE(moving_to_another_executor_type_keeps_the_waits, test::context_fixture) {
-    static_assert(std::is_convertible<moor::basic_registration<io_executor>&&,
-                                      moor::registration>::value,
-                  "");
+    static_assert(
+        std::is_convertible<moor::basic_registration<io_executor>&&, moor::registration>::value,
+        "");
     static_assert(
         std::is_assignable<moor::registration&, moor::basic_registration<io_strand>&&>::value, "");
-    static_assert(!std::is_constructible<moor::basic_registration<io_executor>,
-                                         moor::registration&&>::value,
-                  "an executor is not narrowed");
+    static_assert(
+        !std::is_constructible<moor::basic_registration<io_executor>, moor::registration&&>::value,
+        "an executor is not narrowed");
     test::fd_pair p = test::make_pipe();
     test::fd_pair q = test::make_pipe();
     moor::basic_registration<io_executor> typed(io, p.a.get());
@@ -493,10 +481,7 @@ BOOST_FIXTURE_TEST_CASE(abandon_makes_no_system_call_on_the_number, test::contex
         }
         // The owner closed it, and the number is somebody else's by now: registered there with
         // the same epoll set, so that a system call with the number would do harm.
-        int number = p.a.get();
-        test::fd_pair q = test::make_pipe();
-        put_at(number, q.a);
-        p.a.release();
+        test::fd_pair q = test::reuse_number(p.a, test::make_pipe());
         asio::posix::stream_descriptor theirs(io, q.a.release());
         test::called their_wait;
         theirs.async_wait(asio::posix::stream_descriptor::wait_read, their_wait.handler());
@@ -534,9 +519,7 @@ BOOST_FIXTURE_TEST_CASE(reset_replaces_the_handle, test::context_fixture) {
 
     // To the same number, which is another file now.
     int number = q.a.get();
-    test::fd_pair r = test::make_pipe();
-    put_at(number, r.a);
-    q.a.release();
+    test::fd_pair r = test::reuse_number(q.a, test::make_pipe());
     error_code ec = would_block;
     reg.reset(number, ec);
     BOOST_TEST(!ec);
@@ -657,9 +640,7 @@ BOOST_FIXTURE_TEST_CASE(a_reused_number_ends_the_stale_registration, test::conte
     stale.async_wait_readable(left.handler());
     test::run_ready(io);
 
-    test::fd_pair q = test::make_pipe();
-    put_at(number, q.a); // closes the old pipe
-    p.a.release();
+    test::fd_pair q = test::reuse_number(p.a, test::make_pipe()); // closes the old pipe
     moor::registration fresh(io, number);
     test::run_until(io, [&] { return bool(left); });
     BOOST_CHECK_EQUAL(left.ec, bad_descriptor);
@@ -690,9 +671,7 @@ BOOST_FIXTURE_TEST_CASE(a_late_deregistering_does_not_starve_the_new_owner_of_th
     stale.async_wait_readable(left.handler());
     test::run_ready(io);
 
-    test::fd_pair q = test::make_pipe();
-    put_at(number, q.a);
-    p.a.release();
+    test::fd_pair q = test::reuse_number(p.a, test::make_pipe());
     asio::posix::stream_descriptor fresh(io, q.a.release());
     test::called wait;
     fresh.async_wait(asio::posix::stream_descriptor::wait_read, wait.handler());
@@ -808,7 +787,7 @@ BOOST_FIXTURE_TEST_CASE(a_failing_registration_leaks_nothing, test::context_fixt
     test::fd_pair p = test::make_pipe();
     reg.register_handle(p.a);
     reg.deregister();
-    int number = closed_number();
+    int number = test::closed_number();
     test::call_counts before = test::counts();
     int failed = 0;
     for (int i = 0; i != 3000; ++i) {
@@ -902,8 +881,7 @@ BOOST_FIXTURE_TEST_CASE(registering_and_waiting_in_the_steady_state_allocates_no
                 return;
             }
             char c;
-            while (::read(p.a, &c, 1) > 0) {
-            }
+            while (::read(p.a, &c, 1) > 0) {}
             ++rounds;
             reg.register_handle(p.a);
             reg.async_wait_readable(*this);

@@ -7,6 +7,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/operations.hpp"
 #include "support/tracker.hpp"
 
 #include <moor.hpp>
@@ -41,31 +42,10 @@ using moor::interest;
 using moor::trigger;
 using test::error_code;
 
-struct wait_op {
-    template <class Handler>
-    static void start(moor::registration& r, Handler&& h) {
-        r.async_wait_readable(std::forward<Handler>(h));
-    }
-};
-struct event_op {
-    template <class Handler>
-    static void start(moor::registration& r, Handler&& h) {
-        r.async_wait(interest::readable | interest::priority, std::forward<Handler>(h));
-    }
-};
-struct io_op {
-    template <class Handler>
-    static void start(moor::registration& r, Handler&& h) {
-        r.async_io(
-            interest::readable,
-            [fd = r.native_handle()](error_code& ec) {
-                char c;
-                if (::recv(fd, &c, 1, MSG_PEEK) < 0)
-                    ec = test::last_error();
-            },
-            std::forward<Handler>(h));
-    }
-};
+using test::event_op;
+using test::io_op;
+using test::wait_op;
+
 struct slot_op {
     template <class Handler>
     static void start(moor::registration& r, Handler&& h) {

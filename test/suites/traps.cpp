@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -18,6 +19,7 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -26,7 +28,6 @@
 #include <utility>
 #include <vector>
 
-#include <csignal>
 #include <sys/epoll.h>
 
 namespace {
@@ -34,14 +35,12 @@ namespace {
 namespace asio = boost::asio;
 using moor::interest;
 using moor::trigger;
+using test::aborted;
+using test::bad_descriptor;
+using test::both_triggers;
 using test::error_code;
-
-const error_code aborted(asio::error::operation_aborted);
-const error_code bad_descriptor(asio::error::bad_descriptor);
-const error_code would_block(asio::error::would_block);
-const error_code gone(moor::error::gone);
-
-constexpr trigger both_triggers[] = {trigger::level, trigger::edge};
+using test::gone;
+using test::would_block;
 
 /// A callable that writes, and never raises SIGPIPE.
 struct sender {
@@ -56,13 +55,6 @@ struct sender {
         return r < 0 ? 0 : static_cast<std::size_t>(r);
     }
 };
-
-/// Puts a descriptor under a number of its own choosing, as a reuse by chance would.
-void put_at(int number, test::unique_fd& fd) {
-    BOOST_REQUIRE_EQUAL(::dup3(fd, number, O_CLOEXEC), number);
-    fd.close();
-    fd = test::unique_fd(number);
-}
 
 } // namespace
 
@@ -243,9 +235,7 @@ BOOST_FIXTURE_TEST_CASE(deregistering_late_does_not_take_a_reused_number_from_it
         test::called left;
         stale.async_wait_readable(left.handler());
         test::run_ready(io);
-        test::fd_pair q = test::make_socketpair();
-        put_at(number, q.a);
-        p.a.release();
+        test::fd_pair q = test::reuse_number(p.a, test::make_socketpair());
         test::called done;
         if (moor_owns_it) {
             moor::registration fresh(io, number);
@@ -275,9 +265,7 @@ BOOST_FIXTURE_TEST_CASE(an_abandoned_number_is_left_to_its_new_owner, test::cont
     test::called left;
     reg.async_wait_readable(left.handler());
     test::run_ready(io);
-    test::fd_pair q = test::make_pipe();
-    put_at(number, q.a);
-    p.a.release();
+    test::fd_pair q = test::reuse_number(p.a, test::make_pipe());
     asio::posix::stream_descriptor fresh(io, q.a.release());
     test::called done;
     fresh.async_wait(asio::posix::stream_descriptor::wait_read, done.handler());
@@ -302,8 +290,7 @@ BOOST_FIXTURE_TEST_CASE(an_interest_that_means_nothing_completes_with_an_error,
 
 // "Asio's cached 'not ready' hangs a write after the peer closed its end (4 of 8 writes complete,
 // then nothing)"
-BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_closed_its_end_all_complete,
-                        test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_closed_its_end_all_complete, test::context_fixture) {
     for (trigger t : both_triggers) {
         for (bool tcp : {false, true}) {
             BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
@@ -331,8 +318,8 @@ BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_closed_its_end_all_complete,
                         test::drain(p.b);
                 }
                 test::run_until(io, [&] { return completed == 12; });
-                BOOST_TEST((last == asio::error::broken_pipe ||
-                            last == asio::error::connection_reset));
+                BOOST_TEST(
+                    (last == asio::error::broken_pipe || last == asio::error::connection_reset));
             }
         }
     }
@@ -532,11 +519,10 @@ BOOST_FIXTURE_TEST_CASE(clearing_does_not_wipe_the_shutdown, test::context_fixtu
     test::put(p.b, "x");
     moor::ready_event event;
     bool called = false;
-    reg.async_wait(interest::readable | interest::writable,
-                   [&](error_code, moor::ready_event e) {
-                       event = e;
-                       called = true;
-                   });
+    reg.async_wait(interest::readable | interest::writable, [&](error_code, moor::ready_event e) {
+        event = e;
+        called = true;
+    });
     test::run_until(io, [&] { return called; });
     moor::use_registration_service(io).close();
     reg.clear(event);

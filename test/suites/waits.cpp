@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -48,13 +49,11 @@ namespace {
 namespace asio = boost::asio;
 using moor::interest;
 using moor::trigger;
+using test::aborted;
+using test::both_triggers;
 using test::error_code;
-
-const error_code aborted(asio::error::operation_aborted);
-const error_code would_block(asio::error::would_block);
-const error_code gone(moor::error::gone);
-
-constexpr trigger both_triggers[] = {trigger::level, trigger::edge};
+using test::gone;
+using test::would_block;
 
 /// A handler of async_wait that must be called once.
 struct called_event : test::called {
@@ -119,8 +118,7 @@ std::string temporary_directory() {
 /// Calls read until it blocks, whatever the size of a record.
 void drain_records(int fd) {
     char buffer[4096];
-    while (::read(fd, buffer, sizeof(buffer)) > 0) {
-    }
+    while (::read(fd, buffer, sizeof(buffer)) > 0) {}
 }
 
 } // namespace
@@ -583,8 +581,8 @@ BOOST_FIXTURE_TEST_CASE(a_refused_udp_port_is_exactly_an_error_event, test::cont
         {
             test::unique_fd bound(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
             BOOST_REQUIRE_EQUAL(::bind(bound, reinterpret_cast<::sockaddr*>(&addr), len), 0);
-            BOOST_REQUIRE_EQUAL(
-                ::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+            BOOST_REQUIRE_EQUAL(::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len),
+                                0);
         }
         test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         int on = 1;
@@ -646,8 +644,7 @@ BOOST_FIXTURE_TEST_CASE(nothing_is_reported_closed_while_the_peer_lives, test::c
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(a_peer_that_shuts_down_writing_reports_read_closed,
-                        test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(a_peer_that_shuts_down_writing_reports_read_closed, test::context_fixture) {
     for (trigger t : both_triggers) {
         for (bool tcp : {false, true}) {
             BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
@@ -821,8 +818,7 @@ BOOST_FIXTURE_TEST_CASE(a_hang_up_wakes_both_directions, test::context_fixture) 
                 BOOST_TEST(!write_result);
                 BOOST_TEST(!read_result);
                 p.b.close();
-                test::run_until(
-                    io, [&] { return write_result && read_result && read && write; });
+                test::run_until(io, [&] { return write_result && read_result && read && write; });
                 BOOST_TEST(!read.ec);
                 BOOST_TEST(!write.ec);
                 BOOST_TEST(*read_result == 0u);
@@ -911,8 +907,7 @@ BOOST_FIXTURE_TEST_CASE(both_directions_pending_one_fires_and_the_other_stays_ar
                 // later edge, which Moor could not see us drain.
                 reg.clear(reg.ready(interest::readable));
                 // TCP: what the kernel holds moves on by itself; filled until it stays full.
-                while (test::fill(p.a) + test::drain(p.a) != 0) {
-                }
+                while (test::fill(p.a) + test::drain(p.a) != 0) {}
                 test::called read2;
                 test::called write2;
                 reg.async_wait_writable(write2.handler());
@@ -1217,16 +1212,14 @@ BOOST_AUTO_TEST_CASE(a_named_pipe_is_waited_for) {
 BOOST_AUTO_TEST_CASE(a_listening_socket_is_readable_when_there_is_somebody_to_accept) {
     for (trigger t : both_triggers) {
         asio::io_context io;
-        test::unique_fd listener(
-            ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        test::unique_fd listener(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         ::sockaddr_in addr{};
         addr.sin_family = AF_INET;
         addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         ::socklen_t len = sizeof(addr);
         BOOST_REQUIRE_EQUAL(::bind(listener, reinterpret_cast<::sockaddr*>(&addr), len), 0);
         BOOST_REQUIRE_EQUAL(::listen(listener, 4), 0);
-        BOOST_REQUIRE_EQUAL(::getsockname(listener, reinterpret_cast<::sockaddr*>(&addr), &len),
-                            0);
+        BOOST_REQUIRE_EQUAL(::getsockname(listener, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
         moor::registration reg(io, listener.get(), t);
         test::called done;
         reg.async_wait_readable(done.handler());
@@ -1307,8 +1300,8 @@ BOOST_AUTO_TEST_CASE(handles_that_are_not_pollable_are_always_ready) {
                     check_completes(io, read);
                     check_completes(io, write);
                     check_completes(io, both);
-                    // (An edge-triggered combined wait is told of what it was not told before; where
-                    // the reactor accepts these handles, the directions come one by one.)
+                    // (An edge-triggered combined wait is told of what it was not told before;
+                    // where the reactor accepts these handles, the directions come one by one.)
                     if (t == trigger::level || test::on_epoll())
                         BOOST_TEST((both.ready() == (interest::readable | interest::writable)));
                     BOOST_TEST(!both.ready().empty());
@@ -1319,8 +1312,9 @@ BOOST_AUTO_TEST_CASE(handles_that_are_not_pollable_are_always_ready) {
                     reg.clear(both.event);
                 }
                 bool finished = false;
-                reg.async_io(interest::writable, [](error_code&) { return 1; },
-                             [&](error_code ec, int n) { finished = !ec && n == 1; });
+                reg.async_io(
+                    interest::writable, [](error_code&) { return 1; },
+                    [&](error_code ec, int n) { finished = !ec && n == 1; });
                 test::run_until(io, [&] { return finished; });
                 reg.cancel();
                 BOOST_TEST(reg.deregister() == fd.get());
@@ -1343,8 +1337,8 @@ BOOST_FIXTURE_TEST_CASE(a_udp_socket_with_a_pending_error_does_not_spin, test::c
         {
             test::unique_fd bound(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
             BOOST_REQUIRE_EQUAL(::bind(bound, reinterpret_cast<::sockaddr*>(&addr), len), 0);
-            BOOST_REQUIRE_EQUAL(
-                ::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+            BOOST_REQUIRE_EQUAL(::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len),
+                                0);
         }
         test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);

@@ -3,9 +3,21 @@
 //
 // What must not vary is counted: system calls by link-time wrapping (the test programs are linked
 // with -Wl,--wrap=...), allocations by replacing operator new. Counts are per process.
+// AddressSanitizer and ThreadSanitizer bring an operator new that must stay: allocations are not
+// counted beside them.
 
 #ifndef MOOR_TEST_SUPPORT_COUNTS_HPP
 #define MOOR_TEST_SUPPORT_COUNTS_HPP
+
+#include <boost/test/unit_test.hpp>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define MOOR_TEST_SANITIZED_NEW
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MOOR_TEST_SANITIZED_NEW
+#endif
+#endif
 
 namespace test {
 
@@ -25,6 +37,17 @@ struct call_counts {
 
 /// The counts so far. Take two and subtract.
 call_counts counts();
+
+/// A precondition of tests that count allocations: without it they are reported as skipped.
+inline boost::test_tools::assertion_result allocations_are_counted(boost::unit_test::test_unit_id) {
+#if defined(MOOR_TEST_SANITIZED_NEW)
+    boost::test_tools::assertion_result no(false);
+    no.message() << "operator new is the sanitizer's";
+    return no;
+#else
+    return true;
+#endif
+}
 
 /// Makes epoll_ctl fail with this errno for this operation (EPOLL_CTL_ADD, ...). Zero: no more.
 void fail_epoll_ctl(int operation, int error);
