@@ -13,6 +13,7 @@
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <random>
@@ -273,8 +274,24 @@ results run(const options& o, std::uint32_t seed, std::uint64_t bytes) {
             ends.push_back(
                 std::make_unique<end>(io, p.b.get(), o, n + 1, o.duplex ? bytes : 0, bytes));
         }
-        for (auto& e : ends)
-            e->start();
+        // A level-triggered wait never lies once the service has seen every thread of the loop: the
+        // threads meet in a handler each before anything else happens.
+        std::atomic<unsigned> met{0};
+        std::vector<test::fd_pair> pipes;
+        std::vector<moor::registration> meeting;
+        for (unsigned i = 0; i != o.threads; ++i) {
+            pipes.push_back(test::make_pipe());
+            meeting.emplace_back(io, pipes[i].a.get());
+            meeting[i].async_wait_readable([&](error_code) {
+                if (++met == o.threads)
+                    for (auto& e : ends)
+                        e->start();
+                while (met < o.threads)
+                    std::this_thread::yield();
+            });
+        }
+        for (test::fd_pair& p : pipes)
+            test::put(p.b, "x");
         std::vector<std::thread> others;
         for (unsigned i = 1; i < o.threads; ++i)
             others.emplace_back([&] { io.run_for(test::cap); });

@@ -77,7 +77,8 @@ BOOST_FIXTURE_TEST_CASE(a_read_handler_that_was_queued_while_its_handle_had_anot
     reg.async_wait_writable([&](error_code ec) {
         written.ec = ec;
         ++written.times;
-        test::put(p.b, "second");
+        if (read.times == 0) // elsewhere than on epoll it may have been first
+            test::put(p.b, "second");
     });
     reg.async_wait_readable([&](error_code ec) {
         read.ec = ec;

@@ -30,6 +30,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/asio/execution_context.hpp>
 #include <boost/asio/version.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
 #include <boost/asio/detail/io_uring_operation.hpp>
@@ -503,7 +504,7 @@ public:
         if (!any_suspects_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(suspects_mutex_);
-        return suspects_.count(data.object) != 0;
+        return all_suspect_ || suspects_.count(data.object) != 0;
 #else
         (void)data;
         return false;
@@ -640,14 +641,19 @@ private:
     scheduler& scheduler_;
 
 #if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
-    void suspect(const registration_data& data) {
+    void suspect(const registration_data& data) noexcept {
         std::lock_guard<std::mutex> lock(suspects_mutex_);
-        suspects_.insert(data.object);
+        BOOST_TRY { suspects_.insert(data.object); }
+        BOOST_CATCH(...) {
+            all_suspect_ = true; // out of memory: each event of all that is attached is looked up
+        }
+        BOOST_CATCH_END
         any_suspects_.store(true, std::memory_order_release);
     }
 
     // Bounded by the number of objects that Asio ever made.
     std::set<const void*> suspects_;
+    bool all_suspect_ = false;
     std::mutex suspects_mutex_;
     std::atomic<bool> any_suspects_{false};
 #endif
