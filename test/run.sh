@@ -9,13 +9,11 @@ usage() {
     cat <<'EOF'
 Usage: test/run.sh [OPTION...]
 
-Builds Moor's tests, in the usual configurations or in all of them, then runs them under one ctest, whose
-summary is the last thing printed. Installs what is missing on a Debian 12. Stops at the first configuration
-that does not build.
+Builds Moor's tests in all configurations, then runs them under one ctest, whose summary is the last thing
+printed. Installs what is missing on a Debian 12. Stops at the first configuration that does not build.
 
   --quick           the first configuration only
   --only A,B        these configurations only
-  --all             all of them
   --list            list the configurations and exit
   --repeat N        how often each epoll suite is repeated in the first configuration (default 10)
   --build-dir DIR   where the build trees go (default build)
@@ -39,9 +37,6 @@ configurations=(
     'tsan|g++|20|thread|epoll;select;io_uring|OFF|-O0'
     'gcc23|g++|23||epoll|OFF|-O2'
 )
-# What runs unless --all or --only says otherwise.
-usual=gcc20,clang17
-
 packages=(
     g++ clang libclang-rt-14-dev cmake ninja-build
     libboost1.81-dev libboost-test1.81-dev libboost-context1.81-dev libboost-coroutine1.81-dev
@@ -62,7 +57,6 @@ while [ $# -gt 0 ]; do
     case $1 in
         --quick) only=${configurations[0]%%|*} ;;
         --only) only=${2:?--only needs names}; shift ;;
-        --all) usual= ;;
         --list) printf '%s\n' "${configurations[@]}" | tr '|' '\t'; exit ;;
         --repeat) repeat=${2:?--repeat needs a number}; shift ;;
         --build-dir) build_dir=${2:?--build-dir needs a directory}; shift ;;
@@ -105,7 +99,6 @@ if [ "$lint" = yes ]; then
     exit
 fi
 
-only=${only:-$usual}
 for name in ${only//,/ }; do
     printf '%s\n' "${configurations[@]}" | grep -q "^$name|" ||
         failed "there is no configuration $name (see --list)"
