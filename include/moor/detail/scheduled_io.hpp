@@ -174,8 +174,9 @@ protected:
 
 private:
     BOOST_NOINLINE void note_thread() noexcept {
-        const void* none = nullptr;
-        if (!loop_thread_.compare_exchange_strong(none, event_frame::thread_id(),
+        const void* seen = nullptr;
+        if (loop_thread_.load(std::memory_order_relaxed) != this &&
+            !loop_thread_.compare_exchange_strong(seen, event_frame::thread_id(),
                                                   std::memory_order_relaxed))
             loop_thread_.store(this, std::memory_order_relaxed); // several: no thread's id
     }
