@@ -42,16 +42,21 @@ void check_is_not_told_of_the_past(asio::io_context& io, test::called& late, tes
     BOOST_TEST(test::get(p.a) == "new");
 }
 
+struct two_handles : test::context_fixture {
+    test::fd_pair p = test::make_socketpair(), q = test::make_socketpair();
+    moor::registration a{io, p.a.get()}, b{io, q.a.get()};
+
+    two_handles() {
+        warm_up(io, a, p);
+        warm_up(io, b, q);
+    }
+};
+
 } // namespace
 
 BOOST_AUTO_TEST_SUITE(stale)
 
-BOOST_FIXTURE_TEST_CASE(a_handler_drains_a_handle_whose_event_is_queued_behind_it,
-                        test::context_fixture) {
-    test::fd_pair p = test::make_socketpair(), q = test::make_socketpair();
-    moor::registration a(io, p.a.get()), b(io, q.a.get());
-    warm_up(io, a, p);
-    warm_up(io, b, q);
+BOOST_FIXTURE_TEST_CASE(a_handler_drains_a_handle_whose_event_is_queued_behind_it, two_handles) {
     test::called first, late;
     a.async_wait_readable([&](error_code ec) {
         first.ec = ec;
@@ -95,12 +100,7 @@ BOOST_FIXTURE_TEST_CASE(a_read_handler_that_was_queued_while_its_handle_had_anot
     BOOST_TEST(read.times == 1);
 }
 
-BOOST_FIXTURE_TEST_CASE(a_wait_begins_on_another_thread_while_its_event_is_queued,
-                        test::context_fixture) {
-    test::fd_pair p = test::make_socketpair(), q = test::make_socketpair();
-    moor::registration a(io, p.a.get()), b(io, q.a.get());
-    warm_up(io, a, p);
-    warm_up(io, b, q);
+BOOST_FIXTURE_TEST_CASE(a_wait_begins_on_another_thread_while_its_event_is_queued, two_handles) {
     test::called late;
     a.async_wait_readable([&](error_code) {
         std::thread other([&] {
@@ -115,11 +115,7 @@ BOOST_FIXTURE_TEST_CASE(a_wait_begins_on_another_thread_while_its_event_is_queue
 }
 
 BOOST_FIXTURE_TEST_CASE(another_thread_has_fetched_an_event_while_the_handler_of_the_last_one_runs,
-                        test::context_fixture) {
-    test::fd_pair p = test::make_socketpair(), q = test::make_socketpair();
-    moor::registration a(io, p.a.get()), b(io, q.a.get());
-    warm_up(io, a, p);
-    warm_up(io, b, q);
+                        two_handles) {
     test::called late;
     bool b_ran = false;
     std::atomic<bool> a_ran{false};
