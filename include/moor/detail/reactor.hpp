@@ -257,33 +257,18 @@ public:
 //                                        io_uring only: what to poll, and for what
 //
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
-
 using waker_base = boost::asio::detail::io_uring_operation;
+#else
+using waker_base = boost::asio::detail::reactor_op;
+#endif
 
+/// How a waker finds its owner, and comes home to it.
 template <class Owner, channel Channel>
-class basic_waker : public waker_base {
-public:
-    explicit basic_waker(Owner* owner)
-        : waker_base(error_code(), &basic_waker::do_prepare, &basic_waker::do_perform,
-                     &basic_waker::do_complete) {
-        cancellation_key_ = owner;
-    }
-
-private:
+class waker_return {
+protected:
     static Owner* owner_of(waker_base* base) {
         return static_cast<Owner*>(base->cancellation_key_);
     }
-
-    static void do_prepare(waker_base* base, ::io_uring_sqe* sqe) {
-        Owner* owner = owner_of(base);
-        if (Channel == priority_channel)
-            ::io_uring_prep_poll_add(sqe, owner->data().priority_set, POLLIN);
-        else
-            ::io_uring_prep_poll_add(sqe, owner->native_handle(),
-                                     static_cast<unsigned>(Owner::events_of(Channel)));
-    }
-
-    static bool do_perform(waker_base*, bool after_completion) { return after_completion; }
 
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         waker_base* base = static_cast<waker_base*>(item);
@@ -302,12 +287,36 @@ private:
     }
 };
 
-#else
-
-using waker_base = boost::asio::detail::reactor_op;
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
 
 template <class Owner, channel Channel>
-class basic_waker : public waker_base {
+class basic_waker : public waker_base, private waker_return<Owner, Channel> {
+public:
+    explicit basic_waker(Owner* owner)
+        : waker_base(error_code(), &basic_waker::do_prepare, &basic_waker::do_perform,
+                     &basic_waker::do_complete) {
+        cancellation_key_ = owner;
+    }
+
+private:
+    using waker_return<Owner, Channel>::owner_of;
+
+    static void do_prepare(waker_base* base, ::io_uring_sqe* sqe) {
+        Owner* owner = owner_of(base);
+        if (Channel == priority_channel)
+            ::io_uring_prep_poll_add(sqe, owner->data().priority_set, POLLIN);
+        else
+            ::io_uring_prep_poll_add(sqe, owner->native_handle(),
+                                     static_cast<unsigned>(Owner::events_of(Channel)));
+    }
+
+    static bool do_perform(waker_base*, bool after_completion) { return after_completion; }
+};
+
+#else
+
+template <class Owner, channel Channel>
+class basic_waker : public waker_base, private waker_return<Owner, Channel> {
 public:
     explicit basic_waker(Owner* owner)
         : waker_base(error_code(), &basic_waker::do_perform, &basic_waker::do_complete) {
@@ -315,31 +324,13 @@ public:
     }
 
 private:
-    static Owner* owner_of(waker_base* base) {
-        return static_cast<Owner*>(base->cancellation_key_);
-    }
+    using waker_return<Owner, Channel>::owner_of;
 
     static status do_perform(waker_base* base) {
         // "Exhausted" makes Asio forget that there was an event: its try_speculative_ flag is then
         // the latch that remembers the next one until the waker is armed again.
         return owner_of(base)->template speculate<Channel>(base->ec_) ? done_and_exhausted
                                                                       : not_done;
-    }
-
-    static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
-        waker_base* base = static_cast<waker_base*>(item);
-        if (BOOST_LIKELY(owner && !base->ec_))
-            owner_of(base)->template fired<Channel>(error_code());
-        else
-            failed(owner, base);
-    }
-
-    BOOST_NOINLINE static void failed(void* owner, waker_base* base) {
-        error_code ec = std::exchange(base->ec_, error_code()); // it is armed with none
-        if (owner)
-            owner_of(base)->template fired<Channel>(ec);
-        else
-            owner_of(base)->dropped(Channel);
     }
 };
 

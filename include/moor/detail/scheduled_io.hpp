@@ -21,7 +21,7 @@
 // The lock, mutex_, guards all of them but for what is said to be atomic. Orders: the service's
 // lock before ours; ours before the reactor's. The reactor calls speculate() with its own lock
 // held, so that may not take ours. No handler is run, moved or destroyed under the lock: waits
-// leave through an item_queue that is posted or destroyed after it is released.
+// leave through an item_queue that is posted to the scheduler, or destroyed after it is released.
 //
 // Invariants
 //   1. A wait is parked (in waiters_ or in plain_), or in the scheduler, or being completed: in one
@@ -673,7 +673,7 @@ private:
     BOOST_FORCEINLINE void park_plainly(waiter& w, purpose why) {
         if (why != purpose::wait)
             w.epoch_ = epoch_of(blind(C));
-        doubt_unless_later<C>(why);
+        doubt_unless_later(C, why);
         if (arm<C>() == 0) // its unit of work is the wait's
             host_.port.work_started();
         plain_[C] = &w;
@@ -711,16 +711,15 @@ private:
 
     // ---- whether an event may be older than a wait ----------------------------------------------
 
-    /// Whether the next event on `c` was certainly fetched from the kernel after now. (With select,
-    /// if its waker is at home.) With epoll, Asio fetches events in batches, and a handler may run
-    /// while events that were fetched earlier are still in the queue. What runs directly from a
-    /// channel's own event knows that there is no other one, and what runs outside the loop that
-    /// there is none at all (run_one() and poll_one() may leave some); if no other thread fetches
-    /// events. select(2) is only asked about wakers that are armed, and its events are never
-    /// queued.
+    /// Whether the next event on `c` was certainly fetched from the kernel after now. With epoll,
+    /// Asio fetches events in batches, and a handler may run while events that were fetched earlier
+    /// are still in the queue. What runs directly from a channel's own event knows that there is no
+    /// other one, and what runs outside the loop that there is none at all (run_one() and
+    /// poll_one() may leave some); if no other thread fetches events. select(2) is only asked about
+    /// wakers that are armed, and its events are never queued.
     bool is_later(channel c) const noexcept {
         if constexpr (!reactor_port::latches_events)
-            return true;
+            return is_home(c);
         if (!host_.runs_only_here())
             return false;
         const event_frame* frame = event_frame::current();
@@ -728,10 +727,9 @@ private:
     }
 
     /// A callable of an io wait finds out for itself, and an edge-triggered wait may be told twice.
-    template <channel C>
-    BOOST_FORCEINLINE void doubt_unless_later(purpose why) noexcept {
-        if (trigger_ == trigger::level && why != purpose::io && !is_later(C))
-            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
+    BOOST_FORCEINLINE void doubt_unless_later(channel c, purpose why) noexcept {
+        if (trigger_ == trigger::level && why != purpose::io && !is_later(c))
+            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << c));
     }
 
     /// That a callable met would-block allows one wait to park without a look: by the next, if it
@@ -821,25 +819,14 @@ private:
         }
         if (ec)
             return ec;
-        // A waker that is out already may have been fired by an older event.
-        doubt_if_out<read_channel>(w, channels);
-        doubt_if_out<write_channel>(w, channels);
-        doubt_if_out<priority_channel>(w, channels);
+        for (channel c : {read_channel, write_channel, priority_channel})
+            if ((channels >> c) & 1u)
+                doubt_unless_later(c, w.purpose_);
         int units = arm_home(channels) - 1; // the wait's
         if (units < 0)
             host_.port.work_started();
         release_units(units);
         return ec;
-    }
-
-    template <channel C>
-    void doubt_if_out(const waiter& w, unsigned channels) noexcept {
-        if (((channels >> C) & 1u) == 0)
-            return;
-        if (is_home(C) || reactor_port::latches_events)
-            doubt_unless_later<C>(w.purpose_);
-        else if (trigger_ == trigger::level && w.purpose_ != purpose::io)
-            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << C));
     }
 
     /// Arms those of some channels' wakers that are at home; returns the units of work that are at
