@@ -209,12 +209,10 @@ template <>
 struct drainable<void> {
     /// The caller knows: nothing is left.
     bool is_drained = false;
-    /// Not used without a value.
-    bool is_short = false;
 };
 
 /// Says that the operation succeeded and drained the handle.
-constexpr drainable<void> drained() noexcept { return {true, false}; }
+constexpr drainable<void> drained() noexcept { return {true}; }
 
 /// Says that the operation succeeded and drained the handle.
 template <class R>
@@ -228,13 +226,15 @@ constexpr drainable<std::decay_t<R>> drained_if(bool condition, R&& value) {
     return {std::forward<R>(value), condition, false};
 }
 
-/// Says that `transferred` of `requested` bytes were moved, which Moor may take for "drained" where
-/// it proves that. At present it does so nowhere, and the next wait asks the kernel as usual: on
-/// streams an end-of-file can hide behind a short read, and datagrams, signals and inotify events
-/// come one by one.
+/// Says that `transferred` of `requested` bytes were moved, which Moor takes for "drained" where it
+/// proves that: on pipes, unless they keep packets apart (`O_DIRECT`). The end of the pipe is not
+/// lost when it comes with the data. Elsewhere the next wait asks as usual: a read may end early at
+/// a datagram, a line of a terminal, or a stream socket's urgent mark. Nothing transferred is the
+/// end of the file, and proves nothing.
 template <class R>
 constexpr drainable<R> short_transfer(R transferred, std::size_t requested) {
-    return {transferred, false, static_cast<std::size_t>(transferred) < requested};
+    return {transferred, false,
+            transferred != R() && static_cast<std::size_t>(transferred) < requested};
 }
 
 } // namespace moor

@@ -17,6 +17,7 @@
 #include <cstring>
 #include <future>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -594,6 +595,40 @@ BOOST_FIXTURE_TEST_CASE(an_epollout_that_is_added_late_and_refused_reaches_the_w
         test::run_until(io, [&] { return bool(reader); });
         BOOST_TEST(!reader.ec);
     }
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_has_not_begun,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    bool threw = true;
+    int attempts = 0;
+    for (long n = 0; threw; ++n, ++attempts) {
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        asio::io_context io;
+        moor::registration reg(io, p.a.get());
+        test::called failed, done;
+        threw = false;
+        test::fail_allocations_after(n);
+        try {
+            reg.async_wait(interest::readable | interest::writable | interest::priority,
+                           failed.handler());
+        } catch (const std::bad_alloc&) {
+            threw = true;
+        }
+        test::fail_allocations_after(-1);
+        if (!threw)
+            reg.cancel();
+        test::run_all(io); // no work is left over
+        BOOST_TEST(failed.times == (threw ? 0 : 1));
+        reg.async_wait(interest::readable | interest::writable, done.handler());
+        test::run_ready(io);
+        BOOST_TEST(done.times == 0);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_TEST(!done.ec);
+        test::run_all(io);
+    }
+    BOOST_TEST(attempts > 1);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the_wait,

@@ -154,4 +154,78 @@ BOOST_FIXTURE_TEST_CASE(another_thread_has_fetched_an_event_while_the_handler_of
     check_is_not_told_of_the_past(io, late, q);
 }
 
+BOOST_FIXTURE_TEST_CASE(the_loop_was_left_with_an_event_queued, two_handles) {
+    // run_one(), stop() and an exception leave the loop in the middle of a batch.
+    for (int how = 0; how != 3; ++how) {
+        test::called first, late;
+        a.async_wait_readable([&](error_code ec) {
+            first.ec = ec;
+            ++first.times;
+            if (how == 1)
+                io.stop();
+            else if (how == 2)
+                throw how;
+        });
+        test::put(p.b, "x");
+        test::put(q.b, "old");
+        io.restart();
+        if (how == 0) {
+            while (first.times == 0)
+                io.run_one_for(test::cap);
+        } else {
+            try {
+                io.run_for(test::cap);
+            } catch (int) {}
+        }
+        BOOST_REQUIRE_EQUAL(first.times, 1);
+        BOOST_TEST(test::get(q.a) == "old");
+        test::drain(p.a);
+        b.async_wait_readable(late.handler());
+        check_is_not_told_of_the_past(io, late, q);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_handler_runs_the_loop_itself, two_handles) {
+    // The inner run fetches an event of the very handle whose event is being handled, and leaves it
+    // in the queue.
+    test::called outer, inner, late;
+    a.async_wait_readable([&](error_code ec) {
+        outer.ec = ec;
+        ++outer.times;
+        test::drain(p.a);
+        b.async_wait_readable(inner.handler());
+        test::put(q.b, "x");
+        test::put(p.b, "old");
+        while (inner.times == 0)
+            io.run_one_for(test::cap);
+        BOOST_TEST(test::get(p.a) == "old");
+        a.async_wait_readable(late.handler());
+    });
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(outer) && bool(inner); });
+    check_is_not_told_of_the_past(io, late, p);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_handler_runs_the_loop_itself_for_something_else, two_handles) {
+    test::called outer, late;
+    bool posted = false;
+    a.async_wait_readable([&](error_code ec) {
+        outer.ec = ec;
+        ++outer.times;
+        test::drain(p.a);
+        test::put(p.b, "old");
+        // Nothing of Moor's is handled by the inner run.
+        asio::post(io, [&] { posted = true; });
+        io.poll_one();
+        asio::post(io, [] {});
+        io.poll_one();
+        BOOST_TEST(test::get(p.a) == "old");
+        a.async_wait_readable(late.handler());
+    });
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(outer); });
+    BOOST_TEST(posted);
+    check_is_not_told_of_the_past(io, late, p);
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -17,6 +17,7 @@ namespace {
 
 std::atomic<long> polls{0}, epoll_ctls{0}, epoll_waits{0}, selects{0}, fstats{0}, allocations{0};
 std::atomic<int> failing_operation{0}, failing_error{0};
+std::atomic<long> allocations_left{-1}; // negative: as many as there is memory for
 
 } // namespace
 
@@ -30,6 +31,10 @@ call_counts counts() {
 void fail_epoll_ctl(int operation, int error) {
     failing_operation = operation;
     failing_error = error;
+}
+
+void fail_allocations_after(long n) {
+    allocations_left = n;
 }
 
 } // namespace test
@@ -82,13 +87,20 @@ int __wrap_fstat(int fd, struct ::stat* st) {
 
 namespace {
 
-void* allocate(std::size_t n) noexcept {
+bool is_out_of_memory() noexcept {
     ++allocations;
+    return allocations_left >= 0 && (allocations_left == 0 || allocations_left-- == 0);
+}
+
+void* allocate(std::size_t n) noexcept {
+    if (is_out_of_memory())
+        return nullptr;
     return std::malloc(n ? n : 1);
 }
 
 void* allocate(std::size_t n, std::align_val_t align) noexcept {
-    ++allocations;
+    if (is_out_of_memory())
+        return nullptr;
     auto a = static_cast<std::size_t>(align);
     return std::aligned_alloc(a, n ? (n + a - 1) / a * a : a);
 }

@@ -52,6 +52,9 @@ inline boost::test_tools::assertion_result allocations_are_counted(boost::unit_t
 /// Makes epoll_ctl fail with this errno for this operation (EPOLL_CTL_ADD, ...). Zero: no more.
 void fail_epoll_ctl(int operation, int error);
 
+/// Lets n more allocations succeed. Negative: all. (Where they are counted.)
+void fail_allocations_after(long n);
+
 } // namespace test
 
 #endif

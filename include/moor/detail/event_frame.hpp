@@ -5,8 +5,8 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The event that a thread is handling. A handler that waits again, which is what nearly all of them
-// do, finds here what it would otherwise have to ask for: whether an older event can still be on
-// its way, the waker's reference to the state, and the memory of the operation that is just over.
+// do, finds here what it would otherwise have to ask for: the waker's reference to the state, and
+// the memory of the operation that is just over.
 //
 
 #ifndef MOOR_DETAIL_EVENT_FRAME_HPP
@@ -21,13 +21,11 @@
 namespace moor {
 namespace detail {
 
-class event_frame {
+class BOOST_SYMBOL_VISIBLE event_frame {
 public:
-    /// `source` identifies the channel. `fresh`: this runs as soon as the event was taken from the
-    /// scheduler's queue, so that no other event of the channel is queued behind it, unless another
-    /// thread fetched one.
-    event_frame(const void* source, bool fresh) noexcept
-        : source_(source), outer_(std::exchange(current_, this)), fresh_(fresh) {}
+    /// `source` identifies the channel.
+    explicit event_frame(const void* source) noexcept
+        : source_(source), outer_(std::exchange(current_, this)) {}
 
     ~event_frame() {
         current_ = outer_;
@@ -43,10 +41,6 @@ public:
 
     /// Tells threads apart.
     static const void* thread_id() noexcept { return &current_; }
-
-    /// Whether this is an event of that channel, whose waker was not armed again since.
-    bool is_of(const void* source) const noexcept { return source_ == source; }
-    bool is_fresh() const noexcept { return fresh_; }
 
     /// The waker's reference to the state, for the waker itself, or at the end.
     BOOST_FORCEINLINE bool take_reference(const void* source) noexcept {
@@ -81,7 +75,6 @@ private:
     event_frame* outer_;
     void* memory_ = nullptr;
     std::size_t size_; // of memory_
-    bool fresh_;
 };
 
 } // namespace detail

@@ -55,7 +55,6 @@ template <>
 struct io_outcome<void> {
     error_code ec;
     bool is_drained = false;
-    bool is_short = false;
 
     template <class F>
     void call(F& f) {
@@ -76,9 +75,10 @@ struct io_outcome<drainable<R>> : io_outcome<R> {
         this->ec = error_code();
         auto d = f(this->ec);
         this->is_drained = d.is_drained;
-        this->is_short = d.is_short;
-        if constexpr (!std::is_void<R>::value)
+        if constexpr (!std::is_void<R>::value) {
+            this->is_short = d.is_short;
             this->value.emplace(std::move(d.value));
+        }
     }
 };
 
@@ -107,15 +107,19 @@ struct io_signature<void> {
 };
 
 /// Makes the call that `event` allowed, and tells the state what it showed. True: it is over.
-/// False: it would have blocked, and the state does not know yet.
+/// False: it would have blocked, and the state does not know yet. `counted`: for an operation that
+/// holds a unit of work.
 template <class F>
 bool attempt(scheduled_io& state, const ready_event& event, F& f,
-             io_outcome<io_raw_result<F>>& outcome) {
+             io_outcome<io_raw_result<F>>& outcome, bool counted = false) {
     outcome.call(f);
     if (is_would_block(outcome.ec))
         return false;
     if (!outcome.ec && outcome.is_drained)
         state.would_block(event);
+    else if constexpr (!std::is_void<io_result<F>>::value)
+        if (!outcome.ec && outcome.is_short)
+            state.cut_short(event, counted);
     return true;
 }
 
@@ -192,7 +196,7 @@ private:
             outcome_type outcome;
             if (op->ec() || !op->may_run()) {
                 outcome.ec = op->ec();
-            } else if (!attempt(*op->state_, op->event(), op->callable_, outcome)) {
+            } else if (!attempt(*op->state_, op->event(), op->callable_, outcome, true)) {
                 if (op->state_->restart(*op)) {
                     op_ = nullptr;
                     return;

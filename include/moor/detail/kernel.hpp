@@ -5,7 +5,7 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What Moor asks the kernel itself: poll(2) for the truth about a handle, fstat(2) for which file
-// a number stands for. Nothing here changes a handle.
+// a number stands for, and fcntl(2) for which end of a pipe. Nothing here changes a handle.
 //
 
 #ifndef MOOR_DETAIL_KERNEL_HPP
@@ -19,6 +19,7 @@
 #include <cerrno>
 #include <cstdint>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 
@@ -46,9 +47,6 @@ struct file_identity {
 
     /// Regular files and directories: epoll refuses them, poll(2) calls them ready.
     bool is_always_ready() const noexcept { return type == S_IFREG || type == S_IFDIR; }
-
-    /// eventfd, timerfd, signalfd, inotify and their like have no file type.
-    bool is_anonymous() const noexcept { return type == 0; }
 };
 
 /// bad_descriptor if the number is not open.
@@ -64,6 +62,32 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
         ec = error_code(errno, boost::asio::error::get_system_category());
     }
     return id;
+}
+
+/// What a short transfer on a handle can prove.
+enum class pipe_end : std::uint8_t {
+    unknown, ///< nobody has asked yet
+    none,    ///< nothing: no pipe, or one that keeps packets apart
+    reading, ///< a read that is not filled has emptied it, unless its writers have gone
+    writing, ///< a write that is cut short has filled it
+    both     ///< both, and there is always a writer: itself
+};
+
+/// Only a pipe gives and takes as much as there is. Other files have boundaries at which a read
+/// ends early, although there is more: a datagram, a line of a terminal, a stream socket's urgent
+/// mark or a descriptor that was passed.
+inline pipe_end identify_pipe_end(int handle, const file_identity& id) noexcept {
+    int flags = id.is_fifo() ? ::fcntl(handle, F_GETFL) : -1;
+    if (flags < 0)
+        return pipe_end::none;
+#if defined(O_DIRECT)
+    if (flags & O_DIRECT)
+        return pipe_end::none;
+#endif
+    int mode = flags & O_ACCMODE;
+    return mode == O_RDONLY   ? pipe_end::reading
+           : mode == O_WRONLY ? pipe_end::writing
+                              : pipe_end::both;
 }
 
 /// What to put into pollfd::events. Errors and hang-ups are always reported.

@@ -576,8 +576,21 @@ public:
     void work_started() { scheduler_.work_started(); }
     void work_finished() { scheduler_.work_finished(); }
 
-    /// Whether this thread is running the scheduler.
-    bool runs_here() { return scheduler_.can_dispatch(); }
+    /// Whether an event that was fetched for a handle is still in the scheduler's queue. Only for a
+    /// thread beside which no other one runs the scheduler.
+    /**
+     * epoll's events are queued in one batch, and behind them goes the scheduler's own turn at the
+     * reactor: an operation that is queued has a successor.
+     */
+    bool has_queued_event(const registration_data& data) const noexcept {
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+        // A C-style cast, since Asio keeps the base private.
+        return boost::asio::detail::op_queue<scheduler_item>().is_enqueued(
+            (scheduler_item*)data.object);
+#else
+        return (void)data, false;
+#endif
+    }
 
     /// Makes up for the unit of work that the scheduler takes back after fired(). There only.
     void compensate() { scheduler_.compensating_work_started(); }

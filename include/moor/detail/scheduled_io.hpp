@@ -10,6 +10,8 @@
 //   word_      cached readiness: flags, and a tick per stream of events
 //   unknown_   streams of which an empty cache proves nothing: a wait looks before it parks
 //   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
+//   pipe_end_  what a transfer that is cut short proves
+//   has_fired_ channels whose waker has fired for an event, and is not home yet (atomic)
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
 //              only; spill() moves them to waiters_, and whoever reads waiters_ calls it first
@@ -60,6 +62,7 @@
 #include <moor/readiness.hpp>
 
 #include <boost/asio/error.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
@@ -150,11 +153,11 @@ public:
     /// Whether it is still there, and so are the executors.
     virtual bool context_exists() const noexcept = 0;
 
-    /// This thread handles an event.
-    BOOST_FORCEINLINE void runs_here() noexcept {
-        if (BOOST_UNLIKELY(loop_thread_.load(std::memory_order_relaxed) !=
-                           event_frame::thread_id()))
-            note_thread();
+    /// This thread handles an event. Whether no other one ever did.
+    BOOST_FORCEINLINE bool runs_here() noexcept {
+        return BOOST_LIKELY(loop_thread_.load(std::memory_order_relaxed) ==
+                            event_frame::thread_id()) ||
+               note_thread();
     }
 
     /// Whether no other thread than this one has handled an event so far.
@@ -173,19 +176,22 @@ protected:
     ~scheduled_io_host() = default;
 
 private:
-    BOOST_NOINLINE void note_thread() noexcept {
-        const void* seen = nullptr;
-        if (loop_thread_.load(std::memory_order_relaxed) != this &&
-            !loop_thread_.compare_exchange_strong(seen, event_frame::thread_id(),
-                                                  std::memory_order_relaxed))
-            loop_thread_.store(this, std::memory_order_relaxed); // several: no thread's id
+    BOOST_NOINLINE bool note_thread() noexcept {
+        const void* seen = loop_thread_.load(std::memory_order_relaxed);
+        if (seen == this)
+            return false;
+        if (!seen && loop_thread_.compare_exchange_strong(seen, event_frame::thread_id(),
+                                                          std::memory_order_relaxed))
+            return true;
+        loop_thread_.store(this, std::memory_order_relaxed); // several: no thread's id
+        return false;
     }
 
     std::atomic<std::uint64_t> ids_{0};
     std::atomic<const void*> loop_thread_{nullptr};
 };
 
-class scheduled_io {
+class BOOST_SYMBOL_VISIBLE scheduled_io {
 public:
     /// Events in a row that no wait claims, after which the handle leaves the reactor until the
     /// next wait.
@@ -219,6 +225,7 @@ public:
         unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         is_suspect_ = false;
+        pipe_end_ = pipe_end::unknown;
         counts_ = wait_counts();
         verifications_.store(0, std::memory_order_relaxed);
         // The ticks go on from where they were: an event of an earlier registration clears nothing.
@@ -430,6 +437,14 @@ public:
         }
     }
 
+    /// A callable that `e` allowed moved fewer bytes than it could have. `counted`: the caller
+    /// holds a unit of work.
+    void cut_short(const ready_event& e, bool counted) noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        if (closed() == still_open && is_attached() && shows_drained(e, counted))
+            blocked(e);
+    }
+
     /// A callable that `e` allowed met would-block.
     void would_block(const ready_event& e) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
@@ -476,18 +491,20 @@ public:
     BOOST_FORCEINLINE bool speculate(error_code& ec) noexcept {
         if (BOOST_UNLIKELY(arming_))
             return speculate_while_arming(C, ec);
-        if (!next_)
-            next_ = &is_out_[C];
+        has_fired_[C].store(true, std::memory_order_relaxed);
         return true; // an event
     }
 
     /// The waker of C came home through the scheduler. Adopts its reference.
     template <channel C>
     BOOST_FORCEINLINE void fired(const error_code& ec) {
-        host_.runs_here();
+        bool alone = host_.runs_here();
         mutex_.lock();
-        delivery<C> event(*this, std::exchange(next_, nullptr) == &is_out_[C]);
+        delivery<C> event(*this);
         is_out_[C] = false;
+        has_fired_[C].store(false, std::memory_order_relaxed);
+        if (BOOST_UNLIKELY(!alone) && is_for_level_wait(C))
+            doubt(C); // of a wait that began when there was but one thread
         scheduler_item* first = ec ? nullptr : take_plain<C>();
         if (BOOST_LIKELY(first != nullptr))
             mutex_.unlock();
@@ -697,7 +714,6 @@ private:
             w->event_ = make_event(blind(C));
             if (trigger_ == trigger::edge && w->purpose_ == purpose::wait)
                 word_.consume(blind(C));
-            idle_events_ = 0;
             return w;
         }
     }
@@ -711,25 +727,35 @@ private:
 
     // ---- whether an event may be older than a wait ----------------------------------------------
 
-    /// Whether the next event on `c` was certainly fetched from the kernel after now. With epoll,
-    /// Asio fetches events in batches, and a handler may run while events that were fetched earlier
-    /// are still in the queue. What runs directly from a channel's own event knows that there is no
-    /// other one, and what runs outside the loop that there is none at all (run_one() and
-    /// poll_one() may leave some); if no other thread fetches events. select(2) is only asked about
-    /// wakers that are armed, and its events are never queued.
+    /// Whether the next event on `c` will certainly be fetched from the kernel after now. With
+    /// epoll, Asio fetches events in batches, and a handler may run while events that were fetched
+    /// earlier are still in the queue: as the reactor's event, or already as the waker that it
+    /// fired. select(2) is only asked about wakers that are armed, and its events are never queued.
     bool is_later(channel c) const noexcept {
         if constexpr (!reactor_port::latches_events)
             return is_home(c);
-        if (!host_.runs_only_here())
+        return host_.runs_only_here() && !has_fired_[c].load(std::memory_order_relaxed) &&
+               !host_.port.has_queued_event(data_);
+    }
+
+    /// The next event on `c` is looked up.
+    void doubt(channel c) noexcept { doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << c)); }
+
+    bool is_for_level_wait(channel c) noexcept {
+        if (trigger_ != trigger::level)
             return false;
-        const event_frame* frame = event_frame::current();
-        return frame ? frame->is_of(&is_out_[c]) && frame->is_fresh() : !host_.port.runs_here();
+        if (c != priority_channel && plain_[c])
+            return plain_[c]->purpose_ != purpose::io;
+        for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
+            if (w->purpose_ != purpose::io && (channels_of(w->want_) >> c) & 1u)
+                return true;
+        return false;
     }
 
     /// A callable of an io wait finds out for itself, and an edge-triggered wait may be told twice.
     BOOST_FORCEINLINE void doubt_unless_later(channel c, purpose why) noexcept {
         if (trigger_ == trigger::level && why != purpose::io && !is_later(c))
-            doubtful_ = static_cast<std::uint8_t>(doubtful_ | (1u << c));
+            doubt(c);
     }
 
     /// That a callable met would-block allows one wait to park without a look: by the next, if it
@@ -830,16 +856,48 @@ private:
     }
 
     /// Arms those of some channels' wakers that are at home; returns the units of work that are at
-    /// the caller's disposal.
+    /// the caller's disposal. If one can't be armed, those that were are on their way home again.
     int arm_home(unsigned channels) {
-        int units = 0;
+        armed_frame armed{*this};
         if (((channels >> read_channel) & 1u) && is_home(read_channel))
-            units += arm<read_channel>();
+            armed.add(read_channel, arm<read_channel>());
         if (((channels >> write_channel) & 1u) && is_home(write_channel))
-            units += arm<write_channel>();
+            armed.add(write_channel, arm<write_channel>());
         if (((channels >> priority_channel) & 1u) && is_home(priority_channel))
-            units += arm<priority_channel>();
-        return units;
+            armed.add(priority_channel, arm<priority_channel>());
+        return armed.release();
+    }
+
+    struct armed_frame {
+        scheduled_io& state;
+        unsigned channels = 0;
+        int units = 0;
+
+        void add(channel c, int unit) noexcept {
+            channels |= 1u << c;
+            units += unit;
+        }
+        int release() noexcept {
+            channels = 0;
+            return units;
+        }
+        ~armed_frame() {
+            for (channel c : {read_channel, write_channel, priority_channel})
+                if ((channels >> c) & 1u)
+                    state.send_home(c);
+        }
+    };
+
+    /// Takes a waker out of the reactor that was armed just now, and whose unit of work was not
+    /// given away: it pays for the way home.
+    void send_home(channel c) {
+        prepaid_ = static_cast<std::uint8_t>(prepaid_ | (1u << c));
+        if (c == read_channel)
+            host_.port.disarm(c, read_, handle_, data_);
+        else if (c == write_channel)
+            host_.port.disarm(c, write_, handle_, data_);
+        else
+            host_.port.disarm(c, *priority_, handle_, data_);
     }
 
     void release_units(int units) {
@@ -977,6 +1035,41 @@ private:
         word_.clear(e);
     }
 
+    /// Whether a transfer that was cut short proves that the handle is drained, and no hang-up can
+    /// be missed for it. A write that is cut short was made while there was a reader; that this one
+    /// goes is an event to come. But a reader's data and hang-up may have been one event.
+    bool shows_drained(const ready_event& e, bool counted) noexcept {
+        if (pipe_end_ == pipe_end::unknown) {
+            pipe_end_ = identify_pipe_end(handle_, identity_);
+            if (pipe_end_ == pipe_end::reading)
+                doubt(write_channel);
+        }
+        if (e.ready() == readiness::writable)
+            return pipe_end_ == pipe_end::writing || pipe_end_ == pipe_end::both;
+        if (e.ready() != readiness::readable)
+            return false;
+        return pipe_end_ == pipe_end::both ||
+               (pipe_end_ == pipe_end::reading &&
+                (word_.flags() & readiness_word::closing).empty() && watches_hang_up(counted));
+    }
+
+    /// The reading end of a pipe is never writable: its write waker fires for a hang-up only, and
+    /// before the read waker. Where arming looks at the handle none is missed anyway.
+    bool watches_hang_up(bool may_arm) noexcept {
+        if constexpr (reactor_port::latches_events) {
+            if (is_home(write_channel)) {
+                if (!may_arm)
+                    return false;
+                release_units(arm<write_channel>());
+            }
+        }
+        return true;
+    }
+
+    bool is_hang_up(channel c) const noexcept {
+        return c == write_channel && pipe_end_ == pipe_end::reading;
+    }
+
     std::uint32_t epoch_of(interest want) const noexcept {
         std::uint32_t e = 0;
         if (!(want & (readiness_word::read_stream | interest::priority)).empty())
@@ -1029,11 +1122,14 @@ private:
             take_satisfied(items);
         } else if (ec != boost::asio::error::operation_aborted) {
             take_failed(c, ec, items);
+            if (is_hang_up(c)) { // it can't be watched for
+                note(c);
+                take_satisfied(items);
+                pipe_end_ = pipe_end::none;
+            }
         }
-        if (!items.empty()) {
+        if (!items.empty())
             ++balance; // the unit of the first of them
-            idle_events_ = 0;
-        }
         settle(c, balance, !ec && items.empty());
         scheduler_item* first = items.front();
         if (first) {
@@ -1058,7 +1154,7 @@ private:
         }
         unsigned bit = 1u << c;
         bool doubtful = (doubtful_ & bit) != 0;
-        if (!is_suspect_ && is_later(c))
+        if (!is_suspect_ && !is_hang_up(c) && is_attached() && is_later(c))
             doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
         if (beyond_waiters_ != 0 || c == priority_channel || doubtful) {
             interest want = blind(c);
@@ -1118,11 +1214,23 @@ private:
                     detach(true);
             }
         }
-        if (is_attached())
-            balance += arm_home(need);
+        if (is_attached()) {
+            BOOST_TRY { balance += arm_home(need); }
+            BOOST_CATCH(...) { fail_unarmed(need); }
+            BOOST_CATCH_END
+        }
         if (balance < 0)
             host_.port.compensate();
         release_units(balance);
+    }
+
+    /// Out of memory: the waits that nothing would wake.
+    void fail_unarmed(unsigned need) {
+        item_queue items;
+        for (channel c : {read_channel, write_channel, priority_channel})
+            if (((need >> c) & 1u) && is_home(c))
+                take_failed(c, boost::asio::error::no_memory, items);
+        host_.port.post_counted(items);
     }
 
     /// After the first wait that an event completed has run: nobody waits again, so keep the
@@ -1130,6 +1238,7 @@ private:
     BOOST_NOINLINE void rest(channel c) {
         std::lock_guard<state_mutex> lock(mutex_);
         spill();
+        idle_events_ = 0;
         if (closed() == still_open && is_attached() && waiters_.empty())
             release_units(arm_home((1u << read_channel) | (1u << c)));
     }
@@ -1141,8 +1250,7 @@ private:
         scheduled_io& state;
         bool claimed = true;
 
-        delivery(scheduled_io& s, bool is_fresh) noexcept
-            : event_frame(&s.is_out_[C], is_fresh), state(s) {}
+        explicit delivery(scheduled_io& s) noexcept : event_frame(&s.is_out_[C]), state(s) {}
         ~delivery() {
             if (BOOST_LIKELY(!has_reference()))
                 return;
@@ -1172,10 +1280,6 @@ private:
     /// This thread is arming a waker, which has not fired.
     static inline thread_local bool arming_ = false;
 
-    /// Whose waker the reactor will run at once on this thread: the first one that it fired for an
-    /// event. It queues the others.
-    static inline thread_local const void* next_ = nullptr;
-
     scheduled_io_host& host_;
     std::atomic<std::uint32_t> references_{0};
     int handle_ = -1;
@@ -1186,6 +1290,7 @@ private:
     trigger trigger_ = trigger::level;
     std::atomic<std::uint8_t> closed_{deregistered};
     bool is_out_[channel_count] = {false, false, false};
+    std::atomic<bool> has_fired_[channel_count] = {{false}, {false}, {false}}; // and is still out
     std::uint8_t unknown_ = all_channels | unattached;
     std::uint8_t fresh_ = 0;
     std::uint8_t prepaid_ = 0;
@@ -1194,6 +1299,7 @@ private:
     bool is_suspect_ = false;
     bool has_data_ = false;
     bool always_ready_ = false;
+    pipe_end pipe_end_ = pipe_end::unknown; // once a transfer was cut short
     std::uint32_t beyond_waiters_ = 0;
     std::atomic<std::uint32_t> epochs_[2] = {{0}, {0}};
     mutable state_mutex mutex_;

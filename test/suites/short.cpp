@@ -1,0 +1,409 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Short transfers. On a pipe they save the call that ends in would-block; on no kind of handle do
+// they lose what came with the data: the end, or more data behind a boundary.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+#include "support/pty.hpp"
+
+#include <moor.hpp>
+
+#include <csignal>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <termios.h>
+
+BOOST_AUTO_TEST_SUITE(short_transfers)
+
+namespace {
+
+namespace asio = boost::asio;
+using moor::interest;
+using moor::trigger;
+using test::error_code;
+
+/// Reads to the end, with a buffer that every read leaves partly empty.
+class greedy {
+public:
+    greedy(asio::io_context& io, int fd, trigger t) : fd_(fd), reg_(io, fd, t) {}
+
+    void start() {
+        reg_.async_io(
+            interest::readable, [this](error_code& ec) { return read(ec); },
+            [this](error_code ec, ::ssize_t n) {
+                if (ec || n <= 0) {
+                    error_ = ec;
+                    is_over_ = true;
+                    return;
+                }
+                start();
+            });
+    }
+
+    const std::string& text() const { return text_; }
+    bool is_over() const { return is_over_; }
+    const error_code& error() const { return error_; }
+    int reads() const { return reads_; }
+    int would_blocks() const { return would_blocks_; }
+    moor::registration& registration() { return reg_; }
+
+private:
+    moor::drainable<::ssize_t> read(error_code& ec) {
+        char buffer[4096];
+        ++reads_;
+        ::ssize_t n = ::read(fd_, buffer, sizeof(buffer));
+        if (n < 0)
+            ec = test::last_error();
+        else
+            text_.append(buffer, static_cast<std::size_t>(n));
+        would_blocks_ += ec == asio::error::would_block;
+        return moor::short_transfer(n, sizeof(buffer));
+    }
+
+    int fd_;
+    moor::registration reg_;
+    std::string text_;
+    error_code error_;
+    bool is_over_ = false;
+    int reads_ = 0;
+    int would_blocks_ = 0;
+};
+
+test::fd_pair make_fifo() {
+    char name[] = "/tmp/moor-fifo-XXXXXX";
+    BOOST_REQUIRE(::mkdtemp(name));
+    std::string path = std::string(name) + "/fifo";
+    BOOST_REQUIRE_EQUAL(::mkfifo(path.c_str(), 0600), 0);
+    test::fd_pair p;
+    p.a = test::unique_fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    p.b = test::unique_fd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+    ::unlink(path.c_str());
+    ::rmdir(name);
+    return p;
+}
+
+struct kind {
+    std::string name;
+    std::function<test::fd_pair()> make;
+    std::function<void(test::fd_pair&)> end; ///< of what `a` reads
+};
+
+void close_peer(test::fd_pair& p) { p.b.close(); }
+
+std::vector<kind> kinds() {
+    auto shut = [](test::fd_pair& p) { BOOST_REQUIRE_EQUAL(::shutdown(p.b, SHUT_WR), 0); };
+    auto reset = [](test::fd_pair& p) {
+        ::linger l{1, 0};
+        BOOST_REQUIRE_EQUAL(::setsockopt(p.b, SOL_SOCKET, SO_LINGER, &l, sizeof(l)), 0);
+        p.b.close();
+    };
+    auto sockets = [] { return test::make_socketpair(); };
+    return {{"pipe", test::make_pipe, close_peer},
+            {"fifo", make_fifo, close_peer},
+            {"unix socket, closed", sockets, close_peer},
+            {"unix socket, shut down", sockets, shut},
+            {"tcp, closed", test::make_tcp_pair, close_peer},
+            {"tcp, shut down", test::make_tcp_pair, shut},
+            {"tcp, reset", test::make_tcp_pair, reset},
+            {"pty master", test::make_raw_pty, close_peer},
+            {"pty slave",
+             [] {
+                 test::fd_pair p = test::make_raw_pty();
+                 std::swap(p.a, p.b);
+                 return p;
+             },
+             close_peer}};
+}
+
+/// A round trip: the reader is parked again, and has seen all.
+void pass(asio::io_context& io, greedy& g, test::fd_pair& p, const std::string& s) {
+    std::string expected = g.text() + s;
+    test::put(p.b, s);
+    test::run_until(io, [&] { return g.text() == expected; });
+    test::run_ready(io);
+}
+
+} // namespace
+
+BOOST_FIXTURE_TEST_CASE(data_and_the_end_in_one_event, test::context_fixture) {
+    for (const kind& k : kinds())
+        for (trigger t : {trigger::level, trigger::edge})
+            for (int before = 0; before != 4; ++before) {
+                BOOST_TEST_CONTEXT(k.name << ", " << (t == trigger::level ? "level" : "edge")
+                                          << " after " << before) {
+                    test::fd_pair p = k.make();
+                    greedy g(io, p.a, t);
+                    g.start();
+                    for (int i = 0; i != before; ++i)
+                        pass(io, g, p, "before ");
+                    std::string expected = g.text() + "last";
+                    test::put(p.b, "last");
+                    k.end(p);
+                    test::run_until(io, [&] { return g.is_over(); });
+                    // A reset may overtake the data, and a terminal that is hung up loses it.
+                    if (k.name != "tcp, reset" && k.name != "pty slave")
+                        BOOST_TEST(g.text() == expected);
+                }
+            }
+}
+
+BOOST_FIXTURE_TEST_CASE(the_end_comes_while_the_data_is_handled, test::context_fixture) {
+    for (const kind& k : kinds())
+        for (trigger t : {trigger::level, trigger::edge}) {
+            BOOST_TEST_CONTEXT(k.name) {
+                test::fd_pair p = k.make();
+                greedy g(io, p.a, t);
+                g.start();
+                pass(io, g, p, "before ");
+                // A wait beside it is completed by the same event, before or after the data is
+                // read.
+                g.registration().async_wait_readable([&](error_code) {
+                    k.end(p);
+                    test::run_ready(io);
+                });
+                test::put(p.b, "last");
+                test::run_until(io, [&] { return g.is_over(); });
+            }
+        }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_pipe_is_read_once_an_event, test::context_fixture) {
+    for (auto make : {&test::make_pipe, &make_fifo})
+        for (trigger t : {trigger::level, trigger::edge}) {
+            test::fd_pair p = make();
+            greedy g(io, p.a, t);
+            g.start();
+            for (int i = 0; i != 3; ++i)
+                pass(io, g, p, "warm");
+            int reads = g.reads(), blocks = g.would_blocks();
+            test::call_counts before = test::counts();
+            for (int i = 0; i != 100; ++i)
+                pass(io, g, p, "x");
+            test::call_counts c = test::counts() - before;
+            BOOST_TEST(g.reads() - reads == 100);
+            BOOST_TEST(g.would_blocks() == blocks);
+            if (test::on_epoll()) {
+                BOOST_TEST(c.poll == 0);
+                BOOST_TEST(c.epoll_ctl == 0);
+            }
+            p.b.close();
+            test::run_until(io, [&] { return g.is_over(); });
+            BOOST_TEST(!g.error());
+        }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_short_write_to_a_pipe_parks_the_writer, test::context_fixture) {
+    ::signal(SIGPIPE, SIG_IGN);
+    for (trigger t : {trigger::level, trigger::edge}) {
+        test::fd_pair p = test::make_pipe();
+        moor::registration reg(io, p.b.get(), t);
+        const std::string much(1 << 20, 'x');
+        int writes = 0, blocked = 0, completions = 0;
+        error_code last;
+        std::function<void()> write = [&] {
+            reg.async_io(
+                interest::writable,
+                [&](error_code& ec) {
+                    ++writes;
+                    ::ssize_t n = ::write(p.b, much.data(), much.size());
+                    if (n < 0)
+                        ec = test::last_error();
+                    blocked += ec == asio::error::would_block;
+                    return moor::short_transfer(n, much.size());
+                },
+                [&](error_code ec, ::ssize_t) {
+                    ++completions;
+                    last = ec;
+                    if (!ec)
+                        write();
+                });
+        };
+        write();
+        test::run_ready(io);
+        BOOST_REQUIRE(completions > 0);
+        writes = completions = blocked = 0; // the first ones found out for themselves
+        for (int i = 0; i != 10; ++i) {
+            int now = completions;
+            test::drain(p.a);
+            test::run_until(io, [&] { return completions != now; });
+            test::run_ready(io);
+        }
+        BOOST_TEST(writes == completions);
+        BOOST_TEST(blocked == 0);
+        // The writer learns that nobody reads any more.
+        p.a.close();
+        test::run_until(io, [&] { return bool(last); });
+        BOOST_TEST(last == asio::error::broken_pipe);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_pipe_that_keeps_packets_apart, test::context_fixture) {
+    for (trigger t : {trigger::level, trigger::edge}) {
+        int fds[2];
+        BOOST_REQUIRE_EQUAL(::pipe2(fds, O_DIRECT | O_NONBLOCK | O_CLOEXEC), 0);
+        test::fd_pair p{test::unique_fd(fds[0]), test::unique_fd(fds[1])};
+        greedy g(io, p.a, t);
+        g.start();
+        for (int i = 0; i != 5; ++i) {
+            std::string expected = g.text() + "onetwothree";
+            for (const char* s : {"one", "two", "three"})
+                test::put(p.b, s);
+            test::run_until(io, [&] { return g.text() == expected; });
+        }
+        p.b.close();
+        test::run_until(io, [&] { return g.is_over(); });
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(boundaries_inside_of_what_arrived_with_one_event, test::context_fixture) {
+    for (trigger t : {trigger::level, trigger::edge}) {
+        { // datagrams
+            test::fd_pair p = test::make_socketpair(SOCK_DGRAM);
+            greedy g(io, p.a, t);
+            g.start();
+            for (int i = 0; i != 3; ++i) {
+                std::string expected = g.text() + "onetwo";
+                test::put(p.b, "one");
+                test::put(p.b, "two");
+                test::run_until(io, [&] { return g.text() == expected; });
+            }
+            g.registration().cancel();
+            test::run_until(io, [&] { return g.is_over(); });
+        }
+        { // lines
+            test::fd_pair p = test::make_raw_pty();
+            ::termios attributes;
+            BOOST_REQUIRE_EQUAL(::tcgetattr(p.b, &attributes), 0);
+            attributes.c_lflag |= ICANON;
+            BOOST_REQUIRE_EQUAL(::tcsetattr(p.b, TCSANOW, &attributes), 0);
+            greedy g(io, p.b, t);
+            g.start();
+            for (int i = 0; i != 3; ++i) {
+                std::string expected = g.text() + "one\ntwo\n";
+                test::put(p.a, "one\ntwo\n");
+                test::run_until(io, [&] { return g.text() == expected; });
+            }
+            g.registration().cancel();
+            test::run_until(io, [&] { return g.is_over(); });
+        }
+        { // urgent data: a read stops there
+            test::fd_pair p = test::make_tcp_pair();
+            greedy g(io, p.a, t);
+            g.start();
+            pass(io, g, p, "before ");
+            std::string expected = g.text() + "onetwo";
+            test::put(p.b, "one");
+            BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
+            test::put(p.b, "two");
+            test::run_until(io, [&] { return g.text() == expected; });
+            p.b.close();
+            test::run_until(io, [&] { return g.is_over(); });
+        }
+        { // a descriptor that is passed
+            test::fd_pair p = test::make_socketpair();
+            greedy g(io, p.a, t);
+            g.start();
+            pass(io, g, p, "before ");
+            std::string expected = g.text() + "onetwo";
+            char one[] = "one";
+            ::iovec v{one, 3};
+            alignas(::cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+            ::msghdr m{};
+            m.msg_iov = &v;
+            m.msg_iovlen = 1;
+            m.msg_control = control;
+            m.msg_controllen = sizeof(control);
+            ::cmsghdr* c = CMSG_FIRSTHDR(&m);
+            c->cmsg_level = SOL_SOCKET;
+            c->cmsg_type = SCM_RIGHTS;
+            c->cmsg_len = CMSG_LEN(sizeof(int));
+            int passed = p.b;
+            std::memcpy(CMSG_DATA(c), &passed, sizeof(int));
+            BOOST_REQUIRE_EQUAL(::sendmsg(p.b, &m, 0), 3);
+            test::put(p.b, "two");
+            test::run_until(io, [&] { return g.text() == expected; });
+            p.b.close();
+            test::run_until(io, [&] { return g.is_over(); });
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(outside_of_an_operation_nothing_is_armed, test::context_fixture) {
+    // There may be no work yet, and the context must not be stopped.
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    test::put(p.b, "x");
+    test::run_all(io);
+    io.restart();
+    auto read = [&](error_code& ec) {
+        char buffer[64];
+        ::ssize_t n = ::read(p.a, buffer, sizeof(buffer));
+        if (n < 0)
+            ec = test::last_error();
+        return moor::short_transfer(n, sizeof(buffer));
+    };
+    auto r = reg.try_io(interest::readable, read);
+    BOOST_REQUIRE(r);
+    BOOST_TEST(*r == 1);
+    BOOST_TEST(!io.stopped());
+    BOOST_TEST(reg.try_io(interest::readable, read).error() == asio::error::would_block);
+    test::put(p.b, "last");
+    p.b.close();
+    test::called again;
+    reg.async_wait_readable(again.handler());
+    test::run_all(io);
+    BOOST_TEST(*reg.try_io(interest::readable, read) == 4);
+    BOOST_TEST(*reg.try_io(interest::readable, read) == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_hang_up_that_can_not_be_watched_for, test::context_fixture) {
+    if (!test::on_epoll())
+        return;
+    test::fd_pair p = test::make_pipe();
+    greedy g(io, p.a, trigger::level);
+    g.start();
+    test::run_ready(io);
+    test::fail_epoll_ctl(EPOLL_CTL_MOD, ENOSPC);
+    test::put(p.b, "last");
+    p.b.close();
+    test::run_until(io, [&] { return g.is_over(); });
+    test::fail_epoll_ctl(0, 0);
+    BOOST_TEST(g.text() == "last");
+    BOOST_TEST(!g.error());
+}
+
+BOOST_AUTO_TEST_CASE(many_threads_and_an_end_at_any_time) {
+    for (int round = 0; round != 200; ++round) {
+        asio::io_context io;
+        test::fd_pair p = test::make_pipe();
+        greedy g(io, p.a, round % 2 ? trigger::level : trigger::edge);
+        g.start();
+        std::thread writer([&] {
+            for (int i = 0; i != round % 5; ++i)
+                test::put(p.b, "data ");
+            test::put(p.b, "last");
+            p.b.close();
+        });
+        std::thread other([&] { io.run_for(test::cap); });
+        io.run_for(test::cap);
+        writer.join();
+        other.join();
+        BOOST_REQUIRE(g.is_over());
+        BOOST_TEST(g.text().size() == 4u + 5u * static_cast<unsigned>(round % 5));
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
