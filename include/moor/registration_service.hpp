@@ -204,6 +204,11 @@ private:
 
     void shutdown() override { core_->shutdown(); }
 
+    void notify_fork(boost::asio::execution_context::fork_event event) override {
+        if (event == boost::asio::execution_context::fork_child)
+            core_->forked();
+    }
+
     static std::string text(interest i) {
         std::ostringstream os;
         os << i;

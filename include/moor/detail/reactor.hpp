@@ -31,6 +31,8 @@
 #include <boost/asio/execution_context.hpp>
 #include <boost/asio/version.hpp>
 #include <boost/core/no_exceptions_support.hpp>
+#include <boost/system/system_error.hpp>
+#include <boost/throw_exception.hpp>
 
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
 #include <boost/asio/detail/io_uring_operation.hpp>
@@ -42,6 +44,7 @@
 #if defined(__linux__)
 #include <cerrno>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -368,6 +371,14 @@ public:
     static constexpr bool latches_events = false;
 #endif
 
+    /// Whether Asio keeps an object for each attached handle, which has to be given back.
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) &&                                                \
+    (defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE))
+    static constexpr bool keeps_objects = true;
+#else
+    static constexpr bool keeps_objects = false;
+#endif
+
     /// Whether arm() may throw: Asio's epoll reactor allocates nothing in start_op().
     static constexpr bool arming_may_throw = !latches_events;
 
@@ -457,7 +468,7 @@ public:
     /// Whether detach() drops the armed wakers before it returns. Otherwise they come back by
     /// firing with operation_aborted, for which the caller counts one unit of work each.
     static constexpr bool detaches_at_once(number n) noexcept {
-        return latches_events && n != number::foreign;
+        return keeps_objects && n != number::foreign;
     }
 
     /// Takes a handle out of the reactor.
@@ -470,7 +481,8 @@ public:
     template <class Read, class Write, class Priority>
     void detach(int handle, registration_data& data, number n, Read& read, Write& write,
                 Priority* priority) {
-#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) &&                                                \
+    (defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE))
         (void)read, (void)write, (void)priority;
         if (n != number::ours)
             suspect(data);
@@ -491,7 +503,8 @@ public:
 
     /// Whether an attached handle may be told of another file's events.
     bool is_suspect(const registration_data& data) {
-#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) &&                                                \
+    (defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE))
         if (!any_suspects_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(suspects_mutex_);
@@ -524,6 +537,15 @@ public:
             return system_error(watch(handle, data, events));
         else
             return (void)handle, (void)data, (void)events, error_code();
+    }
+
+    /// The same in the child of a fork, which has the parent's set so far. (Its number stays: Asio
+    /// knows it.) Throws if the kernel refuses, as Asio does.
+    void renew_priority(int handle, registration_data& data, short events) {
+        if constexpr (masks_priority)
+            if (error_code ec = system_error(renew(handle, data, events)))
+                boost::throw_exception(boost::system::system_error(ec, "notify_fork"));
+        (void)handle, (void)data, (void)events;
     }
 
     /// The priority waker has fired; before the handle is looked at.
@@ -627,6 +649,19 @@ private:
     }
 
     template <class Data>
+    static int renew(int handle, Data& data, short events) noexcept {
+        if (data.priority_set < 0)
+            return 0;
+        int number = std::exchange(data.priority_set, -1);
+        int error = watch(handle, data, events);
+        if (error == 0 && ::dup3(data.priority_set, number, O_CLOEXEC) < 0)
+            error = errno;
+        close_priority_set(data);
+        data.priority_set = number;
+        return error;
+    }
+
+    template <class Data>
     static void fetch_priority(Data& data) noexcept {
         ::epoll_event event;
         ::epoll_wait(data.priority_set, &event, 1, 0);
@@ -644,7 +679,8 @@ private:
     reactor& reactor_;
     scheduler& scheduler_;
 
-#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) &&                                                \
+    (defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE))
     void suspect(const registration_data& data) noexcept {
         std::lock_guard<std::mutex> lock(suspects_mutex_);
         BOOST_TRY { suspects_.insert(data.object); }

@@ -263,6 +263,13 @@ public:
         unknown_ |= unattached;
     }
 
+    /// This process is the child of a fork: what the kernel keeps for us must not be the parent's.
+    void forked() {
+        std::lock_guard<state_mutex> lock(mutex_);
+        spill();
+        host_.port.renew_priority(handle_, data_, priority_events(interest()));
+    }
+
     close_reason closed() const noexcept {
         return static_cast<close_reason>(closed_.load(std::memory_order_acquire));
     }
@@ -908,9 +915,13 @@ private:
     /// Has the priority channel report what the parked waits and a new one want, if it takes a
     /// mask. What is there already is reported, too.
     error_code watch_priority(interest want) {
+        return host_.port.watch_priority(handle_, data_, priority_events(want));
+    }
+
+    short priority_events(interest want) const noexcept {
         for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
             want |= w->want_;
-        return host_.port.watch_priority(handle_, data_, to_poll_events(want & beyond));
+        return to_poll_events(want & beyond);
     }
 
     error_code attach() {

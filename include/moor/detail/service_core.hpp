@@ -139,6 +139,14 @@ public:
         // `items` is destroyed first, then the references: both outside every lock.
     }
 
+    /// This process is the child of a fork.
+    void forked() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        for (scheduled_io* s : by_handle_)
+            if (s)
+                s->forked();
+    }
+
     /// The execution context is gone.
     void destroyed() noexcept { life_.store(dead, std::memory_order_release); }
 
