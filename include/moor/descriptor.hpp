@@ -1,0 +1,631 @@
+//
+// moor/descriptor.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_DESCRIPTOR_HPP
+#define MOOR_DESCRIPTOR_HPP
+
+#include <moor/detail/adapted_handler.hpp>
+#include <moor/detail/kernel.hpp>
+#include <moor/detail/transfer.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+#include <moor/registration.hpp>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/posix/descriptor_base.hpp>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+#include <utility>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace moor {
+
+/// A native handle that somebody else owns. Made by `borrow`.
+class borrowed_handle {
+public:
+    /// Names the handle.
+    constexpr explicit borrowed_handle(int handle) noexcept : handle_(handle) {}
+
+    /// The handle.
+    constexpr int native_handle() const noexcept { return handle_; }
+
+private:
+    int handle_;
+};
+
+/// Has a descriptor use a handle without owning it: `descriptor(io, borrow(STDIN_FILENO))`.
+/**
+ * The descriptor will not close it, will not duplicate it, and will leave its flags as they are.
+ * In particular, `O_NONBLOCK` is a property of the open file, which other processes may share (a
+ * terminal, with the shell): nothing sets it for good. What an operation does instead:
+ *
+ * | the handle is | a read | a write |
+ * | --- | --- | --- |
+ * | a socket | `recv` with `MSG_DONTWAIT` | `send` with `MSG_DONTWAIT` |
+ * | a regular file, a directory, a block device | `read` | `write` |
+ * | a pipe, and what else knows `RWF_NOWAIT` | `preadv2` | `pwritev2` |
+ * | else: a terminal, a named pipe, inotify | `poll`, then `read` | `poll`, then `write` with
+ *   `O_NONBLOCK` set just before it and cleared just after, unless it was set |
+ *
+ * In the last case, a read blocks if somebody else takes what `poll` saw before it does; and a
+ * process that is killed within the write leaves the flag set.
+ */
+constexpr borrowed_handle borrow(int handle) noexcept { return borrowed_handle(handle); }
+
+/// Has a descriptor use the handle of any object that has `native_handle()`, which keeps owning it.
+template <class Owner, std::enable_if_t<detail::is_handle_owner<Owner>::value, int> = 0>
+borrowed_handle borrow(Owner& owner) {
+    return borrowed_handle(static_cast<int>(owner.native_handle()));
+}
+
+namespace detail {
+
+/// What a descriptor knows of its handle.
+struct handle_traits {
+    static constexpr unsigned borrowed = 1;           // somebody else closes it
+    static constexpr unsigned socket = 2;             //
+    static constexpr unsigned file = 4;               // never blocks for long, has no would-block
+    static constexpr unsigned fifo = 8;               //
+    static constexpr unsigned user_non_blocking = 16; // synchronous operations do not wait
+    static constexpr unsigned file_non_blocking = 32; // O_NONBLOCK was seen or set
+    static constexpr unsigned to_restore = 64;        // and an operation set it
+
+    static unsigned of(const file_identity& id) noexcept {
+        return id.is_socket()                                 ? socket
+               : id.is_fifo()                                 ? fifo
+               : (id.is_always_ready() || id.type == S_IFBLK) ? file
+                                                              : 0;
+    }
+};
+
+} // namespace detail
+
+/// A POSIX descriptor, in place of `boost::asio::posix::basic_descriptor`.
+/**
+ * It has the interface of the original, and is built on a `basic_registration`, which
+ * `registration()` gives. It owns its handle: closing, assigning or destroying it closes the
+ * handle. A handle that is given as `borrow(handle)` stays with its owner.
+ *
+ * @tparam Executor The I/O executor's type.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe, except that asynchronous operations, `cancel`, and the synchronous
+ * transfers of a stream descriptor may run concurrently with each other.
+ *
+ * @par Lifetimes
+ * Destroying a descriptor completes its operations with `asio::error::operation_aborted`. They go
+ * on if it is moved. It may outlive its execution context: asynchronous operations complete with
+ * `moor::error::gone` then.
+ *
+ * @par Asynchronous Operations
+ * What `basic_registration` says of its waits is true here.
+ *
+ * @par Errors
+ * `bad_descriptor` for all operations without a handle, but for closing one; otherwise what the
+ * registration or the kernel reports. A system call that a signal interrupts is made again.
+ */
+template <class Executor = boost::asio::any_io_executor>
+class basic_descriptor : public boost::asio::posix::descriptor_base {
+    class initiate_wait;
+
+public:
+    /// The type of the I/O executor.
+    using executor_type = Executor;
+
+    /// The type of the handle.
+    using native_handle_type = int;
+
+    /// There is no lower layer.
+    using lowest_layer_type = basic_descriptor;
+
+    /// The type of what `registration()` gives.
+    using registration_type = basic_registration<Executor>;
+
+    /// The same on another executor.
+    template <class OtherExecutor>
+    struct rebind_executor {
+        /// The descriptor's type.
+        using other = basic_descriptor<OtherExecutor>;
+    };
+
+    /// Without a handle.
+    explicit basic_descriptor(const executor_type& ex) : registration_(ex) {}
+
+    /// Without a handle.
+    template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
+    explicit basic_descriptor(Context& context) : registration_(context) {}
+
+    /// Owns a handle. @throws boost::system::system_error as `assign` does; then it still belongs
+    /// to the caller.
+    basic_descriptor(const executor_type& ex, const native_handle_type& handle)
+        : basic_descriptor(ex) {
+        assign(handle);
+    }
+
+    /// Owns a handle. @throws boost::system::system_error as `assign` does; then it still belongs
+    /// to the caller.
+    template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
+    basic_descriptor(Context& context, const native_handle_type& handle)
+        : basic_descriptor(context) {
+        assign(handle);
+    }
+
+    /// Borrows a handle. @throws boost::system::system_error as `assign` does.
+    basic_descriptor(const executor_type& ex, borrowed_handle handle) : basic_descriptor(ex) {
+        assign(handle);
+    }
+
+    /// Borrows a handle. @throws boost::system::system_error as `assign` does.
+    template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
+    basic_descriptor(Context& context, borrowed_handle handle) : basic_descriptor(context) {
+        assign(handle);
+    }
+
+    /// Moves the handle with its pending operations; `other` is not open afterwards.
+    basic_descriptor(basic_descriptor&& other) noexcept
+        : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
+          traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
+
+    /// Moves from a descriptor on another executor.
+    template <class OtherExecutor,
+              std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
+                                   !std::is_same<OtherExecutor, Executor>::value,
+                               int> = 0>
+    basic_descriptor(basic_descriptor<OtherExecutor>&& other)
+        : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
+          traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
+
+    /// Ends with its own handle as the destructor does, and moves.
+    basic_descriptor& operator=(basic_descriptor&& other) noexcept {
+        if (this != &other) {
+            end();
+            registration_ = std::move(other.registration_);
+            handle_ = std::exchange(other.handle_, -1);
+            set_traits(other.traits_.exchange(0, std::memory_order_relaxed));
+        }
+        return *this;
+    }
+
+    /// Ends with its own handle as the destructor does, and moves.
+    template <class OtherExecutor,
+              std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
+                                   !std::is_same<OtherExecutor, Executor>::value,
+                               int> = 0>
+    basic_descriptor& operator=(basic_descriptor<OtherExecutor>&& other) {
+        return *this = basic_descriptor(std::move(other));
+    }
+
+    basic_descriptor(const basic_descriptor&) = delete;
+    basic_descriptor& operator=(const basic_descriptor&) = delete;
+
+    /// Completes the pending operations with `operation_aborted`, and closes the handle, if it is
+    /// owned. Errors are ignored.
+    ~basic_descriptor() { end(); }
+
+    /// The I/O executor.
+    const executor_type& get_executor() const noexcept { return registration_.get_executor(); }
+
+    /// This.
+    lowest_layer_type& lowest_layer() noexcept { return *this; }
+    /// This.
+    const lowest_layer_type& lowest_layer() const noexcept { return *this; }
+
+    /// What it is built on: for `try_io`, `async_io`, and waits for more kinds of event. Leave its
+    /// registering and deregistering to the descriptor.
+    registration_type& registration() noexcept { return registration_; }
+    /// @copydoc registration
+    const registration_type& registration() const noexcept { return registration_; }
+
+    // ---- the handle ---------------------------------------------------------------------------
+
+    /// Owns a handle.
+    /**
+     * @par Errors
+     * `already_open` if there is a handle; `bad_descriptor`, `error::already_registered` and
+     * `error::gone` as for `basic_registration::register_handle`. After an error the handle still
+     * belongs to the caller.
+     */
+    void assign(const native_handle_type& handle, error_code& ec) { take(handle, 0, ec); }
+    /// Owns a handle. @throws boost::system::system_error with the errors above.
+    void assign(const native_handle_type& handle) {
+        error_code ec;
+        assign(handle, ec);
+        detail::throw_if(ec, "assign");
+    }
+
+    /// Borrows a handle. The errors are those of owning one.
+    void assign(borrowed_handle handle, error_code& ec) {
+        take(handle.native_handle(), detail::handle_traits::borrowed, ec);
+    }
+    /// Borrows a handle. @throws boost::system::system_error
+    void assign(borrowed_handle handle) {
+        error_code ec;
+        assign(handle, ec);
+        detail::throw_if(ec, "assign");
+    }
+
+    /// Whether there is a handle.
+    bool is_open() const noexcept { return handle_ != -1; }
+
+    /// Whether there is a handle that was borrowed.
+    bool is_borrowed() const noexcept { return is_open() && has(detail::handle_traits::borrowed); }
+
+    /// The handle, or -1.
+    native_handle_type native_handle() const noexcept { return handle_; }
+
+    /// Completes the pending operations with `operation_aborted`, and closes the handle, if it is
+    /// owned. The descriptor is not open afterwards, whatever `close(2)` says. Nothing happens if
+    /// it was not.
+    void close(error_code& ec) {
+        ec = error_code();
+        if (!is_open())
+            return;
+        bool owned = !has(detail::handle_traits::borrowed);
+        int handle = forget();
+        // Not again if it was interrupted: the number may be somebody else's by now.
+        if (owned && ::close(handle) < 0 && errno != EINTR)
+            ec = detail::system_error_now();
+    }
+    /// @copydoc close @throws boost::system::system_error
+    void close() {
+        error_code ec;
+        close(ec);
+        detail::throw_if(ec, "close");
+    }
+
+    /// Returns the handle, which belongs to the caller then, or -1.
+    /**
+     * Pending operations complete with `operation_aborted`; none of them will use the number any
+     * more. If an operation has put an owned handle into non-blocking mode, that is undone.
+     */
+    native_handle_type release() {
+        error_code ec;
+        return release(ec);
+    }
+    /// @copydoc release
+    native_handle_type release(error_code& ec) {
+        ec = error_code();
+        if (!is_open())
+            return -1;
+        bool restores = has(detail::handle_traits::to_restore);
+        int handle = forget();
+        if (restores && detail::set_non_blocking_flag(handle, false) < 0)
+            ec = detail::system_error_now();
+        return handle;
+    }
+
+    /// Completes every pending operation with `operation_aborted`.
+    void cancel(error_code& ec) {
+        ec = open_error();
+        if (!ec)
+            registration_.cancel();
+    }
+    /// @copydoc cancel @throws boost::system::system_error
+    void cancel() {
+        error_code ec;
+        cancel(ec);
+        detail::throw_if(ec, "cancel");
+    }
+
+    // ---- control ------------------------------------------------------------------------------
+
+    /// Performs an I/O control command, such as `bytes_readable`.
+    template <class IoControlCommand>
+    void io_control(IoControlCommand& command, error_code& ec) {
+        if ((ec = open_error()))
+            return;
+        if (::ioctl(handle_, static_cast<unsigned long>(command.name()),
+                    static_cast<void*>(command.data())) < 0)
+            ec = detail::system_error_now();
+        else if (static_cast<unsigned long>(command.name()) == FIONBIO)
+            note_user_mode(*static_cast<const int*>(static_cast<const void*>(command.data())) != 0);
+    }
+    /// @copydoc io_control @throws boost::system::system_error
+    template <class IoControlCommand>
+    void io_control(IoControlCommand& command) {
+        error_code ec;
+        io_control(command, ec);
+        detail::throw_if(ec, "io_control");
+    }
+
+    /// Whether synchronous operations end with `would_block` rather than wait.
+    bool non_blocking() const noexcept { return has(detail::handle_traits::user_non_blocking); }
+
+    /// Sets whether synchronous operations end with `would_block` rather than wait.
+    /**
+     * As in the original, this sets or clears `O_NONBLOCK` on a handle that is owned. A borrowed
+     * one's flag is left alone.
+     */
+    void non_blocking(bool mode, error_code& ec) {
+        if ((ec = open_error()))
+            return;
+        if (!has(detail::handle_traits::borrowed) &&
+            detail::set_non_blocking_flag(handle_, mode) < 0)
+            ec = detail::system_error_now();
+        else
+            note_user_mode(mode);
+    }
+    /// @copydoc non_blocking @throws boost::system::system_error
+    void non_blocking(bool mode) {
+        error_code ec;
+        non_blocking(mode, ec);
+        detail::throw_if(ec, "non_blocking");
+    }
+
+    /// Whether the handle was put into non-blocking mode, by `native_non_blocking` or by an
+    /// asynchronous transfer (a borrowed one never is).
+    bool native_non_blocking() const noexcept {
+        return has(detail::handle_traits::file_non_blocking);
+    }
+
+    /// Sets or clears `O_NONBLOCK` on the handle itself, also on one that is borrowed, for good.
+    /**
+     * @par Errors
+     * `invalid_argument` for clearing it while `non_blocking()` is set.
+     */
+    void native_non_blocking(bool mode, error_code& ec) {
+        if ((ec = open_error()))
+            return;
+        if (!mode && non_blocking())
+            ec = boost::asio::error::invalid_argument;
+        else if (detail::set_non_blocking_flag(handle_, mode) < 0)
+            ec = detail::system_error_now();
+        else
+            change(detail::handle_traits::file_non_blocking | detail::handle_traits::to_restore,
+                   mode ? detail::handle_traits::file_non_blocking : 0);
+    }
+    /// @copydoc native_non_blocking @throws boost::system::system_error
+    void native_non_blocking(bool mode) {
+        error_code ec;
+        native_non_blocking(mode, ec);
+        detail::throw_if(ec, "native_non_blocking");
+    }
+
+    // ---- waiting ------------------------------------------------------------------------------
+
+    /// Waits until the handle is ready, and blocks meanwhile.
+    /**
+     * @par Errors
+     * `would_block` if it is not ready and `non_blocking()` is set; `invalid_argument` for an
+     * unknown type; `bad_descriptor`.
+     */
+    void wait(wait_type w, error_code& ec) {
+        short events = 0;
+        switch (w) {
+        case wait_read:
+            events = POLLIN;
+            break;
+        case wait_write:
+            events = POLLOUT;
+            break;
+        case wait_error:
+            events = POLLPRI;
+            break;
+        default:
+            ec = boost::asio::error::invalid_argument;
+            return;
+        }
+        if ((ec = open_error()))
+            return;
+        int came = detail::poll_for(handle_, events, non_blocking() ? 0 : -1, ec);
+        if (!ec && came == 0)
+            ec = boost::asio::error::would_block;
+    }
+    /// @copydoc wait @throws boost::system::system_error
+    void wait(wait_type w) {
+        error_code ec;
+        wait(w, ec);
+        detail::throw_if(ec, "wait");
+    }
+
+    /// Waits until the handle is ready.
+    /**
+     * `wait_read`: readable, at its end, or failed. `wait_write`: writable, or writing would fail.
+     * `wait_error`: out-of-band data, an error, or hung up.
+     *
+     * @par Completion Signature
+     * @code void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`.
+     */
+    template <class Token = boost::asio::default_completion_token_t<executor_type>>
+    auto async_wait(wait_type w,
+                    Token&& token = boost::asio::default_completion_token_t<executor_type>())
+        -> decltype(boost::asio::async_initiate<Token, void(error_code)>(
+            std::declval<initiate_wait>(), token, w)) {
+        return boost::asio::async_initiate<Token, void(error_code)>(initiate_wait(this), token, w);
+    }
+
+protected:
+    /// A synchronous transfer, for the stream descriptor.
+    template <class Call, class Buffers>
+    std::size_t transfer(const Buffers& buffers, error_code& ec) {
+        if ((ec = open_error()) || detail::is_nothing(buffers))
+            return 0;
+        bool waits = !non_blocking();
+        return detail::transfer_now<Call>(handle_, waits ? blocking_mode() : non_blocking_mode(),
+                                          waits, buffers, ec);
+    }
+
+    /// Starts an asynchronous transfer, for the stream descriptor.
+    template <class Call, class Handler, class Buffers>
+    void start_transfer(interest want, Handler&& handler, const Buffers& buffers) {
+        if (detail::is_nothing(buffers))
+            return complete<std::size_t>(std::forward<Handler>(handler), error_code());
+        if (error_code ec = prepare())
+            return complete<std::size_t>(std::forward<Handler>(handler), ec);
+        registration_.async_io(
+            want, detail::transfer<Call, Buffers>(handle_, non_blocking_mode(), buffers),
+            std::forward<Handler>(handler));
+    }
+
+private:
+    template <class OtherExecutor>
+    friend class basic_descriptor;
+
+    /// Starts a wait when its token says so.
+    class initiate_wait {
+    public:
+        using executor_type = Executor;
+
+        explicit initiate_wait(basic_descriptor* self) noexcept : self_(self) {}
+
+        const executor_type& get_executor() const noexcept { return self_->get_executor(); }
+
+        template <class Handler>
+        void operator()(Handler&& handler, wait_type w) const {
+            self_->start_wait(std::forward<Handler>(handler), w);
+        }
+
+    private:
+        basic_descriptor* self_;
+    };
+
+    template <class Handler>
+    void start_wait(Handler&& handler, wait_type w) {
+        if (w != wait_read && w != wait_write && w != wait_error)
+            return complete<void>(std::forward<Handler>(handler),
+                                  boost::asio::error::invalid_argument);
+        if (error_code ec = registered_error())
+            return complete<void>(std::forward<Handler>(handler), ec);
+        if (w == wait_read)
+            registration_.async_wait_readable(std::forward<Handler>(handler));
+        else if (w == wait_write)
+            registration_.async_wait_writable(std::forward<Handler>(handler));
+        else
+            registration_.async_wait(
+                hung_up() | interest::error,
+                detail::adapt_handler(std::decay_t<Handler>(std::forward<Handler>(handler)),
+                                      detail::say_no_event()));
+    }
+
+    /// Hung up is what closes both directions; a pipe has but one, and no out-of-band data.
+    interest hung_up() const noexcept {
+        return has(detail::handle_traits::fifo) ? interest::read_closed | interest::write_closed
+                                                : interest::priority | interest::write_closed;
+    }
+
+    /// Completes with `ec` and a value-initialised Value: not from within the initiating function.
+    /// (An operation with no interest does just that.)
+    template <class Value, class Handler>
+    void complete(Handler&& handler, const error_code& ec) {
+        registration_.async_io(
+            interest(), [](error_code&) { return Value(); },
+            detail::adapt_handler(std::decay_t<Handler>(std::forward<Handler>(handler)),
+                                  detail::say_error{ec}));
+    }
+
+    error_code open_error() const noexcept {
+        return is_open() ? error_code() : error_code(boost::asio::error::bad_descriptor);
+    }
+
+    error_code registered_error() const noexcept {
+        return is_open() && registration_.is_registered()
+                   ? error_code()
+                   : error_code(boost::asio::error::bad_descriptor);
+    }
+
+    /// Before an asynchronous transfer: an owned handle does not block.
+    error_code prepare() noexcept {
+        using traits = detail::handle_traits;
+        if (error_code ec = registered_error())
+            return ec;
+        if (has(traits::borrowed | traits::file_non_blocking | traits::user_non_blocking))
+            return error_code();
+        int flags = ::fcntl(handle_, F_GETFL);
+        bool is_set = flags >= 0 && (flags & O_NONBLOCK) != 0;
+        if (flags < 0 || (!is_set && detail::set_non_blocking_flag(handle_, true) < 0))
+            return detail::system_error_now();
+        change(0,
+               is_set ? traits::file_non_blocking : traits::file_non_blocking | traits::to_restore);
+        return error_code();
+    }
+
+    detail::transfer_mode blocking_mode() const noexcept {
+        return has(detail::handle_traits::socket) ? detail::transfer_mode::socket
+                                                  : detail::transfer_mode::plain;
+    }
+
+    detail::transfer_mode non_blocking_mode() const noexcept {
+        using detail::transfer_mode;
+        using traits = detail::handle_traits;
+        unsigned t = this->traits();
+        return (t & traits::socket)     ? transfer_mode::socket_now
+               : (t & traits::file)     ? transfer_mode::plain
+               : (t & traits::borrowed) ? transfer_mode::now
+                                        : transfer_mode::plain;
+    }
+
+    void take(int handle, unsigned traits, error_code& ec) {
+        if (is_open()) {
+            ec = boost::asio::error::already_open;
+            return;
+        }
+        detail::file_identity id = detail::identify(handle, ec);
+        if (ec)
+            return;
+        registration_.register_handle(handle, ec);
+        if (ec)
+            return;
+        handle_ = handle;
+        set_traits(traits | detail::handle_traits::of(id));
+    }
+
+    /// Ends the registration: nothing uses the number any more.
+    int forget() {
+        error_code ignored;
+        registration_.deregister(ignored);
+        set_traits(0);
+        return std::exchange(handle_, -1);
+    }
+
+    void end() noexcept {
+        error_code ignored;
+        close(ignored);
+    }
+
+    void note_user_mode(bool non_blocking) noexcept {
+        using traits = detail::handle_traits;
+        if (non_blocking)
+            change(0, traits::user_non_blocking);
+        else if (has(traits::borrowed))
+            change(traits::user_non_blocking, 0);
+        else // clears O_NONBLOCK, whoever has set it; the next transfer will set it again
+            change(traits::user_non_blocking | traits::file_non_blocking | traits::to_restore, 0);
+    }
+
+    // Atomic, since the first transfers of each direction may start concurrently.
+    unsigned traits() const noexcept { return traits_.load(std::memory_order_relaxed); }
+    void set_traits(unsigned t) noexcept { traits_.store(t, std::memory_order_relaxed); }
+    bool has(unsigned any) const noexcept { return (traits() & any) != 0; }
+    void change(unsigned off, unsigned on) noexcept {
+        traits_.fetch_and(~off, std::memory_order_relaxed);
+        traits_.fetch_or(on, std::memory_order_relaxed);
+    }
+
+    registration_type registration_;
+    int handle_ = -1;
+    std::atomic<unsigned> traits_{0};
+};
+
+/// A descriptor on any executor.
+using descriptor = basic_descriptor<>;
+
+} // namespace moor
+
+#endif // MOOR_DESCRIPTOR_HPP
