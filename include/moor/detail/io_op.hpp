@@ -28,7 +28,7 @@ namespace detail {
 
 /// Whether a callable's error asks for another try.
 inline bool is_would_block(const error_code& ec) noexcept {
-    return ec == boost::asio::error::would_block || ec == boost::asio::error::try_again;
+    return ec && (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again);
 }
 
 /// What one call gave: an error, a value, and whether the handle is known to be drained.
