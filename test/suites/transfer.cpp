@@ -1,0 +1,418 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Many bytes through each kind of handle, in pieces of random sizes: every one arrives, once, and
+// in its place. MOOR_TEST_BYTES says how many bytes a case moves, MOOR_TEST_SEED which ones.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+#include "support/programs.hpp"
+#include "support/pty.hpp"
+#include "support/vocabulary.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sys/socket.h>
+
+BOOST_AUTO_TEST_SUITE(transfer)
+
+namespace asio = boost::asio;
+using test::error_code;
+using test::streams;
+using test::terminal_streams;
+
+// ---- how much, and which bytes
+// ----------------------------------------------------------------------
+
+std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
+    const char* value = std::getenv(name);
+    return value ? std::strtoull(value, nullptr, 0) : otherwise;
+}
+
+std::uint64_t bytes_per_case() {
+#if defined(MOOR_TEST_SANITIZED_NEW)
+    constexpr std::uint64_t otherwise = 1 << 20;
+#else
+    constexpr std::uint64_t otherwise = 8 << 20;
+#endif
+    return from_environment("MOOR_TEST_BYTES", otherwise);
+}
+
+std::uint64_t seed() { return from_environment("MOOR_TEST_SEED", 20'251'125); }
+
+/// A sequence that depends on the seed alone (splitmix64).
+class random_words {
+public:
+    explicit random_words(std::uint64_t s) : state_(s) {}
+
+    std::uint64_t next() {
+        std::uint64_t z = (state_ += 0x9e3779b97f4a7c15U);
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
+        return z ^ (z >> 31);
+    }
+    /// At least 1, at most n; as often small as large.
+    std::size_t size(unsigned log2) {
+        std::uint64_t limit = std::uint64_t{1} << (next() % (log2 + 1));
+        return static_cast<std::size_t>(1 + next() % limit);
+    }
+
+private:
+    std::uint64_t state_;
+};
+
+/// The bytes of a stream, from the first one on. The sender and the receiver have one each: a byte
+/// that is lost, doubled or moved does not fit the receiver's.
+class generator {
+public:
+    explicit generator(std::uint64_t s) : words_(s) {}
+
+    void fill(char* p, std::size_t n) {
+        while (n != 0) {
+            if (left_ == 0) {
+                word_ = words_.next();
+                left_ = sizeof(word_);
+            }
+            std::size_t k = std::min(n, left_);
+            std::memcpy(p, reinterpret_cast<const char*>(&word_) + sizeof(word_) - left_, k);
+            left_ -= k;
+            p += k;
+            n -= k;
+        }
+    }
+
+private:
+    random_words words_;
+    std::uint64_t word_ = 0;
+    std::size_t left_ = 0;
+};
+
+// ---- one direction
+// ---------------------------------------------------------------------------------
+
+constexpr unsigned log2_most = 16;
+constexpr std::size_t most = std::size_t{1} << log2_most;
+
+/// Up to three pieces, the first the last in memory; empty ones are allowed, and happen.
+template <class Buffer>
+std::array<Buffer, 3> split(char* memory, std::size_t n, random_words& random) {
+    std::size_t first = random.next() % (n + 1);
+    std::size_t second = random.next() % (n - first + 1);
+    return {Buffer(memory + 2 * most, first), Buffer(memory + most, second),
+            Buffer(memory, n - first - second)};
+}
+
+template <class Stream>
+class sender {
+public:
+    sender(Stream& stream, std::uint64_t bytes, std::uint64_t s)
+        : stream_(stream), left_(bytes), bytes_(s), random_(s + 1), memory_(3 * most) {}
+
+    /// `over` is called when all is written.
+    void start(std::function<void()> over) {
+        over_ = std::move(over);
+        next();
+    }
+    error_code failure() const { return failure_; }
+    std::uint64_t left() const { return left_ + pending_; }
+    std::uint64_t operations() const { return operations_; }
+
+private:
+    // What a write leaves is sent from one buffer by the next ones.
+    void next() {
+        if (pending_ != 0)
+            return write(asio::const_buffer(memory_.data() + offset_, pending_));
+        if (left_ == 0)
+            return over_();
+        std::size_t n =
+            static_cast<std::size_t>(std::min<std::uint64_t>(left_, random_.size(log2_most)));
+        left_ -= n;
+        pending_ = n;
+        offset_ = 0;
+        if (random_.next() % 2 == 0) {
+            bytes_.fill(memory_.data(), n);
+            return write(asio::const_buffer(memory_.data(), n));
+        }
+        auto pieces = split<asio::mutable_buffer>(memory_.data(), n, random_);
+        std::array<asio::const_buffer, 3> out;
+        for (std::size_t i = 0; i != pieces.size(); ++i) {
+            bytes_.fill(static_cast<char*>(pieces[i].data()), pieces[i].size());
+            out[i] = pieces[i];
+        }
+        pieces_ = out;
+        write(out);
+    }
+    template <class Buffers>
+    void write(const Buffers& buffers) {
+        ++operations_;
+        stream_.async_write_some(buffers, [this](error_code ec, std::size_t n) {
+            if (ec) {
+                failure_ = ec;
+                return;
+            }
+            written(n);
+            next();
+        });
+    }
+    void written(std::size_t n) {
+        pending_ -= n;
+        if (!pieces_[0].data() || pending_ == 0) {
+            offset_ += n;
+            pieces_ = {};
+            return;
+        }
+        // The rest of the pieces, put together.
+        std::string rest;
+        for (asio::const_buffer b : pieces_) {
+            std::size_t skipped = std::min(n, b.size());
+            n -= skipped;
+            rest.append(static_cast<const char*>(b.data()) + skipped, b.size() - skipped);
+        }
+        std::copy(rest.begin(), rest.end(), memory_.begin());
+        offset_ = 0;
+        pieces_ = {};
+    }
+
+    Stream& stream_;
+    std::uint64_t left_;
+    generator bytes_;
+    random_words random_;
+    std::vector<char> memory_;
+    std::array<asio::const_buffer, 3> pieces_;
+    std::size_t offset_ = 0;
+    std::size_t pending_ = 0;
+    std::uint64_t operations_ = 0;
+    error_code failure_;
+    std::function<void()> over_;
+};
+
+template <class Stream>
+class receiver {
+public:
+    receiver(Stream& stream, std::uint64_t bytes, std::uint64_t s)
+        : stream_(stream), expected_(bytes), bytes_(s), random_(s + 2), memory_(3 * most),
+          right_(most) {}
+
+    /// `over` is called when all is there, or not correct. It goes on reading: there must be no
+    /// more.
+    void start(std::function<void()> over) {
+        over_ = std::move(over);
+        next();
+    }
+    bool correct() const { return correct_; }
+    std::uint64_t received() const { return received_; }
+    std::uint64_t operations() const { return operations_; }
+    error_code end() const { return end_; }
+
+private:
+    void next() {
+        std::size_t n = random_.size(log2_most);
+        if (random_.next() % 2 == 0)
+            read(std::array<asio::mutable_buffer, 1>{asio::buffer(memory_.data(), n)});
+        else
+            read(split<asio::mutable_buffer>(memory_.data(), n, random_));
+    }
+    template <class Buffers>
+    void read(const Buffers& buffers) {
+        ++operations_;
+        stream_.async_read_some(buffers, [this, buffers](error_code ec, std::size_t n) {
+            if (n != 0)
+                check(buffers.begin(), n);
+            end_ = ec;
+            if (!correct_ || (n != 0 && received_ == expected_))
+                over_();
+            if (!ec && correct_)
+                next();
+        });
+    }
+    void check(const asio::mutable_buffer* buffer, std::size_t n) {
+        received_ += n;
+        bytes_.fill(right_.data(), n);
+        const char* right = right_.data();
+        for (; n != 0; ++buffer) {
+            std::size_t k = std::min(n, buffer->size());
+            if (k != 0 && std::memcmp(buffer->data(), right, k) != 0)
+                correct_ = false;
+            right += k;
+            n -= k;
+        }
+        if (received_ > expected_)
+            correct_ = false;
+    }
+
+    Stream& stream_;
+    std::uint64_t expected_;
+    generator bytes_;
+    random_words random_;
+    std::vector<char> memory_;
+    std::vector<char> right_;
+    std::uint64_t received_ = 0;
+    std::uint64_t operations_ = 0;
+    bool correct_ = true;
+    error_code end_;
+    std::function<void()> over_;
+};
+
+template <class Stream>
+struct direction {
+    direction(Stream& from, Stream& to, std::uint64_t bytes, std::uint64_t s)
+        : out(from, bytes, s), in(to, bytes, s) {}
+
+    sender<Stream> out;
+    receiver<Stream> in;
+};
+
+// ---- a case
+// ------------------------------------------------------------------------------------------
+
+enum class kind { pipe, socketpair, pty };
+
+template <class Stream>
+void move_bytes(kind k, unsigned threads) {
+    const std::uint64_t total = bytes_per_case();
+    const std::uint64_t s = seed() + 1000 * static_cast<unsigned>(k) + threads;
+    std::string summary;
+    BOOST_TEST_CONTEXT("MOOR_TEST_SEED=" << seed() << " MOOR_TEST_BYTES=" << total) {
+        asio::io_context io(static_cast<int>(threads));
+        test::fd_pair p = k == kind::pipe         ? test::make_pipe()
+                          : k == kind::socketpair ? test::make_socketpair()
+                                                  : test::make_raw_pty();
+        // One thread at a time at each object; nothing more is asked for.
+        asio::strand<asio::io_context::executor_type> strands[] = {asio::make_strand(io),
+                                                                   asio::make_strand(io)};
+        Stream a(strands[0], p.a.release());
+        Stream b(strands[1], p.b.release());
+        const std::uint64_t each = k == kind::pipe ? total : total / 2;
+        std::vector<std::unique_ptr<direction<Stream>>> directions;
+        directions.push_back(std::make_unique<direction<Stream>>(b, a, each, s));
+        if (k != kind::pipe)
+            directions.push_back(std::make_unique<direction<Stream>>(a, b, each, s + 500));
+
+        // What ends the reader's side: a pipe is closed, a socket shut down, a terminal closed when
+        // both directions are over.
+        std::atomic<std::size_t> arrived{0};
+        for (std::size_t i = 0; i != directions.size(); ++i) {
+            Stream& from = i == 0 ? b : a;
+            asio::post(strands[i == 0 ? 1 : 0], [&, i] {
+                directions[i]->out.start([&from, k] {
+                    if (k == kind::pipe)
+                        from.close();
+                    else if (k == kind::socketpair)
+                        ::shutdown(from.native_handle(), SHUT_WR);
+                });
+            });
+            asio::post(strands[i == 0 ? 0 : 1], [&, i] {
+                directions[i]->in.start([&, i] {
+                    if (!directions[i]->in.correct())
+                        io.stop();
+                    else if (++arrived == directions.size() && k == kind::pty)
+                        asio::post(strands[1], [&] { b.close(); });
+                });
+            });
+        }
+
+        const auto cap = test::cap + std::chrono::seconds(total >> 20);
+        const auto start = std::chrono::steady_clock::now();
+        std::vector<std::thread> others;
+        for (unsigned i = 1; i < threads; ++i)
+            others.emplace_back([&] { io.run_for(cap); });
+        io.run_for(cap);
+        for (auto& t : others)
+            t.join();
+        const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+
+        summary = std::to_string(time.count()) + " s";
+        BOOST_CHECK_MESSAGE(io.stopped(), "the cap was reached");
+        for (auto& d : directions) {
+            BOOST_TEST(!d->out.failure(), d->out.failure().message());
+            BOOST_TEST(d->out.left() == 0u);
+            BOOST_TEST(d->in.correct());
+            BOOST_TEST(d->in.received() == each);
+            if (k == kind::pty)
+                BOOST_TEST((d->in.end() == test::terminal_gone || d->in.end() == test::aborted),
+                           d->in.end().message());
+            else
+                BOOST_TEST((d->in.end() == test::eof), d->in.end().message());
+            summary += "; " + std::to_string(each) + " bytes, " +
+                       std::to_string(d->out.operations()) + " writes, " +
+                       std::to_string(d->in.operations()) + " reads";
+        }
+    }
+    BOOST_TEST_MESSAGE("seed " << seed() << ": " << summary);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(through_a_pipe, Stream, streams) {
+    move_bytes<Stream>(kind::pipe, 1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(through_a_pipe_with_two_threads, Stream, streams) {
+    move_bytes<Stream>(kind::pipe, 2);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_socketpair, Stream, streams) {
+    move_bytes<Stream>(kind::socketpair, 1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_socketpair_with_two_threads, Stream, streams) {
+    move_bytes<Stream>(kind::socketpair, 2);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_terminal, Stream, terminal_streams) {
+    move_bytes<Stream>(kind::pty, 1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_terminal_with_two_threads, Stream,
+                              terminal_streams) {
+    move_bytes<Stream>(kind::pty, 2);
+}
+
+// ---- the checks themselves
+// -----------------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_lost_a_doubled_and_a_moved_byte_are_seen) {
+    for (int damage = 0; damage != 4; ++damage) {
+        asio::io_context io;
+        test::fd_pair p = test::make_pipe();
+        moor::stream_descriptor in(io, p.a.release());
+        std::string bytes(5000, '\0');
+        generator(seed()).fill(&bytes[0], bytes.size());
+        std::size_t at = 1234;
+        while (bytes[at] == bytes[at + 1])
+            ++at;
+        if (damage == 1)
+            bytes.erase(at, 1);
+        else if (damage == 2)
+            bytes.insert(at, 1, bytes[at]);
+        else if (damage == 3)
+            std::swap(bytes[at], bytes[at + 1]);
+        test::put(p.b, bytes);
+        p.b.close();
+        receiver<moor::stream_descriptor> r(in, 5000, seed());
+        r.start([] {});
+        test::run_all(io);
+        BOOST_TEST(r.correct() == (damage == 0), "damage " << damage);
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
