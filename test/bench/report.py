@@ -25,6 +25,10 @@ COUNTED_CASES = [(2, 1), (100, 50)]
 HOPS = (4000, 14000)
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
+STREAM_CASES = [(2, 1), (100, 50)]
+BLOCKS = (400, 1400)
+STREAMS_BEGIN, STREAMS_END = "<!-- streams: begin -->", "<!-- streams: end -->"
+
 PEERS = {
     "hand": "hand-written epoll, edge-triggered",
     "asio_wait": "Asio `async_wait`, read",
@@ -36,6 +40,16 @@ PEERS = {
     "moor_level_io": "Moor level, `async_io`, `drained()`",
     "moor_level_io_drain": "Moor level, `async_io`, reads to would-block",
 }
+
+STREAM_KINDS = {"pipe": "pipes", "pty": "terminals (raw)", "socketpair": "Unix sockets",
+                "tcp": "TCP sockets", "bulk": "bulk, a pipe, blocks of 64 KiB"}
+STREAM_PEERS = {
+    "hand": "hand-written epoll, edge-triggered",
+    "asio": "Asio `posix::stream_descriptor`",
+    "asio_socket": "Asio's socket",
+    "moor": "Moor `stream_descriptor`",
+}
+STREAM_TARGETS = {"pipe": 0.90, "pty": 0.90, "socketpair": 1.00, "tcp": 1.00, "bulk": 1.00}
 
 
 def run(*command):
@@ -72,6 +86,10 @@ def instructions(program, peer, case, hops):
     return int(re.search(r"Collected : (\d+)", r.stderr)[1])
 
 
+def allocations(program, peer, case, hops):
+    return int(re.search(r"allocations (\d+)", run(program, peer, *case, hops).stdout)[1])
+
+
 def system_calls(program, peer, case, hops):
     with tempfile.NamedTemporaryFile("r") as f:
         run("strace", "-c", "-f", "-o", f.name, program, peer, *case, hops)
@@ -83,9 +101,9 @@ def system_calls(program, peer, case, hops):
     return counts
 
 
-def per_hop(counter, program, peer, case):
-    few, many = (counter(program, peer, case, h) for h in HOPS)
-    n = HOPS[1] - HOPS[0]
+def per_hop(counter, program, peer, case, hops=HOPS):
+    few, many = (counter(program, peer, case, h) for h in hops)
+    n = hops[1] - hops[0]
     if isinstance(few, int):
         return (many - few) / n
     rates = {k: (many[k] - few.get(k, 0)) / n for k in many}
@@ -97,6 +115,22 @@ def measure_counts(counter, program, peers, cases):
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = {(p, c): pool.submit(per_hop, counter, program, p, c) for p in peers for c in cases}
         return {k: j.result() for k, j in jobs.items()}
+
+
+def measure_streams(programs, repetitions, min_time, out):
+    """(times, {(counter, KIND/PEER, case): what the counter says})"""
+    times = Times(measure_times(programs / "streams", repetitions, min_time, out))
+    jobs = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for name in times.samples:
+            kind, peer, *case = name.split("/")
+            case = tuple(map(int, case)) or STREAM_CASES[0]
+            hops = BLOCKS if kind == "bulk" else HOPS
+            for counter in (system_calls, allocations, instructions):
+                jobs[counter, f"{kind}/{peer}", case] = pool.submit(
+                    per_hop, counter, programs / "stream_hops", f"{kind}/{peer}", case, hops)
+        counts = {k: j.result() for k, j in jobs.items()}
+    return times, counts
 
 
 def measure_memory(program):
@@ -120,6 +154,8 @@ class Times:
 
     def spread(self, name):
         """Interquartile range over the median."""
+        if len(self.samples[name]) < 2:
+            return 0.0
         q = statistics.quantiles(self.samples[name], n=4)
         return (q[2] - q[0]) / self.median(name)
 
@@ -220,6 +256,40 @@ def targets(times, instr, memory):
     return rows
 
 
+def stream(kind, peer, case):
+    return f"{kind}/{peer}" if kind == "bulk" else f"{kind}/{peer}/{case[0]}/{case[1]}"
+
+
+def stream_targets(times):
+    return [(f"{STREAM_KINDS[k]}{'' if k == 'bulk' else ', ' + title(c)}", STREAM_TARGETS[k],
+             times.ratio(stream(k, "moor", c), stream(k, "asio", c)), ".2f")
+            for k in STREAM_KINDS for c in STREAM_CASES if k != "bulk" or c == STREAM_CASES[0]]
+
+
+def stream_table(times, counts):
+    rows = []
+    for kind, what in STREAM_KINDS.items():
+        cases = STREAM_CASES[:1] if kind == "bulk" else STREAM_CASES
+        for peer, who in STREAM_PEERS.items():
+            if stream(kind, peer, cases[0]) not in times:
+                continue
+            row = [f"{what}: {who}"]
+            row += [f"{times.ratio(stream(kind, peer, c), stream(kind, 'asio', c)):.2f}" for c in cases]
+            row += [""] * (len(STREAM_CASES) - len(cases))
+            row += [" / ".join(f"{times.median(stream(kind, peer, c)):.0f}" for c in cases)]
+            row += [" / ".join(f"{counts[instructions, f'{kind}/{peer}', c]:.0f}" for c in cases)]
+            row += ["<br>".join(", ".join(
+                f"{v:.2g} {k}" for k, v in sorted(counts[system_calls, f"{kind}/{peer}", c].items()))
+                for c in cases)]
+            # 0 only if there was none at all
+            row += [" / ".join(f"{counts[allocations, f'{kind}/{peer}', c]:.3g}" for c in cases)]
+            rows.append(row)
+    both = " / ".join(f"{h}/{a}" for h, a in STREAM_CASES)
+    return table([""] + [title(c) for c in STREAM_CASES]
+                 + [f"ns a hop, {both}", f"instructions a hop, {both}",
+                    f"system calls a hop, {both}", f"allocations a hop, {both}"], rows)
+
+
 def target_table(rows):
     return table(["target", "at most", "obtained", ""],
                  [[what, f"{limit:{form}}", f"{got:{form}}",
@@ -234,6 +304,21 @@ def machine():
         cpu = platform.machine()
     compiler = run("c++", "--version").stdout.splitlines()[0]
     return f"{os.cpu_count()} × {cpu}, Linux {platform.release()}, {compiler}"
+
+
+def stream_report(args, times, counts, found_targets):
+    command = "test/bench/run.sh" + "".join(" " + a for a in args.quoted)
+    n = len(next(iter(times.samples.values())))
+    spreads = [times.spread(s) for s in times.samples]
+    return "\n\n".join([
+        f"Made by `{command}` on {machine()}.",
+        target_table(found_targets),
+        "Streams that answer each other: a hop is one `async_read_some` and one `async_write_some` "
+        "(of a byte; in bulk, of 64 KiB). Processor time, as a ratio to Asio's "
+        f"`posix::stream_descriptor` on the same kind of handle; medians of {n} repetitions "
+        f"interleaved at random, whose interquartile range was {100 * statistics.median(spreads):.0f} % "
+        f"of the median (the worst: {100 * max(spreads):.0f} %).",
+        stream_table(times, counts)]) + "\n"
 
 
 def report(args, times, instr, syscalls, memory, found_targets):
@@ -272,29 +357,31 @@ def report(args, times, instr, syscalls, memory, found_targets):
     return "\n\n".join(parts) + "\n"
 
 
-def write_section(path, text):
+def write_section(path, begin, end, heading, text):
+    """Puts the text between the two lines; under a new heading if they are not there yet."""
     path = pathlib.Path(path)
-    old = path.read_text() if path.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    if BEGIN not in old or END not in old:
-        sys.exit(f"{path} has no lines {BEGIN} and {END}")
-    head, rest = old.split(BEGIN, 1)
+    old = path.read_text() if path.exists() else ""
+    if begin not in old or end not in old:
+        old += f"{chr(10) if old else ''}{heading}\n\n{begin}\n{end}\n"
+    head, rest = old.split(begin, 1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(head + BEGIN + "\n\n" + text + "\n" + END + rest.split(END, 1)[1])
+    path.write_text(head + begin + "\n\n" + text + "\n" + end + rest.split(end, 1)[1])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", default="build/bench/test/bench", metavar="DIR",
-                        help="where ring, hops and idle are (default: %(default)s)")
+                        help="where the programs are (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=25)
     parser.add_argument("--min-time", type=float, default=0.02, metavar="SECONDS",
                         help="of one repetition (default: %(default)s)")
-    parser.add_argument("--only", default="times,instructions,calls,memory",
+    parser.add_argument("--only", default="times,instructions,calls,memory,streams",
                         help="comma-separated, of %(default)s")
     parser.add_argument("--json", metavar="FILE", help="keep what was measured")
     parser.add_argument("--write", metavar="FILE",
-                        help=f"put the report between {BEGIN} and {END} of this file too")
+                        help=f"put the report between {BEGIN} and {END} of this file too, and that "
+                        f"of the streams between {STREAMS_BEGIN} and {STREAMS_END}")
     parser.add_argument("--check", action="store_true", help="fail if a target is missed")
     args = parser.parse_args()
     args.quoted = [a for a in sys.argv[1:] if not a.startswith("--programs")]
@@ -318,17 +405,35 @@ def main():
         note("memory")
         memory = measure_memory(programs / "idle")
 
+    stream_times, stream_counts = None, {}
+    if "streams" in only:
+        note("streams")
+        with tempfile.TemporaryDirectory() as d:
+            stream_times, stream_counts = measure_streams(programs, args.repetitions, args.min_time,
+                                                          f"{d}/streams.json")
+
     rows = targets(times, instr, memory)
-    text = report(args, times, instr, syscalls, memory, rows)
-    print(text)
-    if args.write:
-        write_section(args.write, text)
+    if set(only) - {"streams"}:
+        text = report(args, times, instr, syscalls, memory, rows)
+        print(text)
+        if args.write:
+            write_section(args.write, BEGIN, END, "# Performance", text)
+    if stream_times:
+        stream_rows = stream_targets(stream_times)
+        text = stream_report(args, stream_times, stream_counts, stream_rows)
+        print("## Streams\n\n" + text)
+        if args.write:
+            write_section(args.write, STREAMS_BEGIN, STREAMS_END, "## Streams", text)
+        rows += stream_rows
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps({
             "times": times.samples if times else {},
             "instructions": {f"{p}/{c[0]}/{c[1]}": v for (p, c), v in instr.items()},
             "calls": {p: v for (p, _), v in syscalls.items()},
             "memory": memory,
+            "stream_times": stream_times.samples if stream_times else {},
+            "stream_counts": {f"{f.__name__}/{p}/{c[0]}/{c[1]}": v
+                              for (f, p, c), v in stream_counts.items()},
         }, indent=1))
     if args.check and any(round(got, 3) > limit for _, limit, got, _ in rows):
         sys.exit("A target was missed")
