@@ -1326,6 +1326,31 @@ BOOST_AUTO_TEST_CASE(handles_that_are_not_pollable_are_always_ready) {
     ::rmdir(dir.c_str());
 }
 
+BOOST_FIXTURE_TEST_CASE(a_wait_for_priority_sleeps_beside_what_nobody_reads,
+                        test::context_fixture) {
+    for (trigger t : both_triggers)
+        for (bool closes : {false, true}) {
+            BOOST_TEST_CONTEXT((t == trigger::level ? "level, " : "edge, ")
+                               << (closes ? "the peer closes" : "out-of-band data")) {
+                test::fd_pair p = test::make_tcp_pair();
+                moor::registration reg(io, p.a.get(), t);
+                test::called done;
+                reg.async_wait(interest::priority | interest::read_closed, done.handler());
+                check_parks(io, done);
+                for (int i = 0; i != 3; ++i) {
+                    test::put(p.b, "x");
+                    test::run_ready(io); // does not end if this is reported again and again
+                    BOOST_TEST(done.times == 0);
+                }
+                if (closes)
+                    ::shutdown(p.b, SHUT_WR);
+                else
+                    BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
+                check_completes(io, done);
+            }
+        }
+}
+
 // ---- from libuv ---------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_udp_socket_with_a_pending_error_does_not_spin, test::context_fixture) {

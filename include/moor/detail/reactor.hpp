@@ -403,6 +403,14 @@ public:
     static constexpr bool masks_priority = false;
 #endif
 
+    /// Whether arming a reader beside a priority waker has what is unread reported again. (Asio's
+    /// epoll reactor does that by EPOLL_CTL_MOD.)
+#if !defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT) && defined(BOOST_ASIO_HAS_EPOLL)
+    static constexpr bool reports_again_beside_priority = true;
+#else
+    static constexpr bool reports_again_beside_priority = false;
+#endif
+
     /// What is kept for an attached handle.
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
     struct registration_data {

@@ -1226,6 +1226,8 @@ private:
             }
         }
         if (is_attached()) {
+            if (unclaimed && (need & (1u << read_channel)))
+                make_way_for_reader();
             BOOST_TRY { balance += arm_home(need); }
             BOOST_CATCH(...) { fail_unarmed(need); }
             BOOST_CATCH_END
@@ -1233,6 +1235,16 @@ private:
         if (balance < 0)
             host_.port.compensate();
         release_units(balance);
+    }
+
+    /// What nobody reads must not be reported again and again while a wait for priority is parked:
+    /// its waker comes home, and is armed again behind the reader.
+    void make_way_for_reader() {
+        if constexpr (reactor_port::reports_again_beside_priority)
+            if (is_home(read_channel) && !is_home(priority_channel)) {
+                prepay(priority_channel);
+                host_.port.disarm(priority_channel, *priority_, handle_, data_);
+            }
     }
 
     /// Out of memory: the waits that nothing would wake.
