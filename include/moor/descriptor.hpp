@@ -117,7 +117,8 @@ struct handle_traits {
  *
  * @par Errors
  * `bad_descriptor` for all operations without a handle, but for closing one; otherwise what the
- * registration or the kernel reports. A system call that a signal interrupts is made again.
+ * registration or the kernel reports. A system call that a signal interrupts is made again. As in
+ * the original, functions that have nothing else to return also return the error that they set.
  */
 template <class Executor = boost::asio::any_io_executor>
 class basic_descriptor : public boost::asio::posix::descriptor_base {
@@ -240,7 +241,9 @@ public:
      * `error::gone` as for `basic_registration::register_handle`. After an error the handle still
      * belongs to the caller.
      */
-    void assign(const native_handle_type& handle, error_code& ec) { take(handle, 0, ec); }
+    error_code assign(const native_handle_type& handle, error_code& ec) {
+        return take(handle, 0, ec);
+    }
     /// Owns a handle. @throws boost::system::system_error with the errors above.
     void assign(const native_handle_type& handle) {
         error_code ec;
@@ -249,8 +252,8 @@ public:
     }
 
     /// Borrows a handle. The errors are those of owning one.
-    void assign(borrowed_handle handle, error_code& ec) {
-        take(handle.native_handle(), detail::handle_traits::borrowed, ec);
+    error_code assign(borrowed_handle handle, error_code& ec) {
+        return take(handle.native_handle(), detail::handle_traits::borrowed, ec);
     }
     /// Borrows a handle. @throws boost::system::system_error
     void assign(borrowed_handle handle) {
@@ -271,15 +274,16 @@ public:
     /// Completes the pending operations with `operation_aborted`, and closes the handle, if it is
     /// owned. The descriptor is not open afterwards, whatever `close(2)` says. Nothing happens if
     /// it was not.
-    void close(error_code& ec) {
+    error_code close(error_code& ec) {
         ec = error_code();
         if (!is_open())
-            return;
+            return ec;
         bool owned = !has(detail::handle_traits::borrowed);
         int handle = forget();
         // Not again if it was interrupted: the number may be somebody else's by now.
         if (owned && ::close(handle) < 0 && errno != EINTR)
             ec = detail::system_error_now();
+        return ec;
     }
     /// @copydoc close @throws boost::system::system_error
     void close() {
@@ -310,10 +314,11 @@ public:
     }
 
     /// Completes every pending operation with `operation_aborted`.
-    void cancel(error_code& ec) {
+    error_code cancel(error_code& ec) {
         ec = open_error();
         if (!ec)
             registration_.cancel();
+        return ec;
     }
     /// @copydoc cancel @throws boost::system::system_error
     void cancel() {
@@ -326,14 +331,15 @@ public:
 
     /// Performs an I/O control command, such as `bytes_readable`.
     template <class IoControlCommand>
-    void io_control(IoControlCommand& command, error_code& ec) {
+    error_code io_control(IoControlCommand& command, error_code& ec) {
         if ((ec = open_error()))
-            return;
+            return ec;
         if (::ioctl(handle_, static_cast<unsigned long>(command.name()),
                     static_cast<void*>(command.data())) < 0)
             ec = detail::system_error_now();
         else if (static_cast<unsigned long>(command.name()) == FIONBIO)
             note_user_mode(*static_cast<const int*>(static_cast<const void*>(command.data())) != 0);
+        return ec;
     }
     /// @copydoc io_control @throws boost::system::system_error
     template <class IoControlCommand>
@@ -351,14 +357,15 @@ public:
      * As in the original, this sets or clears `O_NONBLOCK` on a handle that is owned. A borrowed
      * one's flag is left alone.
      */
-    void non_blocking(bool mode, error_code& ec) {
+    error_code non_blocking(bool mode, error_code& ec) {
         if ((ec = open_error()))
-            return;
+            return ec;
         if (!has(detail::handle_traits::borrowed) &&
             detail::set_non_blocking_flag(handle_, mode) < 0)
             ec = detail::system_error_now();
         else
             note_user_mode(mode);
+        return ec;
     }
     /// @copydoc non_blocking @throws boost::system::system_error
     void non_blocking(bool mode) {
@@ -378,9 +385,9 @@ public:
      * @par Errors
      * `invalid_argument` for clearing it while `non_blocking()` is set.
      */
-    void native_non_blocking(bool mode, error_code& ec) {
+    error_code native_non_blocking(bool mode, error_code& ec) {
         if ((ec = open_error()))
-            return;
+            return ec;
         if (!mode && non_blocking())
             ec = boost::asio::error::invalid_argument;
         else if (detail::set_non_blocking_flag(handle_, mode) < 0)
@@ -388,6 +395,7 @@ public:
         else
             change(detail::handle_traits::file_non_blocking | detail::handle_traits::to_restore,
                    mode ? detail::handle_traits::file_non_blocking : 0);
+        return ec;
     }
     /// @copydoc native_non_blocking @throws boost::system::system_error
     void native_non_blocking(bool mode) {
@@ -404,7 +412,7 @@ public:
      * `would_block` if it is not ready and `non_blocking()` is set; `invalid_argument` for an
      * unknown type; `bad_descriptor`.
      */
-    void wait(wait_type w, error_code& ec) {
+    error_code wait(wait_type w, error_code& ec) {
         short events = 0;
         switch (w) {
         case wait_read:
@@ -417,14 +425,14 @@ public:
             events = POLLPRI;
             break;
         default:
-            ec = boost::asio::error::invalid_argument;
-            return;
+            return ec = boost::asio::error::invalid_argument;
         }
         if ((ec = open_error()))
-            return;
+            return ec;
         int came = detail::poll_for(handle_, events, non_blocking() ? 0 : -1, ec);
         if (!ec && came == 0)
             ec = boost::asio::error::would_block;
+        return ec;
     }
     /// @copydoc wait @throws boost::system::system_error
     void wait(wait_type w) {
@@ -571,19 +579,18 @@ private:
                                         : transfer_mode::plain;
     }
 
-    void take(int handle, unsigned traits, error_code& ec) {
-        if (is_open()) {
-            ec = boost::asio::error::already_open;
-            return;
-        }
+    error_code take(int handle, unsigned traits, error_code& ec) {
+        if (is_open())
+            return ec = boost::asio::error::already_open;
         detail::file_identity id = detail::identify(handle, ec);
         if (ec)
-            return;
+            return ec;
         registration_.register_handle(handle, ec);
         if (ec)
-            return;
+            return ec;
         handle_ = handle;
         set_traits(traits | detail::handle_traits::of(id));
+        return ec;
     }
 
     /// Ends the registration: nothing uses the number any more.
