@@ -21,7 +21,6 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <termios.h>
 
 BOOST_AUTO_TEST_SUITE(short_transfers)
@@ -80,19 +79,6 @@ private:
     int would_blocks_ = 0;
 };
 
-test::fd_pair make_fifo() {
-    char name[] = "/tmp/moor-fifo-XXXXXX";
-    BOOST_REQUIRE(::mkdtemp(name));
-    std::string path = std::string(name) + "/fifo";
-    BOOST_REQUIRE_EQUAL(::mkfifo(path.c_str(), 0600), 0);
-    test::fd_pair p;
-    p.a = test::unique_fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-    p.b = test::unique_fd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
-    ::unlink(path.c_str());
-    ::rmdir(name);
-    return p;
-}
-
 struct kind {
     std::string name;
     std::function<test::fd_pair()> make;
@@ -110,7 +96,7 @@ std::vector<kind> kinds() {
     };
     auto sockets = [] { return test::make_socketpair(); };
     return {{"pipe", test::make_pipe, close_peer},
-            {"fifo", make_fifo, close_peer},
+            {"fifo", test::make_fifo, close_peer},
             {"unix socket, closed", sockets, close_peer},
             {"unix socket, shut down", sockets, shut},
             {"tcp, closed", test::make_tcp_pair, close_peer},
@@ -179,7 +165,7 @@ BOOST_FIXTURE_TEST_CASE(the_end_comes_while_the_data_is_handled, test::context_f
 }
 
 BOOST_FIXTURE_TEST_CASE(a_pipe_is_read_once_an_event, test::context_fixture) {
-    for (auto make : {&test::make_pipe, &make_fifo})
+    for (auto make : {&test::make_pipe, &test::make_fifo})
         for (trigger t : {trigger::level, trigger::edge}) {
             test::fd_pair p = make();
             greedy g(io, p.a, t);

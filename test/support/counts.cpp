@@ -6,18 +6,42 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <functional>
 #include <new>
+#include <utility>
 
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 namespace {
 
 std::atomic<long> polls{0}, epoll_ctls{0}, epoll_waits{0}, selects{0}, fstats{0}, allocations{0};
 std::atomic<int> failing_operation{0}, failing_error{0};
 std::atomic<long> allocations_left{-1}; // negative: as many as there is memory for
+
+std::atomic<int> watched{-1};
+std::atomic<long> watched_reads{0}, watched_writes{0}, interruptions{0};
+std::function<void()> before_transfer;
+
+/// A transfer, unless it is to be interrupted.
+template <class Real>
+::ssize_t transfer(int fd, std::atomic<long>& count, Real real) {
+    if (fd == watched) {
+        ++count;
+        if (before_transfer)
+            before_transfer();
+        if (interruptions > 0 && interruptions-- > 0) {
+            errno = EINTR;
+            return -1;
+        }
+    }
+    return real();
+}
 
 } // namespace
 
@@ -28,14 +52,25 @@ call_counts counts() {
             selects.load(), fstats.load(),     allocations.load()};
 }
 
+watched_transfers::watched_transfers(int fd) {
+    watched_reads = watched_writes = interruptions = 0;
+    watched = fd;
+}
+watched_transfers::~watched_transfers() {
+    watched = -1;
+    before_transfer = nullptr;
+}
+long watched_transfers::reads() const { return watched_reads; }
+long watched_transfers::writes() const { return watched_writes; }
+void watched_transfers::interrupt(long n) { interruptions = n; }
+void watched_transfers::before(std::function<void()> f) { before_transfer = std::move(f); }
+
 void fail_epoll_ctl(int operation, int error) {
     failing_operation = operation;
     failing_error = error;
 }
 
-void fail_allocations_after(long n) {
-    allocations_left = n;
-}
+void fail_allocations_after(long n) { allocations_left = n; }
 
 } // namespace test
 
@@ -78,6 +113,66 @@ int __wrap_fstat(int fd, struct ::stat* st);
 int __wrap_fstat(int fd, struct ::stat* st) {
     ++fstats;
     return __real_fstat(fd, st);
+}
+
+::ssize_t __real_read(int fd, void* p, std::size_t n);
+::ssize_t __wrap_read(int fd, void* p, std::size_t n);
+::ssize_t __wrap_read(int fd, void* p, std::size_t n) {
+    return transfer(fd, watched_reads, [&] { return __real_read(fd, p, n); });
+}
+
+::ssize_t __real_readv(int fd, const ::iovec* v, int n);
+::ssize_t __wrap_readv(int fd, const ::iovec* v, int n);
+::ssize_t __wrap_readv(int fd, const ::iovec* v, int n) {
+    return transfer(fd, watched_reads, [&] { return __real_readv(fd, v, n); });
+}
+
+::ssize_t __real_preadv2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
+::ssize_t __wrap_preadv2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
+::ssize_t __wrap_preadv2(int fd, const ::iovec* v, int n, ::off_t at, int flags) {
+    return transfer(fd, watched_reads, [&] { return __real_preadv2(fd, v, n, at, flags); });
+}
+
+::ssize_t __real_recv(int fd, void* p, std::size_t n, int flags);
+::ssize_t __wrap_recv(int fd, void* p, std::size_t n, int flags);
+::ssize_t __wrap_recv(int fd, void* p, std::size_t n, int flags) {
+    return transfer(fd, watched_reads, [&] { return __real_recv(fd, p, n, flags); });
+}
+
+::ssize_t __real_recvmsg(int fd, ::msghdr* m, int flags);
+::ssize_t __wrap_recvmsg(int fd, ::msghdr* m, int flags);
+::ssize_t __wrap_recvmsg(int fd, ::msghdr* m, int flags) {
+    return transfer(fd, watched_reads, [&] { return __real_recvmsg(fd, m, flags); });
+}
+
+::ssize_t __real_write(int fd, const void* p, std::size_t n);
+::ssize_t __wrap_write(int fd, const void* p, std::size_t n);
+::ssize_t __wrap_write(int fd, const void* p, std::size_t n) {
+    return transfer(fd, watched_writes, [&] { return __real_write(fd, p, n); });
+}
+
+::ssize_t __real_writev(int fd, const ::iovec* v, int n);
+::ssize_t __wrap_writev(int fd, const ::iovec* v, int n);
+::ssize_t __wrap_writev(int fd, const ::iovec* v, int n) {
+    return transfer(fd, watched_writes, [&] { return __real_writev(fd, v, n); });
+}
+
+::ssize_t __real_pwritev2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
+::ssize_t __wrap_pwritev2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
+::ssize_t __wrap_pwritev2(int fd, const ::iovec* v, int n, ::off_t at, int flags) {
+    return transfer(fd, watched_writes, [&] { return __real_pwritev2(fd, v, n, at, flags); });
+}
+
+::ssize_t __real_send(int fd, const void* p, std::size_t n, int flags);
+::ssize_t __wrap_send(int fd, const void* p, std::size_t n, int flags);
+::ssize_t __wrap_send(int fd, const void* p, std::size_t n, int flags) {
+    return transfer(fd, watched_writes, [&] { return __real_send(fd, p, n, flags); });
+}
+
+::ssize_t __real_sendmsg(int fd, const ::msghdr* m, int flags);
+::ssize_t __wrap_sendmsg(int fd, const ::msghdr* m, int flags);
+::ssize_t __wrap_sendmsg(int fd, const ::msghdr* m, int flags) {
+    return transfer(fd, watched_writes, [&] { return __real_sendmsg(fd, m, flags); });
 }
 
 } // extern "C"

@@ -11,6 +11,8 @@
 
 #include <boost/test/unit_test.hpp>
 
+#include <functional>
+
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define MOOR_TEST_SANITIZED_NEW
 #elif defined(__has_feature)
@@ -48,6 +50,25 @@ inline boost::test_tools::assertion_result allocations_are_counted(boost::unit_t
     return true;
 #endif
 }
+
+/// Sees what transfers through one handle from now on: read(2), send(2) and their like, whoever
+/// calls them. One at a time.
+class watched_transfers {
+public:
+    explicit watched_transfers(int fd);
+    ~watched_transfers();
+    watched_transfers(const watched_transfers&) = delete;
+    watched_transfers& operator=(const watched_transfers&) = delete;
+
+    /// How many there were, the failed ones too.
+    long reads() const;
+    long writes() const;
+
+    /// The next n do nothing and fail with EINTR.
+    void interrupt(long n);
+    /// Calls f just before each. (Set it while nothing runs.)
+    void before(std::function<void()> f);
+};
 
 /// Makes epoll_ctl fail with this errno for this operation (EPOLL_CTL_ADD, ...). Zero: no more.
 void fail_epoll_ctl(int operation, int error);

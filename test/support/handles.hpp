@@ -11,6 +11,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <cerrno>
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -19,6 +20,7 @@
 #include <netinet/in.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace test {
@@ -73,6 +75,20 @@ inline fd_pair make_socketpair(int type = SOCK_STREAM) {
     int p[2];
     BOOST_REQUIRE_EQUAL(::socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p), 0);
     return {unique_fd(p[0]), unique_fd(p[1])};
+}
+
+/// A named pipe.
+inline fd_pair make_fifo() {
+    char name[] = "/tmp/moor-fifo-XXXXXX";
+    BOOST_REQUIRE(::mkdtemp(name));
+    std::string path = std::string(name) + "/fifo";
+    BOOST_REQUIRE_EQUAL(::mkfifo(path.c_str(), 0600), 0);
+    fd_pair p;
+    p.a = unique_fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    p.b = unique_fd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+    ::unlink(path.c_str());
+    ::rmdir(name);
+    return p;
 }
 
 /// A number that is not open, and so large that nothing here will open it by chance.
