@@ -392,18 +392,21 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_synchronous_transfer_waits, D, both) {
         D d(f.io, p.a.release());
         if (made_non_blocking) // as an asynchronous operation would
             d.native_non_blocking(true);
-        std::future<void> later = std::async(std::launch::async, [&] { test::put(p.b, "x"); });
         std::array<char, 16> got;
-        BOOST_TEST(d.read_some(asio::buffer(got)) == 1u);
-        later.get();
+        std::future<::ssize_t> later =
+            std::async(std::launch::async, [&] { return ::write(p.b, "x", 1); });
+        std::size_t n = d.read_some(asio::buffer(got));
+        BOOST_TEST(later.get() == 1);
+        BOOST_TEST(n == 1u);
         test::set_nonblocking(d.native_handle());
         test::fill(d.native_handle());
         if (!made_non_blocking)
             set_blocking(d.native_handle());
         std::future<std::size_t> drained =
             std::async(std::launch::async, [&] { return test::drain(p.b); });
-        BOOST_TEST(d.write_some(asio::buffer("y", 1)) == 1u);
-        drained.get();
+        n = d.write_some(asio::buffer("y", 1));
+        BOOST_TEST(drained.get() > 0u);
+        BOOST_TEST(n == 1u);
     }
 }
 
@@ -427,7 +430,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_synchronous_transfer_would_block_if_asked_to, D,
                 out.write_some(too_much(k), ec);
             while (!ec);
             BOOST_TEST((ec == would_block));
-            BOOST_TEST((thrown_by([&] { out.write_some(too_much(k)); }) == would_block));
+            if (k.name.compare(0, 3, "pty") != 0) // the kernel makes room when it likes
+                BOOST_TEST((thrown_by([&] { out.write_some(too_much(k)); }) == would_block));
         }
     }
 }
@@ -735,10 +739,11 @@ BOOST_FIXTURE_TEST_CASE(a_transfer_that_blocks_goes_on_after_a_signal, test::con
         ::pthread_t reader = reading.get_future().get();
         for (int i = 0; i != 50; ++i) {
             int before = signals;
-            BOOST_REQUIRE_EQUAL(::pthread_kill(reader, SIGUSR1), 0);
             auto deadline = std::chrono::steady_clock::now() + test::cap;
-            while (signals == before && std::chrono::steady_clock::now() < deadline)
+            while (signals == before && std::chrono::steady_clock::now() < deadline) {
+                BOOST_REQUIRE_EQUAL(::pthread_kill(reader, SIGUSR1), 0);
                 std::this_thread::yield();
+            }
         }
         test::put(p.b, "x");
         BOOST_TEST(read.get() == 1u);
@@ -1754,8 +1759,18 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
     test::fd_pair p = test::make_socketpair();
     set_blocking(p.a);
     ours d(io, p.a.release());
-    test::set_nonblocking(p.b);
-    std::atomic<std::size_t> received{0}, sent{0}, waits{0};
+    {
+        // This thread handles the first event, so that the others know that they are several.
+        test::called first;
+        d.async_wait(ours::wait_read, first.handler());
+        test::run_ready(io);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(first); });
+        char got;
+        BOOST_TEST(d.read_some(asio::buffer(&got, 1)) == 1u);
+        io.restart();
+    }
+    std::atomic<std::size_t> received{0}, sent{0}, waits{0}, failures{0};
     std::atomic<bool> stop{false};
     std::array<char, 64> got;
     std::function<void()> read = [&] {
@@ -1781,7 +1796,7 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
         for (int i = 0; i != 200; ++i) {
             error_code ec;
             sent += d.write_some(asio::buffer("sync", 4), ec);
-            BOOST_TEST(!ec);
+            failures += bool(ec);
         }
     });
     threads.emplace_back([&] {
@@ -1813,6 +1828,7 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
     d.non_blocking(true);
     while (std::size_t n = d.read_some(asio::buffer(rest), ec))
         received += n;
+    BOOST_TEST(failures == 0u);
     BOOST_TEST(received == echoed);
     BOOST_TEST(sent == drained);
     BOOST_TEST(waits == 100u);
