@@ -4,36 +4,34 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The ring of pipes, and everyone who can hand bytes round it. N pipes, all of them waited for; A
-// bytes under way. A hop reads the byte from one pipe and writes it to the next. Every peer makes
-// exactly one write a hop and the same first read; what else it calls is what is being compared.
+// Everyone who can hand bytes round a ring of pipes in an io_context.
 //
 
 #ifndef MOOR_BENCH_PEERS_HPP
 #define MOOR_BENCH_PEERS_HPP
 
+#include "ring.hpp"
+
 #include <moor.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/detail/concurrency_hint.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <boost/asio/posix/descriptor_base.hpp>
 
-#include <algorithm>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <memory>
 #include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include <fcntl.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 namespace bench {
@@ -41,174 +39,31 @@ namespace bench {
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-[[noreturn]] inline void fail(const char* what) {
-    std::perror(what);
-    std::abort();
-}
-
-inline void expect(bool ok, const char* what) {
-    if (!ok)
-        fail(what);
-}
-
-/// Lets this process have `n` handles more than a few.
-inline void need_handles(std::size_t n) {
-    ::rlimit limit;
-    expect(::getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
-    rlim_t wanted = n + 64;
-    if (limit.rlim_cur < wanted) {
-        limit.rlim_cur = wanted;
-        limit.rlim_max = std::max(limit.rlim_max, wanted);
-        expect(::setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit(RLIMIT_NOFILE)");
-    }
-}
-
-/// A non-blocking pipe.
-struct pipe_pair {
-    int in;
-    int out;
-
-    pipe_pair() {
-        int fds[2];
-        expect(::pipe2(fds, O_NONBLOCK | O_CLOEXEC) == 0, "pipe2");
-        in = fds[0];
-        out = fds[1];
-    }
-    ~pipe_pair() {
-        ::close(in);
-        ::close(out);
-    }
-    pipe_pair(const pipe_pair&) = delete;
-    pipe_pair& operator=(const pipe_pair&) = delete;
-};
-
-/// The pipes, the buffer that all reads go to, and how much is left to do.
-class ring {
-public:
-    ring(unsigned handles, unsigned active) : active_(active) {
-        need_handles(2 * handles);
-        for (unsigned i = 0; i != handles; ++i)
-            pipes_.emplace_back();
-        for (unsigned i = 0; i != handles; ++i)
-            stations_.push_back({pipes_[i].in, pipes_[(i + 1) % handles].out});
-    }
-
-    unsigned size() const noexcept { return static_cast<unsigned>(stations_.size()); }
-    int handle(unsigned i) const noexcept { return stations_[i].in; }
-    char* buffer() noexcept { return buffer_; }
-    static constexpr std::size_t buffer_size = 64;
-
-    /// Sets the bytes off. There will be `hops` writes, these included, and as many reads.
-    void start(std::uint64_t hops) {
-        expect(hops >= active_, "too few hops");
-        to_write_ = hops - active_;
-        to_read_ = hops;
-        for (unsigned i = 0; i != active_; ++i)
-            put(pipes_[std::size_t{i} * pipes_.size() / active_].out);
-    }
-
-    bool done() const noexcept { return to_read_ == 0; }
-
-    /// Reads the byte that is there.
-    void take(unsigned i) { arrived(::read(stations_[i].in, buffer_, buffer_size)); }
-
-    /// Finds that nothing more is there.
-    void drain(unsigned i) {
-        if (::read(stations_[i].in, buffer_, buffer_size) != -1 || errno != EAGAIN)
-            fail("more than one byte in a pipe");
-    }
-
-    /// Somebody else read it.
-    void arrived(std::ptrdiff_t n) const {
-        if (n != 1)
-            fail("not one byte in a pipe");
-    }
-
-    /// Hands it on. True: that was the last hop.
-    bool pass_on(unsigned i) {
-        if (to_write_ != 0) {
-            --to_write_;
-            put(stations_[i].out);
-        }
-        return --to_read_ == 0;
-    }
-
-private:
-    struct station {
-        int in;
-        int out;
-    };
-
-    void put(int fd) {
-        if (::write(fd, "x", 1) != 1)
-            fail("write");
-    }
-
-    std::uint64_t to_write_ = 0;
-    std::uint64_t to_read_ = 0;
-    std::vector<station> stations_;
-    char buffer_[buffer_size];
-    unsigned active_;
-    std::deque<pipe_pair> pipes_;
-};
-
-/// Somebody who moves the bytes of a ring.
-class peer {
-public:
-    virtual ~peer() = default;
-    virtual void run(std::uint64_t hops) = 0;
-};
-
-// ---- the hand-written loop
-// ------------------------------------------------------------------------
-
-class hand_written final : public peer {
-public:
-    hand_written(unsigned handles, unsigned active)
-        : ring_(handles, active), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-        expect(epoll_ != -1, "epoll_create1");
-        for (unsigned i = 0; i != handles; ++i) {
-            ::epoll_event e{};
-            e.events = EPOLLIN | EPOLLET;
-            e.data.u32 = i;
-            expect(::epoll_ctl(epoll_, EPOLL_CTL_ADD, ring_.handle(i), &e) == 0, "epoll_ctl");
-        }
-    }
-    ~hand_written() override { ::close(epoll_); }
-
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
-        while (!ring_.done()) {
-            ::epoll_event events[128]; // as many as Asio asks for
-            int n = ::epoll_wait(epoll_, events, 128, -1);
-            for (int k = 0; k < n; ++k) {
-                unsigned i = events[k].data.u32;
-                ring_.take(i);
-                ring_.pass_on(i);
-            }
-        }
-    }
-
-private:
-    ring ring_;
-    int epoll_;
-};
-
 // ---- those who run in an io_context
-// ---------------------------------------------------------------
 
 /// What they have in common. Every handle is always waited for, so the context never runs out of
-/// work; the last hop stops it.
+/// work; the last hop stops it. `Hint`: the context's concurrency hint.
+template <int Hint>
 class asio_peer : public peer {
 public:
-    asio_peer(unsigned handles, unsigned active) : ring_(handles, active) {}
+    explicit asio_peer(const workload& w) : ring_(w), threads_(w.threads) {}
+
+    /// What the other hints promise.
+    static constexpr bool one_thread = Hint != BOOST_ASIO_CONCURRENCY_HINT_SAFE;
 
     void run(std::uint64_t hops) override {
         ring_.start(hops);
         context_.restart();
+        std::vector<std::thread> others;
+        for (unsigned t = 1; t < threads_; ++t)
+            others.emplace_back([this] { context_.run(); });
         context_.run();
+        for (std::thread& t : others)
+            t.join();
         expect(ring_.done(), "the ring has stopped");
     }
+
+    std::vector<double> latencies() override { return ring_.latencies(); }
 
 protected:
     void pass_on(unsigned i) {
@@ -230,35 +85,52 @@ protected:
     }
 
     ring ring_;
-    asio::io_context context_;
+    unsigned threads_;
+    asio::io_context context_{Hint};
+};
+
+/// A descriptor of Asio's for a handle that stays its owner's.
+template <class Executor>
+class lent_descriptor : public asio::posix::basic_stream_descriptor<Executor> {
+    using base = asio::posix::basic_stream_descriptor<Executor>;
+
+public:
+    using base::base;
+    lent_descriptor(lent_descriptor&&) = default;
+    ~lent_descriptor() {
+        if (this->is_open())
+            this->release();
+    }
 };
 
 /// posix::descriptor::async_wait, then a read.
-template <class Executor>
-class asio_wait final : public asio_peer {
+template <class Executor, int Hint>
+class asio_wait final : public asio_peer<Hint> {
 public:
-    asio_wait(unsigned handles, unsigned active) : asio_peer(handles, active) {
-        descriptors_.reserve(handles);
-        for (unsigned i = 0; i != handles; ++i)
+    explicit asio_wait(const workload& w) : asio_peer<Hint>(w) {
+        descriptors_.reserve(ring_.size());
+        for (unsigned i = 0; i != ring_.size(); ++i)
             descriptors_.emplace_back(context_.get_executor(), ring_.handle(i));
-        for (unsigned i = 0; i != handles; ++i)
+        for (unsigned i = 0; i != ring_.size(); ++i)
             wait(i);
-        settle();
-    }
-    ~asio_wait() override {
-        for (auto& d : descriptors_)
-            d.release(); // it is the ring's
+        if (ring_.chatter() != -1) {
+            chatter_.assign(ring_.chatter());
+            chatter_.async_wait(asio::posix::descriptor_base::wait_read, &this->check);
+        }
+        this->settle();
     }
 
 private:
-    using descriptor = asio::posix::basic_stream_descriptor<Executor>;
+    using asio_peer<Hint>::context_;
+    using asio_peer<Hint>::ring_;
+    using descriptor = lent_descriptor<Executor>;
 
     struct on_ready {
         asio_wait* self;
         unsigned i;
 
         void operator()(const error_code& ec) const {
-            check(ec);
+            self->check(ec);
             self->ring_.take(i);
             self->pass_on(i);
             self->wait(i);
@@ -270,34 +142,37 @@ private:
     }
 
     std::vector<descriptor> descriptors_;
+    descriptor chatter_{context_.get_executor()};
 };
 
 /// posix::stream_descriptor::async_read_some.
-template <class Executor>
-class asio_read_some final : public asio_peer {
+template <class Executor, int Hint>
+class asio_read_some final : public asio_peer<Hint> {
 public:
-    asio_read_some(unsigned handles, unsigned active) : asio_peer(handles, active) {
-        descriptors_.reserve(handles);
-        for (unsigned i = 0; i != handles; ++i)
+    explicit asio_read_some(const workload& w) : asio_peer<Hint>(w) {
+        descriptors_.reserve(ring_.size());
+        for (unsigned i = 0; i != ring_.size(); ++i)
             descriptors_.emplace_back(context_.get_executor(), ring_.handle(i));
-        for (unsigned i = 0; i != handles; ++i)
+        for (unsigned i = 0; i != ring_.size(); ++i)
             read(i);
-        settle();
-    }
-    ~asio_read_some() override {
-        for (auto& d : descriptors_)
-            d.release();
+        if (ring_.chatter() != -1) {
+            chatter_.assign(ring_.chatter());
+            chatter_.async_wait(asio::posix::descriptor_base::wait_read, &this->check);
+        }
+        this->settle();
     }
 
 private:
-    using descriptor = asio::posix::basic_stream_descriptor<Executor>;
+    using asio_peer<Hint>::context_;
+    using asio_peer<Hint>::ring_;
+    using descriptor = lent_descriptor<Executor>;
 
     struct on_read {
         asio_read_some* self;
         unsigned i;
 
         void operator()(const error_code& ec, std::size_t n) const {
-            check(ec);
+            self->check(ec);
             self->ring_.arrived(static_cast<std::ptrdiff_t>(n));
             self->pass_on(i);
             self->read(i);
@@ -305,30 +180,34 @@ private:
     };
 
     void read(unsigned i) {
-        descriptors_[i].async_read_some(asio::buffer(ring_.buffer(), ring::buffer_size),
+        descriptors_[i].async_read_some(asio::buffer(ring_.buffer(i), ring::buffer_size),
                                         on_read{this, i});
     }
 
     std::vector<descriptor> descriptors_;
+    descriptor chatter_{context_.get_executor()};
 };
 
-/// Whether a reader goes on to the would-block that proves that a handle is drained.
-enum class second_read { no, yes };
-
 /// moor::registration::async_wait_readable, then a read.
-template <class Executor, moor::trigger Trigger, second_read Second>
-class moor_wait final : public asio_peer {
+template <class Executor, int Hint, moor::trigger Trigger, second_read Second>
+class moor_wait final : public asio_peer<Hint> {
 public:
-    moor_wait(unsigned handles, unsigned active) : asio_peer(handles, active) {
-        registrations_.reserve(handles);
-        for (unsigned i = 0; i != handles; ++i)
+    explicit moor_wait(const workload& w) : asio_peer<Hint>(w) {
+        registrations_.reserve(ring_.size());
+        for (unsigned i = 0; i != ring_.size(); ++i)
             registrations_.emplace_back(context_.get_executor(), ring_.handle(i), Trigger);
-        for (unsigned i = 0; i != handles; ++i)
+        for (unsigned i = 0; i != ring_.size(); ++i)
             wait(i);
-        settle();
+        if (ring_.chatter() != -1) {
+            chatter_.register_handle(ring_.chatter(), Trigger);
+            chatter_.async_wait_readable(&this->check);
+        }
+        this->settle();
     }
 
 private:
+    using asio_peer<Hint>::context_;
+    using asio_peer<Hint>::ring_;
     using registration = moor::basic_registration<Executor>;
 
     struct on_ready {
@@ -336,7 +215,7 @@ private:
         unsigned i;
 
         void operator()(const error_code& ec) const {
-            check(ec);
+            self->check(ec);
             self->ring_.take(i);
             if (Second == second_read::yes)
                 self->ring_.drain(i);
@@ -348,22 +227,29 @@ private:
     void wait(unsigned i) { registrations_[i].async_wait_readable(on_ready{this, i}); }
 
     std::vector<registration> registrations_;
+    registration chatter_{context_.get_executor()};
 };
 
 /// moor::registration::async_io.
-template <class Executor, moor::trigger Trigger, second_read Second>
-class moor_io final : public asio_peer {
+template <class Executor, int Hint, moor::trigger Trigger, second_read Second>
+class moor_io final : public asio_peer<Hint> {
 public:
-    moor_io(unsigned handles, unsigned active) : asio_peer(handles, active) {
-        registrations_.reserve(handles);
-        for (unsigned i = 0; i != handles; ++i)
+    explicit moor_io(const workload& w) : asio_peer<Hint>(w) {
+        registrations_.reserve(ring_.size());
+        for (unsigned i = 0; i != ring_.size(); ++i)
             registrations_.emplace_back(context_.get_executor(), ring_.handle(i), Trigger);
-        for (unsigned i = 0; i != handles; ++i)
+        for (unsigned i = 0; i != ring_.size(); ++i)
             read(i);
-        settle();
+        if (ring_.chatter() != -1) {
+            chatter_.register_handle(ring_.chatter(), Trigger);
+            chatter_.async_wait_readable(&this->check);
+        }
+        this->settle();
     }
 
 private:
+    using asio_peer<Hint>::context_;
+    using asio_peer<Hint>::ring_;
     using registration = moor::basic_registration<Executor>;
 
     struct reader {
@@ -383,7 +269,7 @@ private:
         unsigned i;
 
         void operator()(const error_code& ec, std::ptrdiff_t n) const {
-            check(ec);
+            self->check(ec);
             self->ring_.arrived(n);
             self->pass_on(i);
             self->read(i);
@@ -392,54 +278,218 @@ private:
 
     void read(unsigned i) {
         registrations_[i].async_io(moor::interest::readable,
-                                   reader{ring_.handle(i), ring_.buffer()}, on_read{this, i});
+                                   reader{ring_.handle(i), ring_.buffer(i)}, on_read{this, i});
     }
 
     std::vector<registration> registrations_;
+    registration chatter_{context_.get_executor()};
 };
 
-// ---- all of them
-// ----------------------------------------------------------------------------------
+// ---- a wait on a handle that is ready already
 
-struct peer_entry {
-    std::string name;
-    std::unique_ptr<peer> (*make)(unsigned handles, unsigned active);
+/// `Repeater`: starts a wait on the handle that it was given.
+template <class Repeater>
+class ready final : public peer {
+public:
+    ready() { pipe_.put(); }
+
+    void run(std::uint64_t times) override {
+        left_ = times;
+        context_.restart();
+        again();
+        context_.run();
+        expect(left_ == 0, "the waits have stopped");
+    }
+
+private:
+    struct on_ready {
+        ready* self;
+
+        template <class... Ignored>
+        void operator()(const error_code& ec, const Ignored&...) const {
+            expect(!ec, "wait");
+            if (--self->left_ != 0)
+                self->again();
+        }
+    };
+
+    void again() { repeater_.start(on_ready{this}); }
+
+    pipe_pair pipe_;
+    asio::io_context context_;
+    Repeater repeater_{context_, pipe_.in};
+    std::uint64_t left_ = 0;
 };
+
+template <class Executor>
+struct asio_repeater {
+    lent_descriptor<Executor> d;
+
+    asio_repeater(asio::io_context& context, int fd) : d(context.get_executor(), fd) {}
+    template <class Handler>
+    void start(Handler handler) {
+        d.async_wait(asio::posix::descriptor_base::wait_read, std::move(handler));
+    }
+};
+
+/// A level-triggered wait: asks the kernel each time.
+template <class Executor>
+struct moor_repeater {
+    moor::basic_registration<Executor> r;
+
+    moor_repeater(asio::io_context& context, int fd) : r(context.get_executor(), fd) {}
+    template <class Handler>
+    void start(Handler handler) {
+        r.async_wait_readable(std::move(handler));
+    }
+};
+
+/// An async_io whose callable makes no call: what the cache answers by itself.
+template <class Executor>
+struct moor_cached_repeater {
+    moor::basic_registration<Executor> r;
+
+    moor_cached_repeater(asio::io_context& context, int fd) : r(context.get_executor(), fd) {}
+    template <class Handler>
+    void start(Handler handler) {
+        r.async_io(
+            moor::interest::readable, [](error_code&) {}, std::move(handler));
+    }
+};
+
+// ---- register, wait once, deregister
+
+/// One read and one write a turn, whether the byte comes before the wait or after it.
+template <class Churner>
+class churn final : public peer {
+public:
+    explicit churn(bool parked) : parked_(parked) {}
+
+    void run(std::uint64_t times) override {
+        left_ = times;
+        context_.restart();
+        turn();
+        context_.run();
+        expect(left_ == 0, "the churn has stopped");
+    }
+
+private:
+    struct on_ready {
+        churn* self;
+
+        void operator()(const error_code& ec) const {
+            expect(!ec, "wait");
+            self->pipe_.take();
+            self->churner_.close();
+            if (--self->left_ != 0)
+                self->turn();
+        }
+    };
+
+    void turn() {
+        if (!parked_)
+            pipe_.put();
+        churner_.open(pipe_.in);
+        churner_.wait(on_ready{this});
+        if (parked_)
+            pipe_.put();
+    }
+
+    pipe_pair pipe_;
+    bool parked_;
+    asio::io_context context_;
+    Churner churner_{context_};
+    std::uint64_t left_ = 0;
+};
+
+template <class Executor>
+struct asio_churner {
+    asio::posix::basic_stream_descriptor<Executor> d;
+
+    explicit asio_churner(asio::io_context& context) : d(context.get_executor()) {}
+    void open(int fd) { d.assign(fd); }
+    void close() { d.release(); }
+    template <class Handler>
+    void wait(Handler handler) {
+        d.async_wait(asio::posix::descriptor_base::wait_read, std::move(handler));
+    }
+};
+
+template <class Executor, moor::trigger Trigger>
+struct moor_churner {
+    moor::basic_registration<Executor> r;
+
+    explicit moor_churner(asio::io_context& context) : r(context.get_executor()) {}
+    void open(int fd) { r.register_handle(fd, Trigger); }
+    void close() { r.deregister(); }
+    template <class Handler>
+    void wait(Handler handler) {
+        r.async_wait_readable(std::move(handler));
+    }
+};
+
+// ---- by workload
 
 namespace detail {
 
-template <class Peer>
-std::unique_ptr<peer> make(unsigned handles, unsigned active) {
-    return std::make_unique<Peer>(handles, active);
+/// The ring, and perhaps (void: not) the repeated wait and the churn.
+template <class Ring, class Repeater, class Churner>
+std::unique_ptr<peer> make(const workload& w) {
+    if (w.is_ring())
+        return w.threads > 1 && Ring::one_thread ? nullptr : std::make_unique<Ring>(w);
+    if (w.what == workload::kind::ready) {
+        if constexpr (!std::is_void<Repeater>::value)
+            return std::make_unique<ready<Repeater>>();
+    } else if constexpr (!std::is_void<Churner>::value) {
+        return std::make_unique<churn<Churner>>(w.what == workload::kind::churn_parked);
+    }
+    return nullptr;
 }
 
-template <class Executor>
-void add_peers(std::vector<peer_entry>& v, const std::string& suffix) {
+template <class Executor, int Hint>
+void add_waits(std::vector<peer_entry>& v, const std::string& suffix) {
+    using moor::trigger;
+    constexpr second_read once = second_read::no;
+    v.push_back(
+        {"asio_wait" + suffix,
+         &make<asio_wait<Executor, Hint>, asio_repeater<Executor>, asio_churner<Executor>>});
+    v.push_back({"moor_edge" + suffix,
+                 &make<moor_wait<Executor, Hint, trigger::edge, once>,
+                       moor_cached_repeater<Executor>, moor_churner<Executor, trigger::edge>>});
+    v.push_back({"moor_level" + suffix,
+                 &make<moor_wait<Executor, Hint, trigger::level, once>, moor_repeater<Executor>,
+                       moor_churner<Executor, trigger::level>>});
+}
+
+template <class Executor, int Hint>
+void add_others(std::vector<peer_entry>& v, const std::string& suffix) {
     using moor::trigger;
     constexpr second_read once = second_read::no, twice = second_read::yes;
-    v.push_back({"asio_wait" + suffix, &make<asio_wait<Executor>>});
-    v.push_back({"asio_read_some" + suffix, &make<asio_read_some<Executor>>});
-    v.push_back({"moor_edge" + suffix, &make<moor_wait<Executor, trigger::edge, once>>});
-    v.push_back({"moor_edge_drain" + suffix, &make<moor_wait<Executor, trigger::edge, twice>>});
-    v.push_back({"moor_edge_io" + suffix, &make<moor_io<Executor, trigger::edge, once>>});
-    v.push_back({"moor_level" + suffix, &make<moor_wait<Executor, trigger::level, once>>});
-    v.push_back({"moor_level_io" + suffix, &make<moor_io<Executor, trigger::level, once>>});
-    v.push_back({"moor_level_io_drain" + suffix, &make<moor_io<Executor, trigger::level, twice>>});
+    v.push_back({"asio_read_some" + suffix, &make<asio_read_some<Executor, Hint>, void, void>});
+    v.push_back({"moor_edge_drain" + suffix,
+                 &make<moor_wait<Executor, Hint, trigger::edge, twice>, void, void>});
+    v.push_back(
+        {"moor_edge_io" + suffix, &make<moor_io<Executor, Hint, trigger::edge, once>, void, void>});
+    v.push_back({"moor_level_io" + suffix,
+                 &make<moor_io<Executor, Hint, trigger::level, once>, void, void>});
+    v.push_back({"moor_level_io_drain" + suffix,
+                 &make<moor_io<Executor, Hint, trigger::level, twice>, void, void>});
 }
 
 } // namespace detail
 
-/// By name. The suffix "@ioc" says that io_context::executor_type takes the place of the default,
-/// any_io_executor.
-inline const std::vector<peer_entry>& peers() {
-    static const std::vector<peer_entry> all = [] {
-        std::vector<peer_entry> v;
-        v.push_back({"hand", &detail::make<hand_written>});
-        detail::add_peers<asio::any_io_executor>(v, "");
-        detail::add_peers<asio::io_context::executor_type>(v, "@ioc");
-        return v;
-    }();
-    return all;
+/// Those who run in an io_context. The suffixes: "@ioc" says that io_context::executor_type takes
+/// the place of the default, any_io_executor; "@1" and "@unsafe" are concurrency hints.
+inline void add_asio_peers(std::vector<peer_entry>& v) {
+    using any = asio::any_io_executor;
+    using ioc = asio::io_context::executor_type;
+    constexpr int safe = BOOST_ASIO_CONCURRENCY_HINT_SAFE;
+    detail::add_waits<any, safe>(v, "");
+    detail::add_others<any, safe>(v, "");
+    detail::add_waits<ioc, safe>(v, "@ioc");
+    detail::add_others<ioc, safe>(v, "@ioc");
+    detail::add_waits<any, 1>(v, "@1");
+    detail::add_waits<any, BOOST_ASIO_CONCURRENCY_HINT_UNSAFE>(v, "@unsafe");
 }
 
 } // namespace bench

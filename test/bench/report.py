@@ -20,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 
-CASES = [(2, 1), (1000, 1), (100, 50)]
-COUNTED_CASES = [(2, 1), (100, 50)]
+RINGS = ["2/1", "1000/1", "100/50"]
+COUNTED_RINGS = ["2/1", "100/50"]
 HOPS = (4000, 14000)
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
@@ -30,16 +30,39 @@ BLOCKS = (400, 1400)
 STREAMS_BEGIN, STREAMS_END = "<!-- streams: begin -->", "<!-- streams: end -->"
 
 PEERS = {
-    "hand": "hand-written epoll, edge-triggered",
+    "hand": "hand-written epoll, edge",
+    "hand_drain": "hand-written epoll, edge, reads to would-block",
+    "hand_level": "hand-written epoll, level",
+    "libuv": "libuv `uv_poll`",
+    "libevent": "libevent, level",
+    "libevent_et": "libevent, `EV_ET`",
+    "libevent_et_drain": "libevent, `EV_ET`, reads to would-block",
+    "libev": "libev `ev_io`",
+    "tokio": "Tokio `AsyncFd`, `clear_ready()`",
+    "tokio_drain": "Tokio `AsyncFd`, reads to would-block",
     "asio_wait": "Asio `async_wait`, read",
     "asio_read_some": "Asio `async_read_some`",
-    "moor_edge": "Moor edge, wait, the one read known to drain",
+    "moor_edge": "Moor edge, wait, read",
     "moor_edge_drain": "Moor edge, wait, reads to would-block",
     "moor_edge_io": "Moor edge, `async_io`, `drained()`",
-    "moor_level": "Moor level, wait, one read",
+    "moor_level": "Moor level, wait, read",
     "moor_level_io": "Moor level, `async_io`, `drained()`",
     "moor_level_io_drain": "Moor level, `async_io`, reads to would-block",
 }
+SUFFIXES = {
+    "@ioc": "`io_context::executor_type`",
+    "@1": "concurrency hint 1",
+    "@unsafe": "`BOOST_ASIO_CONCURRENCY_HINT_UNSAFE`",
+}
+# What else is done, and what the number of it is.
+WORKLOADS = {
+    "pingpong": "ping-pong on a socketpair",
+    "ready": "a wait on a ready handle",
+    "churn": "register, wait on a ready handle, read, deregister",
+    "churn_parked": "register, wait, become ready, read, deregister",
+    "chatter": "ring 2/1, and each hop writes to a handle nobody waits for",
+}
+LOOPS = ["libuv", "libevent", "libevent_et", "libev"]
 
 STREAM_KINDS = {"pipe": "pipes", "pty": "terminals (raw)", "socketpair": "Unix sockets",
                 "tcp": "TCP sockets", "bulk": "bulk, a pipe, blocks of 64 KiB"}
@@ -110,10 +133,10 @@ def per_hop(counter, program, peer, case, hops=HOPS):
     return {k: v for k, v in rates.items() if round(v, 2) != 0}
 
 
-def measure_counts(counter, program, peers, cases):
-    """{(peer, case): what the counter says}"""
+def measure_counts(program, wanted):
+    """{(counter, peer, workload): what it says}, for such keys"""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        jobs = {(p, c): pool.submit(per_hop, counter, program, p, c) for p in peers for c in cases}
+        jobs = {k: pool.submit(per_hop, k[0], program, k[1], (k[2],)) for k in wanted}
         return {k: j.result() for k, j in jobs.items()}
 
 
@@ -160,10 +183,6 @@ class Times:
         return (q[2] - q[0]) / self.median(name)
 
 
-def ring(peer, case):
-    return f"ring/{peer}/{case[0]}/{case[1]}"
-
-
 def table(header, rows):
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     lines += ["| " + " | ".join(r) + " |" for r in rows]
@@ -171,89 +190,268 @@ def table(header, rows):
 
 
 def title(case):
-    handles, active = case
-    return f"{handles:,} handles, {active} active"
+    handles, active, *idle = case if isinstance(case, tuple) else map(int, case.split("/"))
+    return (f"{handles:,} handle{'s' * (handles > 1)}, {active:,} active"
+            + (f", {idle[0]:,} idle beside" if idle else ""))
 
 
 def describe(peer):
-    name, _, suffix = peer.partition("@")
-    return PEERS[name] + (" (`io_context::executor_type`)" if suffix else "")
+    name, at, suffix = peer.partition("@")
+    return PEERS[name] + (f" ({SUFFIXES[at + suffix]})" if suffix else "")
 
 
-def calls(counts):
-    """A hop has one read and one write; the rest is what differs."""
-    extra = dict(counts)
-    for k in ("read", "write"):
-        extra[k] = extra.get(k, 0) - 1
-    return ", ".join(f"{v:.2g} {k}" for k, v in sorted(extra.items()) if round(v, 2) != 0) or "none"
+class Sides:
+    """What was measured of everybody."""
+
+    def __init__(self, times, counts, threads, wakes, memory, idle):
+        self.times, self.counts, self.threads = times, counts, threads
+        self.wakes, self.memory, self.idle = wakes, memory, idle
+
+    def has(self, workload, peer):
+        return self.times is not None and f"{workload}:{peer}" in self.times
+
+    def ns(self, workload, peer):
+        return self.times.median(f"{workload}:{peer}")
+
+    def ratio(self, workload, peer, base):
+        return self.ns(workload, peer) / self.ns(workload, base)
+
+    def ratios(self, workload, peer, base):
+        """The same as text, or nothing."""
+        return (f"{self.ratio(workload, peer, base):.2f}"
+                if self.has(workload, peer) and self.has(workload, base) else "")
+
+    def instructions(self, peer, workload):
+        return self.counts.get((instructions, peer, workload))
+
+    def calls(self, peer, workload):
+        found = self.counts.get((system_calls, peer, workload))
+        if found is None:
+            return ""
+        return ", ".join(f"{v:.2g} {k}" for k, v in sorted(found.items())) or "none"
+
+    def allocations(self, peer, workload):
+        found = self.counts.get((allocations, peer, workload))
+        return "" if found is None else f"{found:.3g}"
 
 
-def ring_table(times, instr, syscalls, peers):
+def wanted_counts():
+    """The keys of Sides.counts."""
+    wanted = [(instructions, p, w) for p in PEERS for w in COUNTED_RINGS]
+    wanted += [(instructions, p + s, w) for p in ("asio_wait", "moor_edge", "moor_level")
+               for s in SUFFIXES for w in COUNTED_RINGS]
+    wanted += [(c, p, "2/1") for p in PEERS for c in (system_calls, allocations)]
+    for w in WORKLOADS:
+        for p in PEERS:
+            if w in ("pingpong", "chatter") or does(p, w):
+                wanted += [(c, p, w) for c in (system_calls, allocations, instructions)]
+    return wanted
+
+
+def does(peer, workload):
+    """As side_by_side.cpp: rings are for all; the rest is not made twice."""
+    if workload == "ready":
+        return peer in ("hand_level", "libuv", "libevent", "libev", "tokio", "asio_wait", "moor_edge",
+                        "moor_level")
+    return peer in ("hand", "libuv", "libevent", "libev", "tokio", "asio_wait", "moor_edge",
+                    "moor_level")
+
+
+def ring_table(sides):
     rows = []
-    for p in peers:
-        base = "asio_wait" + ("@ioc" if p.endswith("@ioc") else "")
+    for p in PEERS:
         row = [describe(p)]
-        row += [f"{times.ratio(ring(p, c), ring('hand', c)):.2f}" for c in CASES]
-        row += ["" if p == "hand" else f"{times.ratio(ring(p, c), ring(base, c)):.2f}" for c in CASES]
-        row += [" / ".join(f"{instr[p, c]:.0f}" for c in COUNTED_CASES)
-                if (p, COUNTED_CASES[0]) in instr else ""]
-        row += [calls(syscalls[p, (2, 1)]) if (p, (2, 1)) in syscalls else ""]
+        row += [sides.ratios(w, p, "hand") for w in RINGS]
+        row += ["" if p == "hand" else sides.ratios(w, p, "asio_wait") for w in RINGS]
+        row += [" / ".join(f"{sides.instructions(p, w):.0f}" for w in COUNTED_RINGS)
+                if sides.instructions(p, COUNTED_RINGS[0]) is not None else ""]
+        row += [sides.calls(p, "2/1"), sides.allocations(p, "2/1")]
         rows.append(row)
-    header = [""] + [title(c) for c in CASES] + [f"…, to `async_wait`: {c[0]:,}/{c[1]}" for c in CASES]
-    header += ["instructions a hop, " + " and ".join(f"{c[0]}/{c[1]}" for c in COUNTED_CASES),
-               "system calls a hop beyond one read, one write (2/1)"]
-    return table(header, rows)
+    return table([""] + [f"{w}, to hand-written" for w in RINGS]
+                 + [f"{w}, to `async_wait`" for w in RINGS]
+                 + [f"instructions a hop, {' and '.join(COUNTED_RINGS)}",
+                    "system calls a hop (2/1)", "allocations a hop (2/1)"], rows)
 
 
-def other_table(times):
+def growth_table(sides):
+    workloads = ["1/1", "100/1", "100/100", "1000/100", "1000/1000", "9000/1", "9000/100",
+                 "9000/1000", "100/50/9000"]
+    peers = [p for p in PEERS if "drain" not in p]
+    return table([""] + workloads, [
+        [describe(p)] + [sides.ratios(w, p, "hand") for w in workloads] for p in peers])
+
+
+def variant_table(sides):
     rows = []
-    for what, names in (
-            ("wait on a ready handle", ["ready/moor_level", "ready/moor_cached"]),
-            ("register, wait (ready before), deregister",
-             ["churn/moor_level/ready", "churn/moor_edge/ready"]),
-            ("register, wait (ready after), deregister",
-             ["churn/moor_level/parked", "churn/moor_edge/parked"])):
-        for name in names:
-            parts = name.split("/")
-            cells = []
-            for suffix in ("", "@ioc"):
-                mine = "/".join([parts[0], parts[1] + suffix] + parts[2:])
-                asio = "/".join([parts[0], "asio_wait" + suffix] + parts[2:])
-                cells.append(f"{times.ratio(mine, asio):.2f}")
-            asio = "/".join([parts[0], "asio_wait"] + parts[2:])
-            rows.append([f"{what}: {parts[1].replace('_', ' ')}", *cells,
-                         f"{times.median(name):.0f} / {times.median(asio):.0f}"])
-    return table(["ratio to Asio's `async_wait`", "`any_io_executor`", "`io_context::executor_type`",
-                  "ns, Moor / Asio"], rows)
+    for s in SUFFIXES:
+        for p in ("asio_wait", "moor_edge", "moor_level"):
+            row = [describe(p + s)]
+            row += [sides.ratios(w, p + s, "hand") for w in RINGS]
+            row += ["" if p == "asio_wait" else sides.ratios(w, p + s, "asio_wait" + s)
+                    for w in RINGS]
+            row += [" / ".join(f"{sides.instructions(p + s, w):.0f}" for w in COUNTED_RINGS)
+                    if sides.instructions(p + s, COUNTED_RINGS[0]) is not None else ""]
+            rows.append(row)
+    return table([""] + [f"{w}, to hand-written" for w in RINGS]
+                 + [f"{w}, to the same `async_wait`" for w in RINGS]
+                 + [f"instructions a hop, {' and '.join(COUNTED_RINGS)}"], rows)
 
 
-def targets(times, instr, memory):
+def other_tables(sides):
+    parts = []
+    for w, what in WORKLOADS.items():
+        peers = [p for p in PEERS if sides.has(w, p)]
+        rows = []
+        for p in peers:
+            name = "Moor, what the cache answers" if (w, p) == ("ready", "moor_edge") else describe(p)
+            found = sides.instructions(p, w)
+            rows.append([name, f"{sides.ns(w, p):.0f}", sides.ratios(w, p, "asio_wait"),
+                         "" if found is None else f"{found:.0f}", sides.calls(p, w),
+                         sides.allocations(p, w)])
+        parts.append(table([what, "ns", "to `async_wait`", "instructions", "system calls",
+                            "allocations"], rows))
+    return "\n\n".join(parts)
+
+
+def thread_table(sides):
+    if sides.threads is None:
+        return ""
+    workloads = ["100/50", "100/50*2", "100/50*4"]
+    name = lambda w, p: f"{w}:{p}/real_time"
+    rows = []
+    for p in PEERS:
+        if name(workloads[0], p) not in sides.threads:
+            continue
+        rows.append([describe(p)]
+                    + [f"{sides.threads.median(name(w, p)):.0f}" for w in workloads]
+                    + [f"{sides.threads.ratio(name(w, p), name(w, 'asio_wait')):.2f}"
+                       for w in workloads])
+    return table(["ring 100/50, by the clock"] + [f"ns, {n} thread{'s' * (n > 1)}" for n in (1, 2, 4)]
+                 + [f"to `async_wait`, {n}" for n in (1, 2, 4)], rows)
+
+
+def wake_table(sides):
+    if not sides.wakes:
+        return ""
+    return table(["µs from a write in another thread to the handler", "median", "99 %", "99.9 %"],
+                 [[describe(p)] + [f"{ns / 1000:.1f}" for ns in v] for p, v in sides.wakes.items()])
+
+
+def memory_table(sides):
+    parts = []
+    if sides.idle:
+        parts.append(table(
+            ["bytes from `malloc` a handle that is waited for, of 9,000: the reactor's, the user's "
+             "object, the operation", ""],
+            [[describe(p), f"{v:.0f}"] for p, v in sides.idle.items() if "drain" not in p]))
+    if sides.memory:
+        m = sides.memory
+        parts.append(table(["bytes asked of `operator new` a handle, of 10,000", ""], [
+            ["Asio's reactor, for its own descriptor", f"{m['asio_reactor']:.0f}"],
+            ["Moor, registered, before any wait", f"{m['moor_before_any_wait']:.0f}"],
+            ["Moor, after a wait, with what Asio's reactor keeps", f"{m['moor_after_a_wait']:.0f}"],
+            ["the same, without", f"{m['moor_beyond_asio']:.0f}"],
+            ["of it, the state and its wakers (`sizeof`)", f"{m['sizeof_moor_state']:.0f}"],
+            ["`sizeof(moor::registration)` / `sizeof(posix::stream_descriptor)`",
+             f"{m['sizeof_moor_registration']:.0f} / {m['sizeof_asio_descriptor']:.0f}"],
+        ]))
+    return "\n\n".join(parts)
+
+
+def targets(sides):
     """(what, limit, obtained, its format)"""
-    wait = lambda c: ring("asio_wait", c)
-    hand = lambda c: ring("hand", c)
-    edge = lambda c: ring("moor_edge", c)
-    level = lambda c: ring("moor_level", c)
     rows = []
-    if times:
-        rows += [(f"edge, to hand-written, {title(c)}", limit, times.ratio(edge(c), hand(c)), ".2f")
-                 for c, limit in (((2, 1), 1.12), ((100, 50), 1.20))]
-        rows += [(f"edge, to `async_wait`, {title(c)}", 0.85, times.ratio(edge(c), wait(c)), ".2f")
-                 for c in CASES]
-        rows += [(f"level, to `async_wait`, {title(c)}", 1.0, times.ratio(level(c), wait(c)), ".2f")
-                 for c in CASES]
-        rows += [("ready wait, level, to `async_wait`", 0.65,
-                  times.ratio("ready/moor_level", "ready/asio_wait"), ".2f")]
-    for suffix in ("", "@ioc"):
-        rows += [(f"instructions, edge, to `async_wait`, {title(c)}"
-                  + (" (`io_context::executor_type`)" if suffix else ""), 1.0,
-                  instr["moor_edge" + suffix, c] / instr["asio_wait" + suffix, c], ".3f")
-                 for c in COUNTED_CASES if ("moor_edge" + suffix, c) in instr]
-    if memory:
-        rows += [("bytes an idle registration, before any wait", 384,
-                  memory["moor_before_any_wait"], ".0f"),
-                 ("bytes an idle registration, after a wait, beyond Asio's", 384,
-                  memory["moor_beyond_asio"], ".0f")]
+
+    def add(what, limit, obtained, form=".2f"):
+        rows.append((what, limit, obtained, form))
+
+    if sides.times:
+        r = sides.ratio
+        for w, limit in (("2/1", 1.08), ("1000/1", 1.08), ("100/50", 1.12)):
+            add(f"edge, to hand-written, {title(w)}", limit, r(w, "moor_edge", "hand"))
+        for w in RINGS:
+            add(f"edge, to `async_wait`, {title(w)}", 0.80, r(w, "moor_edge", "asio_wait"))
+        for w, limit in (("2/1", 0.95), ("1000/1", 0.95), ("100/50", 0.85)):
+            add(f"level, to `async_wait`, {title(w)}", limit, r(w, "moor_level", "asio_wait"))
+        add("ready wait, level, to `async_wait`", 0.60, r("ready", "moor_level", "asio_wait"))
+        add("ready wait, from the cache, to `async_wait`", 0.30, r("ready", "moor_edge", "asio_wait"))
+        for w, limit in (("2/1", 1.00), ("100/50", 1.05)):
+            add(f"edge, to the best of libuv, libevent, libev, {title(w)}", limit,
+                max(r(w, "moor_edge", p) for p in LOOPS))
+        for w in ("2/1", "100/50"):
+            add(f"edge, `async_io`, to Tokio, {title(w)}", 0.70, r(w, "moor_edge_io", "tokio"))
+        for w in ("churn", "churn_parked"):
+            add(f"{WORKLOADS[w]}, level, to `async_wait`", 1.00, r(w, "moor_level", "asio_wait"))
+        add("growth, edge: 9,000 idle handles beside 100, 50 active, against none", 1.10,
+            sides.ns("100/50/9000", "moor_edge") / sides.ns("100/50", "moor_edge"))
+    if sides.threads:
+        add("two threads, edge, to `async_wait`, 100 handles, 50 active", 0.75,
+            sides.threads.ratio("100/50*2:moor_edge/real_time", "100/50*2:asio_wait/real_time"))
+    for s in ("", "@ioc"):
+        for w in COUNTED_RINGS:
+            mine, theirs = (sides.instructions(p + s, w) for p in ("moor_edge", "asio_wait"))
+            if mine and theirs:
+                add(f"instructions, edge, to `async_wait`, {title(w)}"
+                    + (f" ({SUFFIXES[s]})" if s else ""), 0.95, mine / theirs, ".3f")
+    if sides.memory:
+        add("bytes an idle registration, before any wait", 384,
+            sides.memory["moor_before_any_wait"], ".0f")
+        add("bytes an idle registration, after a wait, beyond Asio's", 384,
+            sides.memory["moor_beyond_asio"], ".0f")
     return rows
+
+
+# ---- charts ---------------------------------------------------------------------------------------
+
+def draw(sides, directory):
+    """Bars, a peer each: to the hand-written loop. Returns the files' names."""
+    import matplotlib
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    matplotlib.rcParams["svg.hashsalt"] = "moor"
+    from matplotlib import pyplot
+
+    def colour(p):
+        return ("#1b6ca8" if p.startswith("moor") else "#d97b29" if p.startswith("asio")
+                else "#444444" if p.startswith("hand") else "#9a9a9a")
+
+    def bars(axes, workload, base, what):
+        peers = [p for p in PEERS if sides.has(workload, p)
+                 and (not p.endswith("drain") or workload == "pingpong")]
+        values = [sides.ratio(workload, p, base) for p in peers]
+        spreads = [sides.times.spread(f"{workload}:{p}") * v / 2 for p, v in zip(peers, values)]
+        at = range(len(peers))
+        axes.barh(at, values, color=[colour(p) for p in peers], xerr=spreads,
+                  error_kw={"elinewidth": 0.8, "ecolor": "#000000"})
+        for k, v in zip(at, values):
+            axes.text(0.02, k, f"{v:.2f}", va="center", fontsize=7, color="white")
+        axes.set_yticks(list(at), [describe(p).replace("`", "") for p in peers], fontsize=7)
+        axes.invert_yaxis()
+        axes.axvline(1, color="#000000", linewidth=0.6)
+        axes.set_title(what, fontsize=9)
+        axes.tick_params(axis="x", labelsize=7)
+
+    names = []
+    for name, columns, base_name, panels in (
+            ("ring", 3, "time a hop, to the hand-written loop; lower is better",
+             [(w, "hand", title(w)) for w in RINGS]),
+            ("workloads", 3, "time, to Asio's async_wait; lower is better",
+             [(w, "asio_wait", what) for w, what in WORKLOADS.items()]),
+            ("growth", 3, "time a hop, to the hand-written loop; lower is better",
+             [(w, "hand", title(w)) for w in ("9000/1", "9000/1000", "100/50/9000")])):
+        rows = -(-len(panels) // columns)
+        figure, axes = pyplot.subplots(rows, columns, figsize=(15, 3.6 * rows), squeeze=False,
+                                       layout="constrained")
+        for k, panel in enumerate(panels):
+            bars(axes[k // columns][k % columns], *panel)
+        for k in range(len(panels), rows * columns):
+            axes[k // columns][k % columns].axis("off")
+        figure.suptitle(base_name, fontsize=10)
+        directory.mkdir(parents=True, exist_ok=True)
+        figure.savefig(directory / f"{name}.svg", metadata={"Date": None})
+        pyplot.close(figure)
+        names.append(f"{name}.svg")
+    return names
 
 
 def stream(kind, peer, case):
@@ -321,40 +519,30 @@ def stream_report(args, times, counts, found_targets):
         stream_table(times, counts)]) + "\n"
 
 
-def report(args, times, instr, syscalls, memory, found_targets):
-    parts = []
+def report(args, sides, found_targets, charts):
     command = "test/bench/run.sh" + "".join(" " + a for a in args.quoted)
-    parts.append(f"Made by `{command}` on {machine()}.")
+    parts = [f"Made by `{command}` on {machine()}."]
     if found_targets:
         parts.append(target_table(found_targets))
-    if times:
-        n = len(next(iter(times.samples.values())))
-        hand = " / ".join(f"{times.median(ring('hand', c)):.0f}" for c in CASES)
-        spreads = [times.spread(s) for s in times.samples]
-        parts.append(
-            "The ring of pipes: ns a hop, as a ratio to the hand-written loop "
-            f"({hand} ns); medians of {n} repetitions "
-            f"interleaved at random, whose interquartile range was {100 * statistics.median(spreads):.0f} % "
-            f"of the median (the worst: {100 * max(spreads):.0f} %). Peers are compared with "
-            "`async_wait` on the same executor type.")
-        peers = [p for p in PEERS] + [p + "@ioc" for p in PEERS if p != "hand"]
-        parts.append(ring_table(times, instr, syscalls, peers))
-        parts.append(other_table(times))
-    elif instr:
-        parts.append(table(["instructions a hop"] + [title(c) for c in COUNTED_CASES],
-                           [[describe(p)] + [f"{instr[p, c]:.1f}" for c in COUNTED_CASES]
-                            for p in dict.fromkeys(p for p, _ in instr)]))
-    if memory:
-        parts.append(table(["bytes asked of `operator new` a handle, of 10,000", ""], [
-            ["Asio's reactor, for its own descriptor", f"{memory['asio_reactor']:.0f}"],
-            ["Moor, registered, before any wait", f"{memory['moor_before_any_wait']:.0f}"],
-            ["Moor, after a wait, with what Asio's reactor keeps", f"{memory['moor_after_a_wait']:.0f}"],
-            ["the same, without", f"{memory['moor_beyond_asio']:.0f}"],
-            ["of it, the state and its wakers (`sizeof`)", f"{memory['sizeof_moor_state']:.0f}"],
-            ["`sizeof(moor::registration)` / `sizeof(posix::stream_descriptor)`",
-             f"{memory['sizeof_moor_registration']:.0f} / {memory['sizeof_asio_descriptor']:.0f}"],
-        ]))
-    return "\n\n".join(parts) + "\n"
+    parts += [f"![{pathlib.Path(c).stem}]({c})" for c in charts]
+    if sides.times:
+        n = len(next(iter(sides.times.samples.values())))
+        hand = ", ".join(f"{sides.ns(w, 'hand'):.0f} ns for {w}" for w in RINGS)
+        spreads = [sides.times.spread(s) for s in sides.times.samples]
+        parts += [
+            "Rings of pipes (HANDLES/ACTIVE): a byte goes round each of ACTIVE rings, and a hop is a "
+            "wait, a read and a write. Processor time, as a ratio to the hand-written loop "
+            f"({hand}); medians of {n} repetitions interleaved at random, whose interquartile range "
+            f"was {100 * statistics.median(spreads):.0f} % of the median (the worst: "
+            f"{100 * max(spreads):.0f} %). Instructions are those of the user's space; all counts are "
+            "exact.",
+            ring_table(sides),
+            "More handles, and idle ones beside (HANDLES/ACTIVE/IDLE), to the hand-written loop:",
+            growth_table(sides),
+            "Other executors and concurrency hints:", variant_table(sides),
+            other_tables(sides)]
+    parts += [thread_table(sides), wake_table(sides), memory_table(sides)]
+    return "\n\n".join(p for p in parts if p) + "\n"
 
 
 def write_section(path, begin, end, heading, text):
@@ -376,7 +564,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=25)
     parser.add_argument("--min-time", type=float, default=0.02, metavar="SECONDS",
                         help="of one repetition (default: %(default)s)")
-    parser.add_argument("--only", default="times,instructions,calls,memory,streams",
+    parser.add_argument("--only", default="times,threads,wakes,counts,memory,streams",
                         help="comma-separated, of %(default)s")
     parser.add_argument("--json", metavar="FILE", help="keep what was measured")
     parser.add_argument("--write", metavar="FILE",
@@ -388,22 +576,27 @@ def main():
     programs = pathlib.Path(args.programs)
     only = args.only.split(",")
 
-    counted = list(PEERS) + ["asio_wait@ioc", "moor_edge@ioc", "moor_level@ioc"]
-    times, instr, syscalls, memory = None, {}, {}, {}
-    if "times" in only:
-        note("times")
-        with tempfile.TemporaryDirectory() as d:
-            times = Times(measure_times(programs / "ring", args.repetitions, args.min_time,
-                                        f"{d}/ring.json"))
-    if "instructions" in only:
-        note("instructions")
-        instr = measure_counts(instructions, programs / "hops", counted, COUNTED_CASES)
-    if "calls" in only:
-        note("system calls")
-        syscalls = measure_counts(system_calls, programs / "hops", counted, [(2, 1)])
+    sides = Sides(None, {}, None, {}, {}, {})
+    with tempfile.TemporaryDirectory() as d:
+        if "times" in only:
+            note("times")
+            sides.times = Times(measure_times(programs / "side_by_side", args.repetitions,
+                                              args.min_time, f"{d}/times.json"))
+        if "threads" in only:
+            note("threads")
+            sides.threads = Times(measure_times(programs / "threads", args.repetitions,
+                                                args.min_time, f"{d}/threads.json"))
+    if "wakes" in only:
+        note("wakes")
+        sides.wakes = {p: tuple(map(float, v)) for p, *v in (
+            l.split() for l in run(programs / "wake", args.repetitions, 400).stdout.splitlines())}
+    if "counts" in only:
+        note("counts")
+        sides.counts = measure_counts(programs / "hops", wanted_counts())
     if "memory" in only:
         note("memory")
-        memory = measure_memory(programs / "idle")
+        sides.memory = measure_memory(programs / "idle")
+        sides.idle = measure_memory(programs / "peers")
 
     stream_times, stream_counts = None, {}
     if "streams" in only:
@@ -412,9 +605,13 @@ def main():
             stream_times, stream_counts = measure_streams(programs, args.repetitions, args.min_time,
                                                           f"{d}/streams.json")
 
-    rows = targets(times, instr, memory)
+    rows = targets(sides)
     if set(only) - {"streams"}:
-        text = report(args, times, instr, syscalls, memory, rows)
+        charts = []
+        if args.write and sides.times:
+            directory = pathlib.Path(args.write).with_suffix("")
+            charts = [f"{directory.name}/{c}" for c in draw(sides, directory)]
+        text = report(args, sides, rows, charts)
         print(text)
         if args.write:
             write_section(args.write, BEGIN, END, "# Performance", text)
@@ -427,10 +624,12 @@ def main():
         rows += stream_rows
     if args.json:
         pathlib.Path(args.json).write_text(json.dumps({
-            "times": times.samples if times else {},
-            "instructions": {f"{p}/{c[0]}/{c[1]}": v for (p, c), v in instr.items()},
-            "calls": {p: v for (p, _), v in syscalls.items()},
-            "memory": memory,
+            "times": sides.times.samples if sides.times else {},
+            "threads": sides.threads.samples if sides.threads else {},
+            "counts": {f"{f.__name__}/{w}:{p}": v for (f, p, w), v in sides.counts.items()},
+            "wakes": sides.wakes,
+            "memory": sides.memory,
+            "idle": sides.idle,
             "stream_times": stream_times.samples if stream_times else {},
             "stream_counts": {f"{f.__name__}/{p}/{c[0]}/{c[1]}": v
                               for (f, p, c), v in stream_counts.items()},

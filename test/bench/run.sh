@@ -9,7 +9,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . test/support/setup.sh
 
-moor_need_packages g++ cmake ninja-build libboost1.81-dev libbenchmark-dev valgrind strace python3
+moor_need_packages g++ cmake ninja-build libboost1.81-dev libbenchmark-dev valgrind strace \
+    python3 python3-matplotlib libuv1-dev libevent-dev libev-dev librust-tokio-dev cargo rustc
 
 build=${MOOR_BENCH_BUILD_DIR:-build/bench}
 log=$build.log
@@ -20,4 +21,4 @@ if ! { cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DMOOR_BUILD_B
     exit 1
 fi
 
-exec python3 test/bench/report.py --programs="$build/test/bench" "$@"
+exec /usr/bin/python3 test/bench/report.py --programs="$build/test/bench" "$@"
