@@ -8,13 +8,16 @@
 #include <moor.hpp>
 
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/deferred.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstdlib>
 #include <iostream>
 #include <sstream>
@@ -23,6 +26,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <unistd.h>
 
 namespace asio = boost::asio;
@@ -162,6 +166,127 @@ void registering(Registration& reg, int a, int b) {
     CHECK(!ec);
 }
 
+/// A descriptor that has a handle, and is to be without one afterwards.
+template <class Descriptor>
+void use(asio::io_context& io, Descriptor& d, const moor::descriptor& other, int b) {
+    int over = 0;
+    auto counted = [&](error_code ec) { over += !ec; };
+    auto errors = [&](error_code ec) { over += ec == asio::error::operation_aborted; };
+    error_code ec;
+    CHECK(d.is_open());
+    CHECK(d.native_handle() == d.registration().native_handle());
+    CHECK(&d.lowest_layer() == &d);
+    CHECK(d.get_executor() == other.get_executor());
+
+    // Waits.
+    d.async_wait(Descriptor::wait_write, counted);
+    d.async_wait(Descriptor::wait_read, asio::deferred)(counted);
+    d.async_wait(Descriptor::wait_error, errors);
+    d.wait(Descriptor::wait_write);
+    d.wait(Descriptor::wait_write, ec);
+    CHECK(!ec);
+    io.restart();
+    io.poll();
+    CHECK(over == 1);
+    send(b);
+    while (over != 2)
+        io.run_one();
+    d.cancel();
+    d.cancel(ec);
+    CHECK(!ec);
+    io.run();
+    CHECK(over == 3);
+
+    // Modes.
+    typename Descriptor::bytes_readable readable;
+    d.io_control(readable);
+    d.io_control(readable, ec);
+    CHECK(readable.get() == 1);
+    d.non_blocking(true);
+    d.non_blocking(false, ec);
+    d.native_non_blocking(true);
+    d.native_non_blocking(false, ec);
+    CHECK(!ec && !d.non_blocking() && !d.native_non_blocking());
+
+    // The handle.
+    Descriptor moved(std::move(d));
+    d = std::move(moved);
+    bool was_borrowed = d.is_borrowed();
+    int handle = d.release();
+    CHECK(d.release(ec) == -1 && !d.is_open());
+    if (was_borrowed)
+        d.assign(moor::borrow(handle), ec);
+    else
+        d.assign(handle, ec);
+    CHECK(!ec);
+    d.assign(handle, ec);
+    CHECK(ec == asio::error::already_open);
+}
+
+template <class Stream>
+void use_stream(asio::io_context& io, Stream& s, int b) {
+    std::array<char, 4> got;
+    const std::array<asio::mutable_buffer, 2> parts{asio::buffer(got.data(), 1),
+                                                    asio::buffer(got.data() + 1, 3)};
+    error_code ec;
+    std::size_t bytes = 0;
+    auto counted = [&](error_code e, std::size_t n) { bytes += e ? 100 : n; };
+    CHECK(s.read_some(asio::buffer(got), ec) == 1 && !ec); // left by the waits
+    s.async_read_some(asio::buffer(got), counted);
+    io.restart();
+    io.poll();
+    CHECK(bytes == 0);
+    send(b);
+    io.run();
+    CHECK(bytes == 1);
+    s.async_write_some(asio::buffer("abc", 3), asio::deferred)(counted);
+    s.async_write_some(parts, counted);
+    s.async_read_some(asio::mutable_buffer(), counted);
+    io.restart();
+    io.run();
+    CHECK(bytes == 8);
+    CHECK(s.write_some(parts) == 4);
+    CHECK(s.write_some(asio::buffer("x", 1), ec) == 1 && !ec);
+    CHECK(::read(b, got.data(), 4) == 4);
+    send(b);
+    send(b);
+    CHECK(s.read_some(parts) == 2);
+    s.non_blocking(true, ec);
+    CHECK(s.read_some(parts, ec) == 0 && ec == asio::error::would_block);
+    s.async_read_some(asio::buffer(got), counted);
+    s.close();
+    s.close(ec);
+    io.restart();
+    io.run();
+    CHECK(!ec && bytes == 108);
+}
+
+void use_descriptors(asio::io_context& io, int a, int b) {
+    using concrete = moor::basic_stream_descriptor<asio::io_context::executor_type>;
+    owner o{a};
+    moor::descriptor other(io);
+    {
+        moor::stream_descriptor s(io, moor::borrow(a));
+        use(io, s, other, b);
+        use_stream(io, s, b);
+        moor::descriptor plain(io.get_executor(), moor::borrow(o));
+        use(io, plain, other, b);
+        error_code ec;
+        CHECK(reader{a}(ec) == 1);
+    }
+    {
+        concrete s(io.get_executor(), ::fcntl(a, F_DUPFD_CLOEXEC, 0));
+        use(io, s, other, b);
+        use_stream(io, s, b);
+        s.assign(::fcntl(a, F_DUPFD_CLOEXEC, 0));
+        concrete::rebind_executor<asio::any_io_executor>::other any(std::move(s));
+        CHECK(any.is_open() && !any.is_borrowed());
+        any = moor::stream_descriptor(io);
+        moor::descriptor d(io, ::fcntl(a, F_DUPFD_CLOEXEC, 0));
+        CHECK(d.is_open());
+    }
+}
+
 } // namespace
 
 int main() {
@@ -195,6 +320,7 @@ int main() {
             (void)reg.deregister();
             moor::registration by_context(io, o, moor::trigger::edge);
         }
+        use_descriptors(io, fds[0], fds[1]);
         std::ostringstream os;
         service.dump(os);
         os << interest::readable << moor::make_error_code(moor::error::gone).message();
