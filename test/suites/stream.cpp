@@ -565,7 +565,6 @@ std::vector<kind> kinds_that_break() {
 }
 
 BOOST_FIXTURE_TEST_CASE(writes_after_the_peer_has_gone_fail, test::context_fixture) {
-    // With the original, the write after one that was cut short never completes.
     signal_action ignored(SIGPIPE, SIG_IGN);
     enum before { nothing, a_write, a_full_one, one_that_waits };
     for (const kind& k : kinds_that_break())
