@@ -284,6 +284,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(lines_that_are_pasted_at_once_are_all_said, Stream
     ann.sitter.types(pasted);
     test::run_until(io, [&] { return server.said().size() == lines.size(); });
     BOOST_TEST(server.said() == lines, boost::test_tools::per_element());
+    BOOST_TEST_MESSAGE("the server has heard " << server.said().size() << " messages");
     ann.sitter.types(end_key);
     test::run_until(io, [&] { return server.present() == 0; });
     server.stop();
@@ -302,6 +303,8 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_chat_client_ends_when_the_server_does, Stream,
     test::run_all(io);
     BOOST_TEST((ann.program.why() == eof));
     BOOST_TEST((ann.sitter.end() == terminal_gone));
+    BOOST_TEST_MESSAGE("the client: " << ann.program.why().message()
+                                      << "; its terminal: " << ann.sitter.end().message());
 }
 
 // ---- the line reader behind an interface
@@ -458,6 +461,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_line_is_cancelled_behind_the_interface, Stream, 
     reader.async_read_line("? ", [&](error_code ec, const std::string& line) {
         BOOST_TEST(!ec);
         BOOST_TEST(line == "here");
+        BOOST_TEST_MESSAGE("the line after the one that was cancelled: " << line);
         ++over;
     });
     test::run_all(io);

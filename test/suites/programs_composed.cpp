@@ -95,6 +95,12 @@ struct inputs {
             });
     }
     bool over() const { return !order.empty(); }
+    std::string summary() const {
+        std::string s;
+        for (std::size_t i = 0; i != count; ++i)
+            s += (i == 0 ? "input " : "; input ") + std::to_string(i) + ": " + codes[i].message();
+        return s;
+    }
 
     std::vector<Stream> in;
     std::vector<test::unique_fd> out;
@@ -128,7 +134,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_key_before_the_timeout, Stream, terminal_streams
     test::run_all(context.io);
     BOOST_TEST(over);
     BOOST_TEST(key == 'k');
-    BOOST_TEST_MESSAGE("the key came first: " << key);
+    BOOST_TEST_MESSAGE("the key came first: " << std::string(1, key));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_timeout_before_the_key_which_is_not_lost, Stream,
@@ -160,6 +166,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_timeout_before_the_key_which_is_not_lost, Stream
     test::run_all(context.io);
     BOOST_TEST(over == 2);
     BOOST_TEST(key == 'l');
+    BOOST_TEST_MESSAGE("and then the key: " << std::string(1, key));
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_byte_of_every_input, Stream, streams) {
@@ -200,8 +207,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_first_input_that_fails_ends_the_others, Stream
     BOOST_TEST((g.codes[1] == eof));
     BOOST_TEST((g.codes[2] == test::aborted));
     BOOST_TEST(g.bytes[0] == 'a');
-    BOOST_TEST_MESSAGE("input 0: " << g.codes[0].message() << "; input 1: " << g.codes[1].message()
-                                   << "; input 2: " << g.codes[2].message());
+    BOOST_TEST_MESSAGE(g.summary());
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(the_first_input_that_succeeds_ends_the_others, Stream, streams) {
@@ -218,6 +224,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_first_input_that_succeeds_ends_the_others, Str
     BOOST_TEST((g.codes[1] == eof));
     BOOST_TEST(!g.codes[2]);
     BOOST_TEST(g.bytes[2] == 'c');
+    BOOST_TEST_MESSAGE(g.summary());
 }
 
 // ---- coroutines

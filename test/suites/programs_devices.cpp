@@ -414,6 +414,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_serial_line_carries_every_byte_value, Stream, te
     asio::posix::descriptor_base::bytes_readable left;
     port.io_control(left);
     BOOST_TEST(left.get() == 0u);
+    BOOST_TEST_MESSAGE(back.size() << " bytes there and back, " << left.get() << " left over");
 }
 
 // ---- a library that does its own input and output
