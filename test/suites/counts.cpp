@@ -302,6 +302,33 @@ BOOST_FIXTURE_TEST_CASE(a_wait_looks_at_no_handle_and_asks_for_no_file, test::co
     BOOST_TEST(l.run(50, after).fstat == 0);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_registration_that_waits_once_looks_once, test::context_fixture) {
+    for (trigger t : {trigger::level, trigger::edge}) {
+        test::fd_pair p = test::make_pipe();
+        concrete reg(io);
+        auto turn = [&] {
+            reg.register_handle(p.a, t);
+            test::called done;
+            reg.async_wait_readable(done.handler());
+            test::put(p.b, "x");
+            test::run_until(io, [&] { return bool(done); });
+            BOOST_TEST(!done.ec);
+            read_exactly(reg, p);
+            reg.deregister();
+        };
+        turn();
+        call_counts before = test::counts();
+        for (int i = 0; i != 10; ++i)
+            turn();
+        call_counts c = test::counts() - before;
+        BOOST_TEST(c.fstat == 20); // whose number is it, at both ends
+        if (test::on_epoll()) {
+            BOOST_TEST(c.poll == 10);
+            BOOST_TEST(c.epoll_ctl == 20);
+        }
+    }
+}
+
 BOOST_FIXTURE_TEST_CASE(the_reactor_waits_about_once_an_event, test::context_fixture) {
     if (!test::on_epoll())
         return; // the others have their own loops

@@ -942,7 +942,7 @@ private:
             fresh_ = all_channels;
             // Asio may have an event in its queue for whoever had this object before.
             is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
-            if (is_suspect_ || trigger_ == trigger::level)
+            if (is_suspect_)
                 doubtful_ = all_channels;
         }
         return ec;
