@@ -1833,6 +1833,50 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
     BOOST_TEST(waits == 100u);
 }
 
+/// Whoever ends a registration does not wait for a transfer that another thread makes just then.
+boost::test_tools::assertion_result release_waits(boost::unit_test::test_unit_id) {
+    boost::test_tools::assertion_result no(false);
+    no.message() << "it does not wait for a transfer that another thread makes";
+    return no;
+}
+
+BOOST_TEST_DECORATOR(*precondition(release_waits))
+BOOST_AUTO_TEST_CASE_TEMPLATE(release_beside_a_transfer_that_another_thread_makes, D, both) {
+    if (std::is_same<D, theirs>::value && test::on_io_uring())
+        return; // there the kernel transfers
+    asio::thread_pool pool(1);
+    for (int round = 0; round != 20; ++round) {
+        test::fd_pair p = test::make_socketpair();
+        test::fd_pair q = test::make_socketpair();
+        test::put(q.b, "theirs");
+        D d(pool, p.a.release());
+        int number = d.native_handle();
+        std::array<char, 16> got;
+        std::promise<std::string> read;
+        std::atomic<bool> in_transfer{false}, reused{false};
+        test::watched_transfers calls(number);
+        calls.before([&] {
+            // The data is there, and read(2) is about to be called. The owner is given the time to
+            // release the number, and to use it for something else; it may also have to wait.
+            in_transfer = true;
+            for (int i = 0; i != 10000 && !reused; ++i)
+                std::this_thread::yield();
+        });
+        test::put(p.b, "ours");
+        d.async_read_some(asio::buffer(got), [&](error_code, std::size_t n) {
+            read.set_value(std::string(got.data(), n));
+        });
+        while (!in_transfer)
+            std::this_thread::yield();
+        p.a = test::unique_fd(d.release());
+        q = test::reuse_number(p.a, std::move(q));
+        reused = true;
+        std::string what = read.get_future().get();
+        BOOST_TEST((what == "ours" || what.empty()));
+    }
+    pool.join();
+}
+
 BOOST_AUTO_TEST_CASE(the_end_comes_at_any_time_with_several_threads) {
     for (int round = 0; round != 200; ++round) {
         asio::io_context io;
