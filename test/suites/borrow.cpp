@@ -22,6 +22,7 @@
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <future>
 #include <memory>
@@ -401,6 +402,19 @@ BOOST_FIXTURE_TEST_CASE(files_and_devices_keep_their_flags, test::context_fixtur
             BOOST_TEST((flags.seen() == std::set<int>{found}));
             BOOST_TEST(flags_of(fd) == found);
         }
+    }
+    { // a regular file is written to as it is
+        char name[] = "/tmp/moor-file-XXXXXX";
+        test::unique_fd fd(::mkostemp(name, O_CLOEXEC));
+        ::unlink(name);
+        int found = flags_of(fd);
+        ours d(io, moor::borrow(fd.get()));
+        flag_watch flags(fd);
+        transferred t;
+        d.async_write_some(asio::buffer("x", 1), t.handler());
+        test::run_all(io);
+        BOOST_TEST(t.bytes == 1u);
+        BOOST_TEST((flags.seen() == std::set<int>{found}));
     }
     test::unique_fd counter(::eventfd(0, EFD_CLOEXEC));
     int found = flags_of(counter);
