@@ -226,11 +226,16 @@ constexpr drainable<std::decay_t<R>> drained_if(bool condition, R&& value) {
     return {std::forward<R>(value), condition, false};
 }
 
-/// Says that `transferred` of `requested` bytes were moved, which Moor takes for "drained" where it
-/// proves that: on pipes, unless they keep packets apart (`O_DIRECT`). The end of the pipe is not
-/// lost when it comes with the data. Elsewhere the next wait asks as usual: a read may end early at
-/// a datagram, a line of a terminal, or a stream socket's urgent mark. Nothing transferred is the
-/// end of the file, and proves nothing.
+/// Says that one `read(2)`, `write(2)`, `readv(2)` or `writev(2)` of the handle moved `transferred`
+/// of `requested` bytes, which Moor takes for "drained" where it proves that: on pipes, unless they
+/// keep packets apart (`O_DIRECT`). The end of the pipe is not lost when it comes with the data.
+/// Elsewhere the next wait asks as usual: a read may end early at a datagram, a line of a terminal,
+/// or a stream socket's urgent mark. Nothing transferred is the end of the file, and proves nothing.
+/**
+ * Not for `splice(2)` and its like, which end early for reasons of the other side. And not for the
+ * reading end of a pipe on whose writing end alone `O_DIRECT` was set after it was made (by
+ * `fcntl(2)`, or by the kernel for autofs): the reader can't see that.
+ */
 template <class R>
 constexpr drainable<R> short_transfer(R transferred, std::size_t requested) {
     return {transferred, false,

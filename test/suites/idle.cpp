@@ -448,4 +448,26 @@ BOOST_AUTO_TEST_CASE(run_counts_each_wait_as_one_handler) {
     }
 }
 
+BOOST_FIXTURE_TEST_CASE(events_that_nobody_claims_count_only_in_a_row, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    moor::registration_service& service = moor::use_registration_service(io);
+    for (int i = 0; i != 40; ++i) {
+        test::called done;
+        reg.async_wait_readable([&](error_code) {
+            done.handler()(error_code());
+            test::drain(p.a);
+            reg.async_wait_readable([](error_code) {}); // goes on
+        });
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(done); });
+        reg.cancel();
+        test::run_all(io);
+        test::put(p.b, "y"); // for nobody
+        test::run_ready(io);
+        test::drain(p.a);
+        BOOST_TEST(service.snapshot().at(0).attached);
+    }
+}
+
 BOOST_AUTO_TEST_SUITE_END()

@@ -907,6 +907,40 @@ BOOST_FIXTURE_TEST_CASE(an_event_while_the_callable_of_poll_read_io_runs_is_not_
     }
 }
 
+BOOST_FIXTURE_TEST_CASE(an_event_while_a_callable_runs_is_not_lost_beside_other_waits, fixture) {
+    auto ignore = [](error_code, moor::ready_event) {};
+    for (trigger mode : {trigger::level, trigger::edge})
+        for (interest beside :
+             {interest::read_closed, interest::write_closed, interest::error, interest::priority}) {
+            readable_in_the_cache(*this, mode);
+            reg.async_wait(beside, ignore);
+            test::run_ready(io);
+            int calls = 0;
+            auto r = reg.try_io(interest::readable, overtaken_reader{*this, &calls});
+            BOOST_TEST((r.error() == asio::error::would_block));
+            test::called done;
+            reg.async_wait_readable(done.handler());
+            test::run_ready(io);
+            BOOST_TEST(done.times == 1);
+            BOOST_TEST(test::get(p.a) == "late");
+
+            reg.cancel();
+            test::run_all(io);
+            readable_in_the_cache(*this, mode);
+            reg.async_wait(beside, ignore);
+            test::run_ready(io);
+            calls = 0;
+            std::string got;
+            reg.async_io(interest::readable, overtaken_reader{*this, &calls},
+                         [&](error_code, std::string s) { got = s; });
+            test::run_ready(io);
+            BOOST_TEST(got == "late");
+            reg.cancel();
+            test::run_all(io);
+            test::drain(p.a);
+        }
+}
+
 BOOST_FIXTURE_TEST_CASE(an_event_between_a_wait_and_its_clear_is_not_lost, fixture) {
     for (trigger mode : {trigger::level, trigger::edge}) {
         readable_in_the_cache(*this, mode);

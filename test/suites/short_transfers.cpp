@@ -371,6 +371,58 @@ BOOST_FIXTURE_TEST_CASE(a_hang_up_that_can_not_be_watched_for, test::context_fix
     BOOST_TEST(!g.error());
 }
 
+BOOST_FIXTURE_TEST_CASE(an_end_that_a_wait_for_both_directions_has_seen, test::context_fixture) {
+    for (trigger t : {trigger::level, trigger::edge})
+        for (auto make : {test::make_pipe, test::make_fifo}) {
+            test::fd_pair p = make();
+            greedy g(io, p.a, t);
+            test::called both;
+            g.registration().async_wait(interest::readable | interest::writable,
+                                        [&](error_code ec, moor::ready_event) {
+                                            both.handler()(ec);
+                                            g.start();
+                                        });
+            test::run_ready(io);
+            test::put(p.b, "last");
+            p.b.close();
+            test::run_until(io, [&] { return g.is_over(); });
+            BOOST_TEST(g.text() == "last");
+        }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_end_after_others_that_waits_for_both_directions_have_seen,
+                        test::context_fixture) {
+    for (trigger t : {trigger::level, trigger::edge}) {
+        test::fd_pair p = test::make_fifo();
+        auto reopen = [&] {
+            // Through the reading end, since the writing one is closed each time.
+            std::string name = "/proc/self/fd/" + std::to_string(p.a.get());
+            p.b = test::unique_fd(::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+            BOOST_REQUIRE(p.b.get() != -1);
+        };
+        greedy g(io, p.a, t);
+        for (int i = 0; i != 2; ++i) {
+            test::called both;
+            g.registration().async_wait(
+                interest::readable | interest::writable,
+                [&](error_code ec, moor::ready_event) { both.handler()(ec); });
+            test::run_ready(io);
+            p.b.close();
+            test::run_until(io, [&] { return bool(both); });
+            test::run_ready(io);
+            reopen();
+        }
+        g.start();
+        test::run_ready(io);
+        test::put(p.b, "x");
+        test::run_ready(io);
+        test::put(p.b, "last");
+        p.b.close();
+        test::run_until(io, [&] { return g.is_over(); });
+        BOOST_TEST(g.text() == "xlast");
+    }
+}
+
 BOOST_AUTO_TEST_CASE(many_threads_and_an_end_at_any_time) {
     for (int round = 0; round != 200; ++round) {
         asio::io_context io;

@@ -606,8 +606,19 @@ public:
     void work_started() { scheduler_.work_started(); }
     void work_finished() { scheduler_.work_finished(); }
 
-    /// Whether an event that was fetched for a handle is still in the scheduler's queue. Only for a
-    /// thread beside which no other one runs the scheduler.
+    /// Whether a waker was given the result of a cancellation that was not its own. Asio's io_uring
+    /// service does that before Boost 1.82 (chriskohlhoff/asio, pull request 1215).
+    static bool is_anothers_result(const error_code& ec) noexcept {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        return ec == boost::system::errc::no_such_file_or_directory;
+#else
+        return (void)ec, false;
+#endif
+    }
+
+    /// Whether an event that was fetched for a handle is still in the scheduler's queue. For a
+    /// thread beside which no other one runs the scheduler; beside one that has handled no event of
+    /// Moor's yet, which nobody here can know of, it is a race whose answer may be wrong.
     /**
      * epoll's events are queued in one batch, and behind them goes the scheduler's own turn at the
      * reactor: an operation that is queued has a successor.

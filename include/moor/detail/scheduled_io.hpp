@@ -716,6 +716,7 @@ private:
             if (!w || (((prepaid_ | doubtful_) >> C) & 1u))
                 return nullptr;
             plain_[C] = nullptr;
+            idle_events_ = 0;
             ++counts_.events;
             word_.set(blind(C));
             w->event_ = make_event(blind(C));
@@ -940,6 +941,7 @@ private:
             has_data_ = true;
             unknown_ = static_cast<std::uint8_t>(unknown_ & ~unattached);
             fresh_ = all_channels;
+            idle_events_ = 0;
             // Asio may have an event in its queue for whoever had this object before.
             is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
             if (is_suspect_)
@@ -1052,8 +1054,12 @@ private:
     bool shows_drained(const ready_event& e, bool counted) noexcept {
         if (pipe_end_ == pipe_end::unknown) {
             pipe_end_ = identify_pipe_end(handle_, identity_);
-            if (pipe_end_ == pipe_end::reading)
+            if (pipe_end_ == pipe_end::reading) {
                 doubt(write_channel);
+                // A hang-up so far was taken for "writable".
+                error_code ec;
+                verify_now(interest::writable, ec);
+            }
         }
         if (e.ready() == readiness::writable)
             return pipe_end_ == pipe_end::writing || pipe_end_ == pipe_end::both;
@@ -1111,7 +1117,9 @@ private:
     }
 
     /// Any other event, and any error. Unlocks, and queues all waits that are over but the first.
-    BOOST_NOINLINE scheduler_item* distribute(channel c, const error_code& ec) {
+    BOOST_NOINLINE scheduler_item* distribute(channel c, error_code ec) {
+        if (reactor_port::is_anothers_result(ec))
+            ec = error_code(); // an event, which is looked up
         item_queue items;
         std::unique_lock<state_mutex> lock(mutex_, std::adopt_lock);
         spill();
@@ -1139,8 +1147,10 @@ private:
                 pipe_end_ = pipe_end::none;
             }
         }
-        if (!items.empty())
+        if (!items.empty()) {
             ++balance; // the unit of the first of them
+            idle_events_ = 0;
+        }
         settle(c, balance, !ec && items.empty());
         scheduler_item* first = items.front();
         if (first) {
@@ -1171,6 +1181,8 @@ private:
             interest want = blind(c);
             for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
                 want |= w->want_;
+            // It came with an event, so what is seen is news, also if the cache has it.
+            word_.forget(blind(c));
             error_code ec;
             verify_now(want, ec);
             if (!ec)
@@ -1261,7 +1273,6 @@ private:
     BOOST_NOINLINE void rest(channel c) {
         std::lock_guard<state_mutex> lock(mutex_);
         spill();
-        idle_events_ = 0;
         if (closed() == still_open && is_attached() && waiters_.empty())
             release_units(arm_home((1u << read_channel) | (1u << c)));
     }
