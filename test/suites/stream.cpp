@@ -1833,14 +1833,6 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
     BOOST_TEST(waits == 100u);
 }
 
-/// Whoever ends a registration does not wait for a transfer that another thread makes just then.
-boost::test_tools::assertion_result release_waits(boost::unit_test::test_unit_id) {
-    boost::test_tools::assertion_result no(false);
-    no.message() << "it does not wait for a transfer that another thread makes";
-    return no;
-}
-
-BOOST_TEST_DECORATOR(*precondition(release_waits))
 BOOST_AUTO_TEST_CASE_TEMPLATE(release_beside_a_transfer_that_another_thread_makes, D, both) {
     if (std::is_same<D, theirs>::value && test::on_io_uring())
         return; // there the kernel transfers

@@ -106,13 +106,26 @@ struct io_signature<void> {
     using type = void(error_code);
 };
 
+/// Whether a callable is Moor's own, and uses the number, which must stay what it is meanwhile. It
+/// takes a function that makes the call, or says why not. (Others see to that themselves.)
+template <class F, class = void>
+struct uses_number : std::false_type {};
+template <class F>
+struct uses_number<F, std::void_t<typename F::uses_number>> : std::true_type {};
+
 /// Makes the call that `event` allowed, and tells the state what it showed. True: it is over.
 /// False: it would have blocked, and the state does not know yet. `counted`: for an operation that
 /// holds a unit of work.
 template <class F>
 bool attempt(scheduled_io& state, const ready_event& event, F& f,
              io_outcome<io_raw_result<F>>& outcome, bool counted = false) {
-    outcome.call(f);
+    if constexpr (uses_number<F>::value) {
+        auto guard = [&](auto call) { return state.call_while_open(call); };
+        auto guarded = [&](error_code& ec) { return f(ec, guard); };
+        outcome.call(guarded);
+    } else {
+        outcome.call(f);
+    }
     if (is_would_block(outcome.ec))
         return false;
     if (!outcome.ec && outcome.is_drained)

@@ -317,6 +317,16 @@ public:
         return true;
     }
 
+    /// Makes one of Moor's own system calls with the number, so that whoever ends the registration
+    /// on another thread waits for it. If it is ended, there is no call: returns why.
+    template <class Call>
+    error_code call_while_open(Call& call) {
+        std::lock_guard<state_mutex> lock(mutex_);
+        if (closed() == still_open)
+            call();
+        return closed_error();
+    }
+
     /// A callable met would-block after `w.event()`: drop the readiness that was wrong, and wait
     /// again. As start(). Unless something newer came, the wait is parked whatever the cache says:
     /// an error or a hang-up that the callable does not see would have it called for ever.
