@@ -472,14 +472,17 @@ protected:
 
     /// Starts an asynchronous transfer, for the stream descriptor.
     template <class Call, class Handler, class Buffers>
-    void start_transfer(interest want, Handler&& handler, const Buffers& buffers) {
+    void start_transfer(Handler&& handler, const Buffers& buffers) {
         if (detail::is_nothing(buffers))
             return complete<std::size_t>(std::forward<Handler>(handler), error_code());
-        if (error_code ec = prepare())
-            return complete<std::size_t>(std::forward<Handler>(handler), ec);
-        registration_.async_io(
-            want, detail::transfer<Call, Buffers>(handle_, non_blocking_mode(), buffers),
-            std::forward<Handler>(handler));
+        if (BOOST_UNLIKELY(!is_prepared()))
+            if (error_code ec = prepare())
+                return complete<std::size_t>(std::forward<Handler>(handler), ec);
+        std::decay_t<Handler> h(std::forward<Handler>(handler));
+        constexpr auto channel =
+            Call::event == POLLIN ? detail::read_channel : detail::write_channel;
+        registration_.template start_transfer<channel>(
+            h, detail::transfer<Call, Buffers>(handle_, non_blocking_mode(), buffers));
     }
 
 private:
@@ -548,12 +551,18 @@ private:
                    : error_code(boost::asio::error::bad_descriptor);
     }
 
+    bool is_prepared() const noexcept {
+        using traits = detail::handle_traits;
+        return registration_.is_registered() &&
+               has(traits::borrowed | traits::file_non_blocking | traits::user_non_blocking);
+    }
+
     /// Before an asynchronous transfer: an owned handle does not block.
     error_code prepare() noexcept {
         using traits = detail::handle_traits;
         if (error_code ec = registered_error())
             return ec;
-        if (has(traits::borrowed | traits::file_non_blocking | traits::user_non_blocking))
+        if (is_prepared())
             return error_code();
         int flags = ::fcntl(handle_, F_GETFL);
         bool is_set = flags >= 0 && (flags & O_NONBLOCK) != 0;

@@ -80,6 +80,9 @@ inline void throw_if(const error_code& ec, const char* what) {
 
 } // namespace detail
 
+template <class Executor>
+class basic_descriptor;
+
 /// A native handle, registered with the reactor of an execution context to wait for its readiness.
 /**
  * The handle is borrowed: it is never closed, and its flags are never changed. The reactor is told
@@ -471,6 +474,8 @@ public:
 private:
     template <class OtherExecutor>
     friend class basic_registration;
+    template <class OtherExecutor>
+    friend class basic_descriptor;
 
     /// Starts a wait when its token says so.
     template <class Deliver>
@@ -533,12 +538,8 @@ private:
 
     template <class Handler, class F>
     void start_io(Handler& handler, interest want, F&& f) {
-        if (!core_->context_exists()) {
-            detail::io_outcome<detail::io_raw_result<F>> outcome;
-            outcome.ec = error::gone;
-            return detail::complete_without_context(
-                detail::make_io_completion<detail::io_result<F>>(handler, outcome));
-        }
+        if (!core_->context_exists())
+            return complete_io_without_context<F>(handler);
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler);
         op_type* op = memory.construct(handler, executor_, want, io_, std::move(f));
@@ -546,6 +547,59 @@ private:
         memory.release();
         if (!parked)
             core_->port.post_new(op);
+    }
+
+    /// For a descriptor, whose transfers take turns: makes the call at once if it can.
+    template <detail::channel C, class Handler, class F>
+    void start_transfer(Handler& handler, F&& f) {
+        constexpr detail::only<C> want;
+        if (BOOST_UNLIKELY(!io_ || !core_->context_exists()))
+            return start_io(handler, want, std::move(f));
+        using op_type = detail::io_op<F, Handler, Executor>;
+        typename op_type::memory memory(handler); // before there is something to lose
+        op_type* op = memory.construct(handler, executor_, want, nullptr, std::move(f));
+        bool done = false;
+        ready_event event = io_->template begin_transfer<C>();
+        if (!event.ready().empty()) {
+            turn_frame<C> turn{*io_, &event};
+            if (op->try_now(*io_, event)) {
+                turn.refuted = nullptr;
+                detail::track_creation(core_->port.context(), *op, io_.get(), native_handle(),
+                                       "async_io");
+                memory.release();
+                done = true;
+            }
+        }
+        if (done) {
+            if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
+                if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
+                    return op->complete_immediately(executor_.value);
+            }
+            return core_->port.post_new(op);
+        }
+        op->set_state(io_);
+        op->set_takes_turns();
+        bool parked = start(*op, want, "async_io");
+        memory.release();
+        if (!parked)
+            core_->port.post_new(op);
+    }
+
+    /// A turn that was taken.
+    template <detail::channel C>
+    struct turn_frame {
+        detail::scheduled_io& state;
+        const ready_event* refuted;
+
+        BOOST_FORCEINLINE ~turn_frame() { state.template end_transfer<C>(refuted); }
+    };
+
+    template <class F, class Handler>
+    static void complete_io_without_context(Handler& handler) {
+        detail::io_outcome<detail::io_raw_result<F>> outcome;
+        outcome.ec = error::gone;
+        detail::complete_without_context(
+            detail::make_io_completion<detail::io_result<F>>(handler, outcome));
     }
 
     /// True: parked. False: the operation says how it ended.
@@ -566,9 +620,9 @@ private:
     }
 
     bool start_in_state(detail::waiter& w, interest) { return io_->start(w); }
-    template <detail::channel C>
-    BOOST_FORCEINLINE bool start_in_state(detail::waiter& w, detail::only<C>) {
-        return io_->template start<C>(w, detail::purpose::wait);
+    template <class Op, detail::channel C>
+    BOOST_FORCEINLINE bool start_in_state(Op& op, detail::only<C>) {
+        return io_->template start<C>(op, Op::usual_purpose);
     }
 
     boost::system::result<ready_event> poll_ready(interest want, detail::purpose why,

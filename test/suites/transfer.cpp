@@ -13,7 +13,9 @@
 
 #include <moor.hpp>
 
+#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
@@ -28,8 +30,10 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -385,6 +389,234 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_terminal, Stream, terminal_str
 BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_terminal_with_two_threads, Stream,
                               terminal_streams) {
     move_bytes<Stream>(kind::pty, 2);
+}
+
+// ---- in which order
+// -----------------------------------------------------------------------------------
+
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+// Asio's own loses a write there, and crashes with two threads.
+using orderly_streams = std::tuple<moor::stream_descriptor>;
+#else
+using orderly_streams = streams;
+#endif
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_read_does_not_overtake_one_that_waits, Stream, streams) {
+    test::context_fixture context;
+    test::fd_pair p = test::make_pipe();
+    Stream in(context.io, p.a.release());
+    std::array<char, 3> bytes{};
+    std::size_t over = 0;
+    auto read = [&](std::size_t i, auto then) {
+        in.async_read_some(asio::buffer(&bytes[i], 1), [&, i, then](error_code ec, std::size_t n) {
+            BOOST_TEST(!ec);
+            BOOST_TEST(n == 1u);
+            BOOST_TEST(over == i);
+            ++over;
+            then();
+        });
+    };
+    auto nothing = [] {};
+    read(0, [&] { read(2, nothing); }); // and the next one is already waiting then
+    test::run_ready(context.io);
+    test::put(p.b, "ab");
+    read(1, nothing); // the event is not here yet
+    test::run_ready(context.io);
+    test::put(p.b, "c");
+    test::run_all(context.io);
+    BOOST_TEST(over == 3u);
+    BOOST_TEST(std::string(bytes.data(), bytes.size()) == "abc");
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(reads_that_wait_get_what_comes_one_after_the_other, Stream, streams) {
+    // Each takes all that there is, which leaves nothing for the others.
+    test::context_fixture context;
+    test::fd_pair p = test::make_pipe();
+    Stream in(context.io, p.a.release());
+    std::array<std::array<char, 16>, 4> buffers{};
+    std::string order;
+    std::function<void(std::size_t)> read = [&](std::size_t i) {
+        in.async_read_some(asio::buffer(buffers[i]), [&, i](error_code ec, std::size_t n) {
+            BOOST_TEST(!ec);
+            BOOST_TEST(n == 1u);
+            order += std::to_string(i) + buffers[i][0];
+            if (i == 0)
+                read(3);
+        });
+    };
+    for (std::size_t i : {0u, 1u, 2u})
+        read(i);
+    test::run_ready(context.io);
+    for (const char* c : {"a", "b", "c", "d"}) {
+        test::put(p.b, c);
+        test::run_ready(context.io);
+    }
+    test::run_all(context.io);
+    BOOST_TEST(order == "0a1b2c3d");
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(reads_keep_their_order_with_two_threads, Stream, orderly_streams) {
+    constexpr std::size_t total = 20'000;
+    asio::io_context io(2);
+    auto strand = asio::make_strand(io); // so that it is known which one was started first
+    test::fd_pair p = test::make_pipe();
+    Stream in(strand, p.a.release());
+    std::vector<char> bytes(total);
+    std::size_t started = 0;
+    std::size_t over = 0;
+    std::function<void()> read = [&] {
+        if (started == total)
+            return;
+        in.async_read_some(asio::buffer(&bytes[started++], 1), [&](error_code ec, std::size_t n) {
+            if (ec || n != 1)
+                return io.stop();
+            ++over;
+            read();
+        });
+    };
+    asio::post(strand, [&] {
+        for (int i = 0; i != 3; ++i) // as many are pending at a time
+            read();
+    });
+    std::thread other([&] { io.run_for(test::cap); });
+    std::thread writer([&] {
+        for (std::size_t i = 0; i != total; ++i) {
+            char c = static_cast<char>(i % 251);
+            while (::write(p.b, &c, 1) != 1 && !io.stopped())
+                std::this_thread::yield(); // the pipe is full
+        }
+    });
+    io.run_for(test::cap);
+    other.join();
+    io.stop();
+    writer.join();
+    BOOST_TEST(over == total);
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i != total; ++i)
+        wrong += bytes[i] != static_cast<char>(i % 251);
+    BOOST_TEST(wrong == 0u);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_write_does_not_overtake_one_that_waits, Stream, orderly_streams) {
+    test::context_fixture context;
+    test::fd_pair p = test::make_pipe();
+    test::fill(p.b);
+    Stream out(context.io, p.b.release());
+    const std::string first = "first", second = "second";
+    std::string order;
+    out.async_write_some(asio::buffer(first), [&](error_code, std::size_t) { order += '1'; });
+    test::run_ready(context.io);
+    BOOST_TEST(order.empty());
+    test::drain(p.a);
+    out.async_write_some(asio::buffer(second), [&](error_code, std::size_t) { order += '2'; });
+    test::run_all(context.io);
+    BOOST_TEST(order == "12");
+    BOOST_TEST(test::get(p.a) == first + second);
+}
+
+// ---- how soon
+// -----------------------------------------------------------------------------------------
+
+/// Whether a transfer is made as soon as it is started. What it leaves behind is taken away.
+bool reads_at_once(asio::io_context& io, moor::stream_descriptor& in, int out) {
+    char c = 0;
+    bool over = false;
+    test::put(out, "x");
+    in.async_read_some(asio::buffer(&c, 1), [&](error_code ec, std::size_t n) {
+        BOOST_TEST(!ec);
+        BOOST_TEST(n == 1u);
+        over = true;
+    });
+    bool taken = c == 'x';
+    BOOST_TEST(!over); // never within the call
+    test::run_until(io, [&] { return over; });
+    BOOST_TEST(c == 'x');
+    return taken;
+}
+
+BOOST_AUTO_TEST_CASE(a_transfer_that_need_not_wait_is_made_in_the_call) {
+    test::context_fixture context;
+    test::fd_pair p = test::make_pipe();
+    moor::stream_descriptor in(context.io, p.a.release());
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
+
+    moor::stream_descriptor out(context.io, p.b.release());
+    const std::string text = "text";
+    for (int i = 0; i != 3; ++i) {
+        test::called done;
+        out.async_write_some(asio::buffer(text), done.handler());
+        BOOST_TEST(test::get(in.native_handle()) == text);
+        BOOST_TEST(!done);
+        test::run_all(context.io);
+        BOOST_TEST(!done.ec);
+        BOOST_TEST(done.times == 1);
+    }
+}
+
+/// A handler whose memory is not to be had.
+struct no_memory {
+    template <class T>
+    struct allocator {
+        using value_type = T;
+        allocator() = default;
+        template <class U>
+        allocator(const allocator<U>&) {}
+        T* allocate(std::size_t) { throw std::bad_alloc(); }
+        void deallocate(T*, std::size_t) {}
+        template <class U>
+        bool operator==(const allocator<U>&) const {
+            return true;
+        }
+        template <class U>
+        bool operator!=(const allocator<U>&) const {
+            return false;
+        }
+    };
+    using allocator_type = allocator<void>;
+    allocator_type get_allocator() const { return {}; }
+    void operator()(error_code, std::size_t) const { BOOST_ERROR("called"); }
+};
+
+BOOST_AUTO_TEST_CASE(a_transfer_that_is_over_is_in_nobodys_way) {
+    // However it ended: if its turn were not over, the next one would wait for an event.
+    test::context_fixture context;
+    test::fd_pair p = test::make_pipe();
+    moor::stream_descriptor in(context.io, p.a.release());
+    char c = 0;
+
+    test::called cancelled;
+    in.async_read_some(asio::buffer(&c, 1), cancelled.handler());
+    test::run_ready(context.io);
+    in.cancel();
+    test::run_all(context.io);
+    BOOST_TEST((cancelled.ec == test::aborted));
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
+
+    asio::cancellation_signal signal;
+    test::called one;
+    in.async_read_some(asio::buffer(&c, 1),
+                       asio::bind_cancellation_slot(signal.slot(), one.handler()));
+    test::run_ready(context.io);
+    signal.emit(asio::cancellation_type::total);
+    test::run_all(context.io);
+    BOOST_TEST((one.ec == test::aborted));
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
+
+    test::called waited;
+    in.async_read_some(asio::buffer(&c, 1), waited.handler());
+    test::run_ready(context.io);
+    test::put(p.b, "y");
+    test::run_all(context.io);
+    BOOST_TEST((waited.times == 1 && c == 'y'));
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
+
+    BOOST_CHECK_THROW(in.async_read_some(asio::buffer(&c, 1), no_memory()), std::bad_alloc);
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
+    test::put(p.b, "z"); // and nothing is lost
+    BOOST_CHECK_THROW(in.async_read_some(asio::buffer(&c, 1), no_memory()), std::bad_alloc);
+    BOOST_TEST(test::get(in.native_handle()) == "z");
+    BOOST_TEST(reads_at_once(context.io, in, p.b));
 }
 
 // ---- the checks themselves

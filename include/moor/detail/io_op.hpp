@@ -171,6 +171,7 @@ class io_op final : public waiter {
 
 public:
     using memory = op_memory<io_op, Handler>;
+    static constexpr purpose usual_purpose = purpose::io;
 
     io_op(Handler& handler, const io_executor<IoExecutor>& ex, interest want,
           scheduled_io_ptr state, F&& f)
@@ -178,6 +179,32 @@ public:
           callable_(std::move(f)), handler_(std::move(handler)), work_(handler_, ex) {}
 
     Handler& handler() noexcept { return handler_; }
+
+    /// Makes the call before the operation has a state to wait in. True: it is over.
+    bool try_now(scheduled_io& state, const ready_event& event) {
+        outcome_type outcome;
+        if (!attempt(state, event, callable_, outcome))
+            return false;
+        if (outcome.ec)
+            fail(outcome.ec);
+        else
+            made_ = std::move(outcome.value);
+        return true;
+    }
+    void set_state(scheduled_io_ptr state) noexcept { state_ = std::move(state); }
+
+    /// Through the associated immediate executor, in place of the scheduler.
+    void complete_immediately(const IoExecutor& ex) {
+        memory m(this, handler_);
+        tracked_completion tracked(*this);
+        [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
+        completion c{std::move(handler_), ec(), std::move(made_)};
+        m.reset();
+        tracked.begin(c.ec);
+        inline_run frame;
+        asio::dispatch(immediate_executor_of(c.handler, ex), std::move(c));
+        tracked.end();
+    }
 
 private:
     static constexpr bool may_leave = has_own_executor<Handler, IoExecutor>::value;
@@ -207,7 +234,10 @@ private:
         void operator()() {
             io_op* op = op_;
             outcome_type outcome;
-            if (op->ec() || !op->may_run()) {
+            if (op->take_made(outcome)) {
+                if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
+                    inline_run::reset();
+            } else if (op->ec() || !op->may_run()) {
                 outcome.ec = op->ec();
             } else if (!attempt(*op->state_, op->event(), op->callable_, outcome, true)) {
                 if (op->state_->restart(*op)) {
@@ -232,6 +262,17 @@ private:
     };
 
     bool may_run() { return state_->may_run(*this); }
+
+    bool take_made([[maybe_unused]] outcome_type& outcome) noexcept {
+        if constexpr (std::is_void<value_type>::value) {
+            return false;
+        } else {
+            if (!made_)
+                return false;
+            outcome.value = std::move(made_);
+            return true;
+        }
+    }
 
     void finish() {
         if (state_) // none: it failed at the start
@@ -266,13 +307,18 @@ private:
         if (!owner)
             return op->destroy();
         turn t(op);
+        if (BOOST_LIKELY(op->work_.is_none()))
+            return t();
         // A copy, since the turn may destroy the operation while the executor runs it.
         handler_work<Handler, IoExecutor> work(op->work_);
         work.complete(t, op->handler_);
     }
 
+    struct nothing {};
+
     scheduled_io_ptr state_;
     F callable_;
+    std::conditional_t<std::is_void<value_type>::value, nothing, std::optional<value_type>> made_;
     Handler handler_;
     handler_work<Handler, IoExecutor> work_;
 };

@@ -83,6 +83,17 @@ public:
         drop(e.ready() & unchanged(ready_event_access::stamp(e), ticks_));
     }
 
+    /// The same for an event that observed just that the handle is readable, or writable. True:
+    /// nothing newer came.
+    template <bool Write>
+    BOOST_FORCEINLINE bool clear_only(const ready_event& e) noexcept {
+        const ticks& stamp = ready_event_access::stamp(e);
+        if (Write ? stamp.write != ticks_.write : stamp.read != ticks_.read)
+            return false;
+        flags_ -= Write ? interest::writable : interest::readable;
+        return true;
+    }
+
     /// The same for a caller who says that it dealt with `e`, which what was only repeated since
     /// does not contradict. Returns those streams, where the kernel knows better.
     interest clear_but_repeats(const ready_event& e) noexcept {

@@ -15,6 +15,7 @@
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
 //              only; spill() moves them to waiters_, and whoever reads waiters_ calls it first
+//   turns_     directions in which a transfer of a descriptor is being made, or waits in plain_
 //   running_   io waits with a cancellation id that are not parked: in flight, or in their callable
 //   wakers     one per channel, each either home or out: armed in the reactor, or fired and on its
 //              way back through the scheduler
@@ -28,7 +29,8 @@
 // Invariants
 //   1. A wait is parked (in waiters_ or in plain_), or in the scheduler, or being completed: in one
 //      of them only. If one is in plain_, waiters_ is empty.
-//   2. If a wait is parked, every channel that its interest needs has its waker out.
+//   2. If a wait is parked, every channel that its interest needs has its waker out (but for a
+//      transfer while another one has the turn, which hands it on).
 //      Therefore no event can be lost: an event that finds the waker in the reactor fires it, one
 //      that comes while it is on its way home is seen when it is armed again.
 //   3. A waker that is out holds one reference to the state; so does whoever else points to it. The
@@ -47,6 +49,8 @@
 //   7. A level-triggered wait completes only for what was there after it began. It looks before it
 //      parks. An event is believed if it was certainly fetched from the kernel later (see
 //      is_later()), and otherwise looked up when it arrives.
+//   8. Transfers of one direction are made one at a time, in the order in which they were started:
+//      that is how their bytes belong together.
 //
 
 #ifndef MOOR_DETAIL_SCHEDULED_IO_HPP
@@ -344,9 +348,15 @@ public:
             blocked(w.event_);
             w.ec_ = error_code();
             running_frame running{*this, w};
+            if (w.has_turn_)
+                turns_[direction_of(w)] = false; // has_turn_ says that it is the first
             parked = running.parked = newer || closed() != still_open
                                           ? look_and_park(w, displaced, not_asked)
                                           : park_blind(w, displaced);
+            if (w.has_turn_) {
+                w.has_turn_ = !parked;
+                turns_[direction_of(w)] = !parked;
+            }
         }
         if (displaced)
             host_.port.post_counted(displaced);
@@ -355,7 +365,15 @@ public:
 
     /// Whether an io wait that is not parked may run its callable. If not, it was cancelled or the
     /// state was closed, and `w` says so.
-    bool may_run(waiter& w) {
+    BOOST_FORCEINLINE bool may_run(waiter& w) {
+        std::uint32_t epoch =
+            w.want_ == interest::readable   ? epochs_[0].load(std::memory_order_relaxed)
+            : w.want_ == interest::writable ? epochs_[1].load(std::memory_order_relaxed)
+                                            : epoch_of(w.want_);
+        return BOOST_LIKELY(closed() == still_open && w.epoch_ == epoch && w.id_ == 0) ||
+               may_run_otherwise(w);
+    }
+    BOOST_NOINLINE bool may_run_otherwise(waiter& w) {
         if (closed() != still_open) {
             w.fail(closed_error());
             return false;
@@ -371,12 +389,54 @@ public:
     }
 
     /// An io wait is over.
-    void finish(waiter& w) {
-        if (w.id_ == 0)
+    BOOST_FORCEINLINE void finish(waiter& w) {
+        if (w.id_ == 0 && !w.has_turn_)
             return;
-        std::lock_guard<state_mutex> lock(mutex_);
-        running_.erase(&w);
-        w.id_ = 0;
+        waiter* next = nullptr;
+        {
+            state_lock lock(mutex_);
+            if (w.id_ != 0)
+                running_.erase(&w);
+            w.id_ = 0;
+            if (std::exchange(w.has_turn_, false))
+                next = end_turn(direction_of(w));
+        }
+        if (BOOST_UNLIKELY(next != nullptr))
+            host_.port.post_counted(next);
+    }
+
+    // ---- transfers, which take turns ------------------------------------------------------------
+
+    /// Takes the turn on C, if nobody has it or waits for it and the handle may be ready: then the
+    /// transfer may be tried, and end_transfer() follows. Otherwise it has to wait.
+    template <channel C>
+    BOOST_FORCEINLINE ready_event begin_transfer() noexcept {
+        state_lock lock(mutex_);
+        bool may_be_ready =
+            ((unknown_ >> C) & 1u) != 0 || word_.flags().contains(blind(C)) || always_ready_;
+        if (!may_be_ready || turns_[C] || plain_[C] || (unknown_ & ended) != 0 ||
+            BOOST_UNLIKELY(!waiters_.empty() && is_wanted(C)))
+            return ready_event();
+        turns_[C] = true;
+        return make_event(blind(C));
+    }
+
+    /// `refuted`: what begin_transfer() returned, if it would have blocked. Null: it was made.
+    template <channel C>
+    BOOST_FORCEINLINE void end_transfer(const ready_event* refuted) {
+        waiter* next;
+        {
+            state_lock lock(mutex_);
+            if (!refuted) {
+                ++counts_.started;
+                ++counts_.immediate;
+            } else if (closed() == still_open) {
+                blocked(*refuted);
+            }
+            next = end_turn(C);
+        }
+        if (BOOST_UNLIKELY(next != nullptr))
+            host_.port.post_counted(next);
     }
 
     /// Cancels the waits whose interest meets `which`; the empty set means all.
@@ -632,6 +692,8 @@ private:
         interest want = w.want_;
         if (always_ready_ && !(want & pollable).empty())
             return want & pollable;
+        if (w.takes_turns_ && !w.has_turn_ && must_queue(w))
+            return readiness();
         readiness flags = visible_to(w.purpose_);
         readiness cached = flags & want;
         if (!cached.empty()) {
@@ -673,8 +735,11 @@ private:
 
     template <channel C>
     BOOST_FORCEINLINE bool may_park_plainly(const waiter& w, purpose why) const noexcept {
-        return (unknown_ & (unattached | ended)) == 0 && is_home(C) && waiters_.empty() &&
-               (why == purpose::wait || (why == purpose::io && w.id_ == 0));
+        if ((unknown_ & (unattached | ended)) != 0 || !waiters_.empty())
+            return false;
+        if (why != purpose::io)
+            return why == purpose::wait && is_home(C);
+        return (is_home(C) || !plain_[C]) && w.id_ == 0 && !(w.takes_turns_ && turns_[C]);
     }
 
     /// Whether there is certainly nothing for it: the cache says so, of its own knowledge; or, for
@@ -705,10 +770,13 @@ private:
 
     template <channel C>
     BOOST_FORCEINLINE void park_plainly(waiter& w, purpose why) {
-        if (why != purpose::wait)
+        if (why != purpose::wait) {
             w.epoch_ = epoch_of(blind(C));
+            if (w.takes_turns_)
+                turns_[C] = w.has_turn_ = true; // while it is plain
+        }
         doubt_unless_later(C, why);
-        if (arm<C>() == 0) // its unit of work is the wait's
+        if ((why == purpose::io && !is_home(C)) || arm<C>() == 0) // its unit of work is the wait's
             host_.port.work_started();
         plain_[C] = &w;
         used_up(1u << C);
@@ -739,8 +807,58 @@ private:
     /// Everybody else finds the plain waits in the list.
     void spill() noexcept {
         for (waiter*& w : plain_)
-            if (w)
+            if (w) {
+                if (w->has_turn_)
+                    turns_[direction_of(*w)] = w->has_turn_ = false;
                 waiters_.push_back(std::exchange(w, nullptr));
+            }
+    }
+
+    // ---- turns
+    // -----------------------------------------------------------------------------------
+
+    static channel direction_of(const waiter& w) noexcept {
+        return w.want_ == interest::writable ? write_channel : read_channel;
+    }
+
+    /// Whether another transfer is ahead: what is there is for that one.
+    bool must_queue(const waiter& w) const noexcept {
+        return turns_[direction_of(w)] || first_transfer(w.want_);
+    }
+
+    waiter* first_transfer(interest want) const noexcept {
+        waiter* w = waiters_.front();
+        while (w && !(w->takes_turns_ && w->want_ == want))
+            w = waiter_list::next(w);
+        return w;
+    }
+
+    /// Whether a wait that is satisfied may go, and takes the turn if it has to.
+    BOOST_FORCEINLINE bool take_turn(waiter& w) noexcept {
+        if (!w.takes_turns_)
+            return true;
+        bool& taken = turns_[direction_of(w)];
+        if (taken)
+            return false;
+        taken = w.has_turn_ = true;
+        return true;
+    }
+
+    /// The turn is over. Returns the transfer that has it now: it goes and sees.
+    BOOST_FORCEINLINE waiter* end_turn(channel c) noexcept {
+        turns_[c] = false;
+        return waiters_.empty() && !plain_[c] ? nullptr : pass_turn(c);
+    }
+
+    BOOST_NOINLINE waiter* pass_turn(channel c) noexcept {
+        spill();
+        waiter* w = first_transfer(blind(c));
+        if (!w)
+            return nullptr;
+        w->event_ = make_event(w->want_);
+        take_turn(*w);
+        unpark(w);
+        return w;
     }
 
     // ---- whether an event may be older than a wait ----------------------------------------------
@@ -812,6 +930,7 @@ private:
         w.event_ = make_event(r);
         if (w.ec_)
             return false;
+        take_turn(w);
         if (trigger_ == trigger::edge && w.purpose_ == purpose::wait)
             word_.consume(r);
         return false;
@@ -832,7 +951,11 @@ private:
             }
             slot = &w;
         }
-        waiters_.push_back(&w);
+        waiter* next = w.has_turn_ ? first_transfer(w.want_) : nullptr;
+        if (BOOST_UNLIKELY(next != nullptr)) // it is still the first
+            waiters_.insert(next, &w);
+        else
+            waiters_.push_back(&w);
         return error_code();
     }
 
@@ -1051,8 +1174,19 @@ private:
             return *priority_;
     }
 
+    /// blocked() where `e` is for C alone.
+    template <channel C>
+    BOOST_FORCEINLINE void blocked_on(const ready_event& e) noexcept {
+        if (word_.clear_only<C == write_channel>(e))
+            unknown_ = static_cast<std::uint8_t>(unknown_ & ~(1u << C));
+    }
+
     /// A callable met would-block after `e`: that much is known now.
     void blocked(const ready_event& e) noexcept {
+        if (BOOST_LIKELY(e.ready() == readiness::readable))
+            return blocked_on<read_channel>(e);
+        if (BOOST_LIKELY(e.ready() == readiness::writable))
+            return blocked_on<write_channel>(e);
         if (!word_.is_newer(e, e.ready()))
             unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(e.ready()));
         word_.clear(e);
@@ -1206,7 +1340,7 @@ private:
         for (waiter *w = waiters_.front(), *next; w; w = next) {
             next = waiter_list::next(w);
             readiness r = readiness_word::match(visible_to(w->purpose_), w->want_);
-            if (r.empty())
+            if (r.empty() || !take_turn(*w))
                 continue;
             w->event_ = make_event(r);
             if (w->purpose_ == purpose::wait)
@@ -1237,7 +1371,8 @@ private:
     void settle(channel c, int balance, bool unclaimed) {
         unsigned need = 0;
         for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
-            need |= channels_of(w->want_);
+            if (!(w->takes_turns_ && turns_[direction_of(*w)]))
+                need |= channels_of(w->want_);
         if (unclaimed) {
             ++counts_.unclaimed;
             if (waiters_.empty() && reactor_port::latches_events && is_attached()) {
@@ -1280,11 +1415,18 @@ private:
 
     /// After the first wait that an event completed has run: nobody waits again, so keep the
     /// wakers armed that count what comes now. (The unit of work of that wait is still there.)
-    BOOST_NOINLINE void rest(channel c) {
-        std::lock_guard<state_mutex> lock(mutex_);
-        spill();
-        if (closed() == still_open && is_attached() && waiters_.empty())
-            release_units(arm_home((1u << read_channel) | (1u << c)));
+    template <channel C>
+    BOOST_NOINLINE void rest() {
+        state_lock lock(mutex_);
+        if ((unknown_ & (unattached | ended)) != 0 || !waiters_.empty() || plain_[read_channel] ||
+            plain_[write_channel])
+            return;
+        if constexpr (C == read_channel) {
+            if (is_home(C) && arm<C>() != 0)
+                host_.port.work_finished();
+        } else {
+            release_units(arm_home((1u << read_channel) | (1u << C)));
+        }
     }
 
     /// An event on C, while it is handled. It owns the reference of the waker that came home, until
@@ -1299,7 +1441,7 @@ private:
             if (BOOST_LIKELY(!has_reference()))
                 return;
             if (reactor_port::latches_events && claimed)
-                state.rest(C);
+                state.template rest<C>();
             if (take_reference(&state.is_out_[C]))
                 intrusive_ptr_release(&state);
         }
@@ -1354,6 +1496,7 @@ private:
     std::atomic<std::uint64_t> verifications_{0};
     file_identity identity_;
     waiter* slots_[2] = {nullptr, nullptr};
+    bool turns_[2] = {false, false}; // by a transfer that is being made
     waiter_list running_;
 };
 

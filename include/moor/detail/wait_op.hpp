@@ -159,6 +159,7 @@ class wait_op final : public waiter {
 
 public:
     using memory = op_memory<wait_op, Handler>;
+    static constexpr purpose usual_purpose = purpose::wait;
 
     wait_op(Handler& handler, const io_executor<IoExecutor>& ex, interest want, purpose why)
         : waiter(&wait_op::do_complete, want, why), handler_(std::move(handler)),

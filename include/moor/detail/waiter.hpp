@@ -47,6 +47,9 @@ public:
     /// Makes the wait known to `scheduled_io::cancel(id)`. Zero: it is not.
     void set_id(std::uint64_t id) noexcept { id_ = id; }
 
+    /// Its calls are made in turn with those of others that do so: see `scheduled_io`.
+    void set_takes_turns() noexcept { takes_turns_ = true; }
+
 protected:
     waiter(func_type do_complete, interest want, purpose why) noexcept
         : scheduler_item(do_complete), want_(want), purpose_(why) {}
@@ -64,6 +67,8 @@ private:
     interest want_;
     purpose purpose_;
     bool cancelled_ = false;
+    bool takes_turns_ = false;
+    bool has_turn_ = false;
     std::uint32_t epoch_; // of an io wait
 };
 
@@ -81,6 +86,14 @@ public:
         w->list_prev_ = back_;
         (back_ ? back_->list_next_ : front_) = w;
         back_ = w;
+    }
+
+    /// Puts `w` in front of `next`.
+    void insert(waiter* next, waiter* w) noexcept {
+        w->list_next_ = next;
+        w->list_prev_ = next->list_prev_;
+        (w->list_prev_ ? w->list_prev_->list_next_ : front_) = w;
+        next->list_prev_ = w;
     }
 
     void erase(waiter* w) noexcept {
