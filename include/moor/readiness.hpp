@@ -230,7 +230,8 @@ constexpr drainable<std::decay_t<R>> drained_if(bool condition, R&& value) {
 /// of `requested` bytes, which Moor takes for "drained" where it proves that: on pipes, unless they
 /// keep packets apart (`O_DIRECT`). The end of the pipe is not lost when it comes with the data.
 /// Elsewhere the next wait asks as usual: a read may end early at a datagram, a line of a terminal,
-/// or a stream socket's urgent mark. Nothing transferred is the end of the file, and proves nothing.
+/// or a stream socket's urgent mark. Nothing transferred is the end of the file, and proves
+/// nothing.
 /**
  * Not for `splice(2)` and its like, which end early for reasons of the other side. And not for the
  * reading end of a pipe on whose writing end alone `O_DIRECT` was set after it was made (by
