@@ -69,8 +69,9 @@ template <template <typename, typename> class Associator, typename Handler, type
           typename DefaultCandidate>
 struct associator<Associator, ::moor::detail::adapted_handler<Handler, Adapt>, DefaultCandidate>
     : Associator<Handler, DefaultCandidate> {
-    static auto get(const ::moor::detail::adapted_handler<Handler, Adapt>& h) noexcept
-        -> decltype(Associator<Handler, DefaultCandidate>::get(h.handler)) {
+    // (Not for the immediate executor, which always has a candidate.)
+    static typename Associator<Handler, DefaultCandidate>::type
+    get(const ::moor::detail::adapted_handler<Handler, Adapt>& h) noexcept {
         return Associator<Handler, DefaultCandidate>::get(h.handler);
     }
     static auto get(const ::moor::detail::adapted_handler<Handler, Adapt>& h,
