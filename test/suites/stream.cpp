@@ -27,6 +27,9 @@
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
+#if BOOST_ASIO_VERSION >= 102700 // Boost 1.82
+#include <boost/asio/bind_immediate_executor.hpp>
+#endif
 
 #include <algorithm>
 #include <array>
@@ -1889,5 +1892,36 @@ BOOST_AUTO_TEST_CASE(the_end_comes_at_any_time_with_several_threads) {
         BOOST_TEST(g.text().size() == 4u + 5u * static_cast<unsigned>(round % 5));
     }
 }
+
+#if BOOST_ASIO_VERSION >= 102700
+
+BOOST_FIXTURE_TEST_CASE(a_transfer_that_need_not_wait_completes_through_its_immediate_executor,
+                        test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    ours d(io, p.a.release());
+    test::put(p.b, "x");
+    asio::post(io, [&] {
+        std::array<char, 8> bytes;
+        std::size_t read = 0;
+        std::size_t written = 0;
+        auto inline_ = [&](auto f) {
+            return asio::bind_immediate_executor(io.get_executor(), std::move(f));
+        };
+        d.async_read_some(asio::buffer(bytes), inline_([&](error_code ec, std::size_t n) {
+                              BOOST_TEST(!ec);
+                              read = n;
+                          }));
+        BOOST_TEST(read == 1u); // dispatch() within the context
+        d.async_write_some(asio::buffer("y", 1), inline_([&](error_code ec, std::size_t n) {
+                               BOOST_TEST(!ec);
+                               written = n;
+                           }));
+        BOOST_TEST(written == 1u);
+    });
+    test::run_all(io);
+    BOOST_TEST(test::get(p.b) == "y");
+}
+
+#endif
 
 BOOST_AUTO_TEST_SUITE_END()
