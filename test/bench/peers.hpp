@@ -131,8 +131,8 @@ private:
 
         void operator()(const error_code& ec) const {
             self->check(ec);
-            self->ring_.take(i);
-            self->pass_on(i);
+            if (self->ring_.try_take(i)) // with several threads, it may have been an old event
+                self->pass_on(i);
             self->wait(i);
         }
     };

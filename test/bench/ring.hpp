@@ -208,6 +208,15 @@ public:
     /// Reads the byte that is there.
     void take(unsigned i) { arrived(::read(stations_[i].in, buffer(i), buffer_size)); }
 
+    /// The same for those who may be told of a byte that is not there. False: it is not.
+    bool try_take(unsigned i) {
+        std::ptrdiff_t n = ::read(stations_[i].in, buffer(i), buffer_size);
+        if (n == -1 && errno == EAGAIN)
+            return false;
+        arrived(n);
+        return true;
+    }
+
     /// Finds that nothing more is there.
     void drain(unsigned i) {
         if (::read(stations_[i].in, buffer(i), buffer_size) != -1 || errno != EAGAIN)
