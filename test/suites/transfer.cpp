@@ -13,12 +13,15 @@
 
 #include <moor.hpp>
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
+#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
+#include <boost/asio/thread_pool.hpp>
 
 #include <algorithm>
 #include <array>
@@ -37,7 +40,9 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 BOOST_AUTO_TEST_SUITE(transfer)
 
@@ -644,6 +649,143 @@ BOOST_AUTO_TEST_CASE(a_lost_a_doubled_and_a_moved_byte_are_seen) {
         r.start([] {});
         test::run_all(io);
         BOOST_TEST(r.correct() == (damage == 0), "damage " << damage);
+    }
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(writes_to_a_file_keep_the_order_of_each_thread, Stream,
+                              orderly_streams) {
+    constexpr std::uint32_t each = 20'000;
+    struct record {
+        std::uint32_t thread;
+        std::uint32_t number;
+    };
+    char name[] = "/tmp/moor-file-XXXXXX";
+    test::unique_fd file(::mkostemp(name, O_APPEND | O_CLOEXEC));
+    BOOST_REQUIRE(file.get() != -1);
+    test::unique_fd again(::open(name, O_RDONLY | O_CLOEXEC));
+    ::unlink(name);
+    std::array<std::vector<record>, 2> records;
+    std::atomic<bool> failed{false};
+    {
+        asio::thread_pool io(2);
+        Stream f(io.get_executor(), ::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
+        auto work = [&](std::uint32_t thread) {
+            records[thread].resize(each);
+            for (std::uint32_t i = 0; i != each; ++i) {
+                record& r = records[thread][i];
+                r = {thread, i};
+                f.async_write_some(asio::buffer(&r, sizeof(r)), [&](error_code ec, std::size_t n) {
+                    if (ec || n != sizeof(record))
+                        failed = true;
+                });
+            }
+        };
+        std::thread a(work, 0u);
+        std::thread b(work, 1u);
+        a.join();
+        b.join();
+        io.join();
+    }
+    BOOST_TEST(!failed);
+    std::vector<record> written(2 * each);
+    char* to = reinterpret_cast<char*>(written.data());
+    for (std::size_t left = written.size() * sizeof(record); left != 0;) {
+        ::ssize_t n = ::read(again, to, left);
+        BOOST_REQUIRE(n > 0);
+        to += n;
+        left -= static_cast<std::size_t>(n);
+    }
+    std::array<std::uint32_t, 2> next{};
+    bool in_order = true;
+    for (const record& r : written)
+        in_order = in_order && r.thread < 2 && r.number == next[r.thread]++;
+    BOOST_TEST(in_order);
+}
+
+// ---- whose handler belongs elsewhere
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_read_does_not_wait_for_the_handler_of_another, Stream, streams) {
+    test::context_fixture context;
+    asio::io_context elsewhere; // does not run yet
+    test::fd_pair p = test::make_pipe();
+    Stream in(context.io, p.a.release());
+    std::array<char, 2> bytes{};
+    int first = 0;
+    int second = 0;
+    in.async_read_some(asio::buffer(&bytes[0], 1),
+                       asio::bind_executor(elsewhere, [&](error_code ec, std::size_t) {
+                           BOOST_TEST(!ec);
+                           ++first;
+                       }));
+    in.async_read_some(asio::buffer(&bytes[1], 1), [&](error_code ec, std::size_t) {
+        BOOST_TEST(!ec);
+        ++second;
+    });
+    test::put(p.b, "12");
+    test::run_until(context.io, [&] { return second == 1; });
+    BOOST_TEST(first == 0);
+    elsewhere.run();
+    BOOST_TEST(first == 1);
+    BOOST_TEST(std::string(bytes.data(), 2) == "12");
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(the_context_may_go_before_a_handler_that_belongs_elsewhere, Stream,
+                              streams) {
+    asio::io_context elsewhere;
+    std::array<char, 4> bytes{};
+    int handlers = 0;
+    auto handler = asio::bind_executor(elsewhere, [&](error_code, std::size_t) { ++handlers; });
+    test::fd_pair p = test::make_pipe();
+    {
+        asio::io_context io;
+        Stream in(asio::any_io_executor(asio::make_strand(io)), p.a.release());
+        in.async_read_some(asio::buffer(bytes), handler);
+        in.async_read_some(asio::buffer(bytes), handler);
+        test::put(p.b, "x");
+        test::run_ready(io);
+    }
+    elsewhere.run();
+    BOOST_TEST(handlers >= 1);
+}
+
+// ---- out of memory
+
+BOOST_AUTO_TEST_CASE(a_read_that_runs_out_of_memory_does_not_keep_its_turn,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    for (long n = 0; n != 4; ++n) {
+        test::context_fixture context;
+        test::fd_pair p = test::make_pipe();
+        test::fd_pair q = test::make_pipe();
+        moor::stream_descriptor in(context.io, p.a.release());
+        moor::stream_descriptor other(context.io, q.a.release());
+        std::array<char, 4> bytes{};
+        auto ignore = [](error_code, std::size_t) {};
+        in.async_read_some(asio::buffer(bytes), ignore);
+        test::put(p.b, "x");
+        test::run_ready(context.io);
+        // What Asio has kept of the memory goes to another handle.
+        other.async_read_some(asio::buffer(bytes), ignore);
+        bool threw = false;
+        test::fail_allocations_after(n);
+        try {
+            in.async_read_some(asio::buffer(bytes), ignore);
+        } catch (const std::bad_alloc&) {
+            threw = true;
+        }
+        test::fail_allocations_after(-1);
+        in.cancel();
+        test::run_ready(context.io);
+        BOOST_TEST_CONTEXT((threw ? "without memory" : "with enough")) {
+            int again = 0;
+            in.async_read_some(asio::buffer(bytes), [&](error_code ec, std::size_t) {
+                BOOST_TEST(!ec);
+                ++again;
+            });
+            test::put(p.b, "y");
+            test::run_until(context.io, [&] { return again == 1; });
+        }
+        other.cancel();
+        test::run_all(context.io);
     }
 }
 

@@ -213,8 +213,8 @@ private:
     /// over. Where it may have to wait for another executor, it keeps the I/O context busy: the
     /// operation's own unit of work is taken back when do_complete() returns.
     struct turn {
-        explicit turn(io_op* op) : op_(op) {
-            if (may_leave && op->state_) {
+        turn(io_op* op, bool leaves) : op_(op) {
+            if (leaves && op->state_) {
                 busy_ = op->state_;
                 busy_->host().port.work_started();
             }
@@ -232,28 +232,20 @@ private:
         }
 
         void operator()() {
-            io_op* op = op_;
             outcome_type outcome;
-            if (op->take_made(outcome)) {
-                if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
-                    inline_run::reset();
-            } else if (op->ec() || !op->may_run()) {
-                outcome.ec = op->ec();
-            } else if (!attempt(*op->state_, op->event(), op->callable_, outcome, true)) {
-                if (op->state_->restart(*op)) {
-                    op_ = nullptr;
-                    return;
-                }
-                if (!op->ec()) {
-                    // Something newer has come meanwhile. Give others their turn, then try again.
-                    op_ = nullptr;
-                    op->state_->host().port.post_new(op);
-                    return;
-                }
-                outcome.ec = op->ec();
-            }
-            op_ = nullptr;
-            op->over(std::move(outcome));
+            bool is_over = op_->make_call(outcome);
+            io_op* op = std::exchange(op_, nullptr);
+            if (is_over)
+                op->over(std::move(outcome));
+        }
+
+        /// The same for a call of Moor's own, which needs no executor: only the completion does.
+        void make_here() {
+            outcome_type outcome;
+            bool is_over = op_->make_call(outcome);
+            io_op* op = std::exchange(op_, nullptr);
+            if (is_over)
+                op->template over<true>(std::move(outcome));
         }
 
     private:
@@ -262,6 +254,26 @@ private:
     };
 
     bool may_run() { return state_->may_run(*this); }
+
+    /// False: it would have blocked, and is not ours any more: parked again, or queued.
+    BOOST_FORCEINLINE bool make_call(outcome_type& outcome) {
+        if (take_made(outcome)) {
+            if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
+                inline_run::reset();
+        } else if (ec() || !may_run()) {
+            outcome.ec = ec();
+        } else if (!attempt(*state_, event(), callable_, outcome, true)) {
+            if (state_->restart(*this))
+                return false;
+            if (!ec()) {
+                // Something newer has come meanwhile. Give others their turn, then try again.
+                state_->host().port.post_new(this);
+                return false;
+            }
+            outcome.ec = ec();
+        }
+        return true;
+    }
 
     bool take_made([[maybe_unused]] outcome_type& outcome) noexcept {
         if constexpr (std::is_void<value_type>::value) {
@@ -290,6 +302,8 @@ private:
         m.reset();
     }
 
+    /// `ThroughExecutor`: this is not the handler's executor.
+    template <bool ThroughExecutor = false>
     void over(outcome_type outcome) {
         finish();
         memory m(this, handler_);
@@ -298,7 +312,10 @@ private:
         completion c = make_io_completion<value_type>(handler_, outcome);
         m.reset();
         tracked.begin(c.ec);
-        c();
+        if (!ThroughExecutor || BOOST_LIKELY(work.is_none()))
+            c();
+        else
+            work.complete(c, c.handler);
         tracked.end();
     }
 
@@ -306,7 +323,9 @@ private:
         io_op* op = static_cast<io_op*>(item);
         if (!owner)
             return op->destroy();
-        turn t(op);
+        if constexpr (uses_number<F>::value)
+            return turn(op, false).make_here();
+        turn t(op, may_leave);
         if (BOOST_LIKELY(op->work_.is_none()))
             return t();
         // A copy, since the turn may destroy the operation while the executor runs it.

@@ -228,6 +228,7 @@ public:
         always_ready_ = id.is_always_ready();
         unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
+        turns_[0] = turns_[1] = false;
         is_suspect_ = false;
         pipe_end_ = pipe_end::unknown;
         counts_ = wait_counts();
@@ -336,7 +337,7 @@ public:
     /// an error or a hang-up that the callable does not see would have it called for ever.
     bool restart(waiter& w) {
         waiter* displaced = nullptr;
-        bool parked;
+        bool parked = false;
         {
             std::lock_guard<state_mutex> lock(mutex_);
             spill();
@@ -348,15 +349,10 @@ public:
             blocked(w.event_);
             w.ec_ = error_code();
             running_frame running{*this, w};
-            if (w.has_turn_)
-                turns_[direction_of(w)] = false; // has_turn_ says that it is the first
+            turn_back_frame turn{*this, w, parked};
             parked = running.parked = newer || closed() != still_open
                                           ? look_and_park(w, displaced, not_asked)
                                           : park_blind(w, displaced);
-            if (w.has_turn_) {
-                w.has_turn_ = !parked;
-                turns_[direction_of(w)] = !parked;
-            }
         }
         if (displaced)
             host_.port.post_counted(displaced);
@@ -690,10 +686,10 @@ private:
     /// Decides whether a wait can be answered at once.
     readiness look(const waiter& w, error_code& ec, int seen) noexcept {
         interest want = w.want_;
-        if (always_ready_ && !(want & pollable).empty())
-            return want & pollable;
         if (w.takes_turns_ && !w.has_turn_ && must_queue(w))
             return readiness();
+        if (always_ready_ && !(want & pollable).empty())
+            return want & pollable;
         readiness flags = visible_to(w.purpose_);
         readiness cached = flags & want;
         if (!cached.empty()) {
@@ -770,14 +766,13 @@ private:
 
     template <channel C>
     BOOST_FORCEINLINE void park_plainly(waiter& w, purpose why) {
-        if (why != purpose::wait) {
+        if (why != purpose::wait)
             w.epoch_ = epoch_of(blind(C));
-            if (w.takes_turns_)
-                turns_[C] = w.has_turn_ = true; // while it is plain
-        }
         doubt_unless_later(C, why);
         if ((why == purpose::io && !is_home(C)) || arm<C>() == 0) // its unit of work is the wait's
             host_.port.work_started();
+        if (why != purpose::wait && w.takes_turns_)
+            turns_[C] = w.has_turn_ = true; // while it is plain
         plain_[C] = &w;
         used_up(1u << C);
     }
@@ -814,8 +809,7 @@ private:
             }
     }
 
-    // ---- turns
-    // -----------------------------------------------------------------------------------
+    // ---- turns --------------------------------------------------------------------------------
 
     static channel direction_of(const waiter& w) noexcept {
         return w.want_ == interest::writable ? write_channel : read_channel;
@@ -843,6 +837,25 @@ private:
         taken = w.has_turn_ = true;
         return true;
     }
+
+    /// Gives back the turn of a transfer that is to wait again (has_turn_ says then that it is the
+    /// first), unless it does not.
+    struct turn_back_frame {
+        scheduled_io& state;
+        waiter& w;
+        const bool& parked;
+        bool had_turn = w.has_turn_;
+
+        turn_back_frame(scheduled_io& s, waiter& wait, const bool& is_parked)
+            : state(s), w(wait), parked(is_parked) {
+            if (had_turn)
+                state.turns_[direction_of(w)] = false;
+        }
+        ~turn_back_frame() {
+            if (had_turn)
+                state.turns_[direction_of(w)] = w.has_turn_ = !parked;
+        }
+    };
 
     /// The turn is over. Returns the transfer that has it now: it goes and sees.
     BOOST_FORCEINLINE waiter* end_turn(channel c) noexcept {
@@ -937,7 +950,9 @@ private:
     }
 
     error_code park(waiter& w, waiter*& displaced) {
-        if (error_code ec = ensure_armed(w))
+        if (w.takes_turns_ && !w.has_turn_ && turns_[direction_of(w)])
+            host_.port.work_started(); // whoever has the turn hands it on
+        else if (error_code ec = ensure_armed(w))
             return ec;
         used_up(channels_of(w.want_));
         if (!(w.want_ & beyond).empty())
