@@ -8,6 +8,7 @@
 #include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/pty.hpp"
+#include "support/transferred.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -49,6 +50,7 @@ using test::already_registered;
 using test::bad_descriptor;
 using test::error_code;
 using test::gone;
+using test::transferred;
 using test::would_block;
 
 using theirs = asio::posix::stream_descriptor;
@@ -65,21 +67,6 @@ const std::string& much() {
     static const std::string s(std::size_t(1) << 25, 'x');
     return s;
 }
-
-struct transferred {
-    int times = 0;
-    error_code ec;
-    std::size_t bytes = 0;
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, std::size_t n) {
-            ++times;
-            ec = e;
-            bytes = n;
-        };
-    }
-};
 
 struct kind {
     std::string name;

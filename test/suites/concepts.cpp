@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/transferred.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -53,27 +54,13 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 namespace ssl = asio::ssl;
 using test::error_code;
+using test::transferred;
 
 using theirs = asio::posix::stream_descriptor;
 using ours = moor::stream_descriptor;
 using both = std::tuple<theirs, ours>;
 
 const error_code eof(asio::error::eof);
-
-struct transferred {
-    int times = 0;
-    error_code ec;
-    std::size_t bytes = 0;
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, std::size_t n) {
-            ++times;
-            ec = e;
-            bytes = n;
-        };
-    }
-};
 
 /// Two descriptors that talk to each other.
 template <class D>
