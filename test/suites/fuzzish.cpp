@@ -292,14 +292,15 @@ results run(const options& o, std::uint32_t seed, std::uint64_t bytes) {
         }
         for (test::fd_pair& p : pipes)
             test::put(p.b, "x");
+        const test::watchdog dog(io);
         std::vector<std::thread> others;
         for (unsigned i = 1; i < o.threads; ++i)
-            others.emplace_back([&] { io.run_for(test::cap); });
-        io.run_for(test::cap);
+            others.emplace_back([&] { io.run(); });
+        io.run();
         for (std::thread& t : others)
             t.join();
 
-        BOOST_TEST(io.stopped());
+        BOOST_TEST(!dog.has_bitten());
         for (std::size_t i = 0; i != ends.size(); ++i) {
             end& e = *ends[i];
             end& peer = *ends[i ^ 1];

@@ -435,8 +435,9 @@ BOOST_AUTO_TEST_CASE(many_threads_and_an_end_at_any_time) {
             test::put(p.b, "last");
             p.b.close();
         });
-        std::thread other([&] { io.run_for(test::cap); });
-        io.run_for(test::cap);
+        const test::watchdog dog(io);
+        std::thread other([&] { io.run(); });
+        io.run();
         writer.join();
         other.join();
         BOOST_REQUIRE(g.is_over());

@@ -10,8 +10,12 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/test/unit_test.hpp>
 
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <string>
+#include <thread>
 #include <utility>
 
 namespace test {
@@ -66,6 +70,44 @@ inline std::size_t run_all(boost::asio::io_context& io) {
     BOOST_REQUIRE_MESSAGE(io.stopped(), "the cap was reached with work left");
     return n;
 }
+
+/// Stops a context if the cap is reached, for tests that run it in several threads.
+/**
+ * They can't call run_for(): with io_uring, Asio leaves the result of one thread's timeout for
+ * another one, which takes it for an operation (chriskohlhoff/asio#1284).
+ */
+class watchdog {
+public:
+    explicit watchdog(boost::asio::io_context& io, std::chrono::seconds limit = cap)
+        : thread_([this, &io, limit] {
+              std::unique_lock<std::mutex> lock(mutex_);
+              if (!over_.wait_for(lock, limit, [this] { return done_; })) {
+                  has_bitten_ = true;
+                  io.stop();
+              }
+          }) {}
+
+    ~watchdog() {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            done_ = true;
+        }
+        over_.notify_one();
+        thread_.join();
+    }
+
+    watchdog(const watchdog&) = delete;
+    watchdog& operator=(const watchdog&) = delete;
+
+    bool has_bitten() const { return has_bitten_; }
+
+private:
+    std::mutex mutex_;
+    std::condition_variable over_;
+    bool done_ = false;
+    std::atomic<bool> has_bitten_{false};
+    std::thread thread_; // last: it uses the others
+};
 
 /// A context that must have run out of work when the test is over.
 struct context_fixture {
