@@ -11,12 +11,12 @@
 #ifndef MOOR_DETAIL_IO_OP_HPP
 #define MOOR_DETAIL_IO_OP_HPP
 
+#include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/readiness.hpp>
 
-#include <boost/asio/error.hpp>
 #include <boost/system/result.hpp>
 
 #include <optional>
@@ -25,11 +25,6 @@
 
 namespace moor {
 namespace detail {
-
-/// Whether a callable's error asks for another try.
-inline bool is_would_block(const error_code& ec) noexcept {
-    return ec && (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again);
-}
 
 /// What one call gave: an error, a value, and whether the handle is known to be drained.
 template <class R>
@@ -231,24 +226,21 @@ private:
                 busy_->host().port.work_finished();
         }
 
-        void operator()() {
-            outcome_type outcome;
-            bool is_over = op_->make_call(outcome);
-            io_op* op = std::exchange(op_, nullptr);
-            if (is_over)
-                op->over(std::move(outcome));
-        }
+        void operator()() { make<false>(); }
 
         /// The same for a call of Moor's own, which needs no executor: only the completion does.
-        void make_here() {
+        void make_here() { make<true>(); }
+
+    private:
+        template <bool ThroughExecutor>
+        void make() {
             outcome_type outcome;
             bool is_over = op_->make_call(outcome);
             io_op* op = std::exchange(op_, nullptr);
             if (is_over)
-                op->template over<true>(std::move(outcome));
+                op->template over<ThroughExecutor>(std::move(outcome));
         }
 
-    private:
         io_op* op_;
         scheduled_io_ptr busy_;
     };
@@ -303,7 +295,7 @@ private:
     }
 
     /// `ThroughExecutor`: this is not the handler's executor.
-    template <bool ThroughExecutor = false>
+    template <bool ThroughExecutor>
     void over(outcome_type outcome) {
         finish();
         memory m(this, handler_);

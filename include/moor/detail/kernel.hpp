@@ -32,6 +32,11 @@ inline constexpr short poll_rdhup = POLLRDHUP;
 inline constexpr short poll_rdhup = 0;
 #endif
 
+/// Whether a call says that there was nothing to do yet.
+inline bool is_would_block(const error_code& ec) noexcept {
+    return ec && (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again);
+}
+
 /// Which file a number stands for, so that a reused number can be told from the one registered.
 struct file_identity {
     std::uint64_t inode = 0;

@@ -599,6 +599,9 @@ public:
     /// Queues an item that no work was counted for.
     void post_new(scheduler_item* item) { scheduler_.post_immediate_completion(item, false); }
 
+    /// The same from within the loop: behind what is queued now.
+    void post_later(scheduler_item* item) { scheduler_.post_immediate_completion(item, true); }
+
     /// Queues items whose work was counted.
     void post_counted(scheduler_item* item) { scheduler_.post_deferred_completion(item); }
     void post_counted(item_queue& items) { scheduler_.post_deferred_completions(items); }

@@ -9,6 +9,8 @@
 // State
 //   word_      cached readiness: flags, and a tick per stream of events
 //   unknown_   streams of which an empty cache proves nothing: a wait looks before it parks
+//   unlooked_  streams of which a wait has parked that is to be looked at later (late_looks), where
+//              the state is listed while there is any
 //   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
 //   pipe_end_  what a transfer that is cut short proves
 //   has_fired_ channels whose waker has fired for an event, and is not home yet (atomic)
@@ -47,8 +49,8 @@
 //      tick is unchanged; clear() looks past events that need not have been news, and has the next
 //      wait ask.
 //   7. A level-triggered wait completes only for what was there after it began. It looks before it
-//      parks. An event is believed if it was certainly fetched from the kernel later (see
-//      is_later()), and otherwise looked up when it arrives.
+//      parks, or is in unlooked_ until it was looked at. An event is believed if it was certainly
+//      fetched from the kernel later (see is_later()), and otherwise looked up when it arrives.
 //   8. Transfers of one direction are made one at a time, in the order in which they were started:
 //      that is how their bytes belong together.
 //
@@ -58,6 +60,7 @@
 
 #include <moor/detail/event_frame.hpp>
 #include <moor/detail/kernel.hpp>
+#include <moor/detail/late_looks.hpp>
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/readiness_word.hpp>
@@ -74,6 +77,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+
+#include <poll.h>
 
 namespace moor {
 
@@ -154,6 +159,8 @@ public:
     /// Usable until the execution context is shut down.
     reactor_port port;
 
+    look_pacing pacing;
+
     /// Whether it is still there, and so are the executors.
     virtual bool context_exists() const noexcept = 0;
 
@@ -169,6 +176,17 @@ public:
         const void* thread = loop_thread_.load(std::memory_order_relaxed);
         return thread == event_frame::thread_id() || !thread;
     }
+
+    /// Whether a level-triggered wait that begins now may park first, and be looked at later:
+    /// within an event of the only thread that handles any. look_later() follows.
+    BOOST_FORCEINLINE bool may_look_later() noexcept {
+        return event_frame::current() &&
+               loop_thread_.load(std::memory_order_relaxed) == event_frame::thread_id() &&
+               pacing.should_wait();
+    }
+
+    /// `is_new`: the state is not listed. False: it can't be, so look at once.
+    virtual bool look_later(scheduled_io& state, bool is_new) noexcept = 0;
 
     /// A number that no other wait has.
     std::uint64_t next_id() noexcept { return ids_.fetch_add(1, std::memory_order_relaxed) + 1; }
@@ -228,6 +246,7 @@ public:
         always_ready_ = id.is_always_ready();
         unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
+        unlooked_ = 0;
         turns_[0] = turns_[1] = false;
         is_suspect_ = false;
         pipe_end_ = pipe_end::unknown;
@@ -556,6 +575,57 @@ public:
         return i;
     }
 
+    // ---- what late_looks calls ----------------------------------------------------------------
+
+    /// Whether an event of this handle is about to be handled, for the only thread that handles
+    /// any: then there is nothing to look at yet.
+    bool awaits_queued_event() noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        return unlooked_channels() != 0 && host_.port.has_queued_event(data_);
+    }
+
+    /// Whether anything is to be looked at, and what. `asked` is for end_look().
+    bool begin_look(::pollfd& p, std::uint64_t& asked) noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        unsigned channels = unlooked_channels();
+        unlooked_ = 0;
+        if (channels == 0)
+            return false;
+        p = {handle_, poll_rdhup, 0};
+        for (channel c : {read_channel, write_channel})
+            if ((channels >> c) & 1u)
+                p.events = static_cast<short>(p.events | events_of(c));
+        count_verification();
+        asked = counts_.started;
+        return true;
+    }
+
+    /// Something is there. (Or `failed`: that is not known.)
+    void end_look(const ::pollfd& p, std::uint64_t asked, bool failed) {
+        item_queue items;
+        {
+            std::lock_guard<state_mutex> lock(mutex_);
+            if (closed() != still_open)
+                return;
+            spill();
+            interest want;
+            for (channel c : {read_channel, write_channel})
+                if ((p.events & events_of(c)) != 0)
+                    want |= blind(c);
+            // A wait that began since then was not asked about.
+            error_code ec;
+            verify_now(want, ec, failed || asked != counts_.started ? not_asked : p.revents);
+            if (!ec) {
+                take_satisfied(items);
+            } else {
+                for (channel c : {read_channel, write_channel})
+                    if ((channels_of(want) >> c) & 1u)
+                        take_failed(c, ec, items);
+            }
+        }
+        host_.port.post_counted(items);
+    }
+
     // ---- what the wakers call -----------------------------------------------------------------
 
     /// With the reactor's lock held, and while arming with ours too: has the waker of C anything
@@ -746,7 +816,30 @@ private:
             (visible_to(why) & (blind(C) | readiness_word::closing)).empty())
             return true;
         return trigger_ == trigger::level && why == purpose::wait &&
-               (word_.flags() & readiness_word::closing).empty() && ask_for_nothing<C>(seen);
+               (word_.flags() & readiness_word::closing).empty() &&
+               (looks_later<C>() || ask_for_nothing<C>(seen));
+    }
+
+    template <channel C>
+    BOOST_FORCEINLINE bool looks_later() noexcept {
+        if constexpr (reactor_port::latches_events) {
+            if (!host_.may_look_later() || !host_.look_later(*this, unlooked_ == 0))
+                return false;
+            unlooked_ = static_cast<std::uint8_t>(unlooked_ | (1u << C));
+            word_.forget(blind(C)); // as if nothing was there; what was known is doubted anyway
+            return true;
+        } else {
+            return false;
+        }
+    }
+
+    /// Where a wait is parked that is to be looked at.
+    unsigned unlooked_channels() noexcept {
+        unsigned channels = 0;
+        for (channel c : {read_channel, write_channel})
+            if (((unlooked_ >> c) & 1u) && is_for_level_wait(c))
+                channels |= 1u << c;
+        return channels;
     }
 
     template <channel C>
@@ -1497,6 +1590,7 @@ private:
     std::uint8_t prepaid_ = 0;
     std::uint8_t doubtful_ = 0;
     std::uint8_t idle_events_ = 0;
+    std::uint8_t unlooked_ = 0;
     bool is_suspect_ = false;
     bool has_data_ = false;
     bool always_ready_ = false;

@@ -8,8 +8,8 @@
 // and so outlives the service for as long as anything refers to it: a registration that is left
 // over can still ask whether its execution context lives.
 //
-// One lock, mutex_, guards everything here; a state's lock may be taken under it, never the other
-// way round. Nothing is completed or destroyed under it.
+// One lock, mutex_, guards everything here but late_looks_, which has its own; a state's lock may
+// be taken under it, never the other way round. Nothing is completed or destroyed under it.
 //
 
 #ifndef MOOR_DETAIL_SERVICE_CORE_HPP
@@ -35,7 +35,8 @@ namespace detail {
 
 class service_core final : public scheduled_io_host {
 public:
-    explicit service_core(asio::execution_context& context) : scheduled_io_host(context) {}
+    explicit service_core(asio::execution_context& context)
+        : scheduled_io_host(context), late_looks_(*this) {}
 
     ~service_core() {
         while (scheduled_io* s = free_) {
@@ -55,6 +56,13 @@ public:
     /// The execution context is still there, so its scheduler and executors may be used.
     bool context_exists() const noexcept override {
         return life_.load(std::memory_order_acquire) != dead;
+    }
+
+    bool look_later(scheduled_io& state, bool is_new) noexcept override {
+        if (is_new && !late_looks_.add(scheduled_io_ptr(&state)))
+            return false;
+        late_looks_.count();
+        return true;
     }
 
     bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
@@ -230,6 +238,7 @@ private:
     std::atomic<bool> closed_{false};
     std::atomic<life> life_{alive};
     std::atomic<std::uint32_t> references_{0};
+    late_looks<service_core, scheduled_io_ptr> late_looks_;
 };
 
 using service_core_ptr = boost::intrusive_ptr<service_core>;

@@ -333,8 +333,7 @@ std::size_t transfer_now(int handle, transfer_mode mode, bool waits, const Buffe
     for (;;) {
         ::ssize_t n = uninterrupted([&] { return Call::once(handle, mode, parts); });
         std::size_t size = outcome_of<Call>(n, ec);
-        if (!waits || n >= 0 ||
-            (ec != boost::asio::error::would_block && ec != boost::asio::error::try_again))
+        if (!waits || n >= 0 || !is_would_block(ec))
             return size;
         poll_for(handle, Call::event, -1, ec);
         if (ec)

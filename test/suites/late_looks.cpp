@@ -1,0 +1,512 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Level-triggered waits that are looked at later, together: what they save, and that nothing is
+// missed for it. (Elsewhere than on epoll each wait looks at once; the same must hold.)
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+#include "support/vocabulary.hpp"
+
+#include <moor.hpp>
+#include <moor/detail/late_looks.hpp>
+
+#include <boost/asio/post.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace {
+
+namespace asio = boost::asio;
+using moor::registration;
+using moor::detail::look_pacing;
+using test::aborted;
+using test::bad_descriptor;
+using test::error_code;
+
+/// A pipe whose reader takes one byte, and waits again.
+struct source {
+    test::fd_pair pipe = test::make_pipe();
+    registration reg;
+    std::function<void()> then = [] {}; // once it waits again
+    std::size_t bytes = 0;
+    bool at_end = false;
+    error_code ec; // of a wait that failed, and was not begun again
+
+    explicit source(asio::io_context& io) : reg(io, pipe.a.get()) {}
+
+    void wait() {
+        reg.async_wait_readable([this](error_code e) {
+            char c;
+            ::ssize_t n = e ? -1 : ::read(pipe.a, &c, 1);
+            if (e || n == 0) {
+                ec = e;
+                at_end = !e;
+                return;
+            }
+            bytes += n == 1;
+            wait();
+            then();
+        });
+    }
+};
+
+/// Many of them.
+struct crowd {
+    asio::io_context& io;
+    std::vector<std::unique_ptr<source>> all;
+
+    crowd(asio::io_context& context, std::size_t n) : io(context) {
+        for (std::size_t i = 0; i != n; ++i) {
+            all.push_back(std::make_unique<source>(io));
+            all.back()->wait();
+        }
+    }
+
+    source& operator[](std::size_t i) { return *all[i]; }
+
+    void put_everywhere() {
+        for (auto& s : all)
+            test::put(s->pipe.b, "x");
+    }
+
+    /// All become readable, and are read.
+    test::call_counts turn() {
+        put_everywhere();
+        test::call_counts before = test::counts();
+        test::run_ready(io);
+        return test::counts() - before;
+    }
+
+    /// Until waits are looked at later.
+    void warm_up() {
+        for (std::size_t i = 0; i * all.size() <= 3 * look_pacing::first_interval; ++i)
+            turn();
+    }
+
+    std::size_t bytes() const {
+        std::size_t n = 0;
+        for (auto& s : all)
+            n += s->bytes;
+        return n;
+    }
+
+    /// Ends every wait, so that the context runs out of work.
+    void end() {
+        for (auto& s : all)
+            s->reg.cancel();
+        test::run_ready(io);
+    }
+};
+
+struct late_fixture : test::context_fixture {
+    std::optional<crowd> many;
+
+    late_fixture() {
+        many.emplace(io, 20);
+        many->warm_up();
+    }
+    ~late_fixture() {
+        if (many)
+            many->end();
+    }
+    source& operator[](std::size_t i) { return (*many)[i]; }
+};
+
+} // namespace
+
+BOOST_AUTO_TEST_SUITE(late_looks)
+
+// ---- when ---------------------------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(it_is_tried_after_some_looks_and_given_up_where_it_does_not_pay) {
+    look_pacing p;
+    auto looks_until_tried = [&] {
+        std::uint32_t n = 1;
+        while (!p.should_wait())
+            ++n;
+        return n;
+    };
+    std::uint32_t expected = look_pacing::first_interval;
+    BOOST_TEST(looks_until_tried() == expected);
+    for (int i = 0; i != 10; ++i) {
+        for (unsigned k = 0; k != look_pacing::patience; ++k) {
+            BOOST_TEST(p.should_wait());
+            p.note(1, 0, 1);
+        }
+        BOOST_TEST(looks_until_tried() == expected);
+        expected = std::min(2 * expected, look_pacing::last_interval);
+    }
+    BOOST_TEST(expected == look_pacing::last_interval);
+    // What pays once begins anew.
+    p.note(look_pacing::worthwhile, 0, 1);
+    for (unsigned k = 0; k != look_pacing::patience; ++k)
+        p.note(look_pacing::worthwhile - 1, 0, look_pacing::most_turns - 1);
+    BOOST_TEST(looks_until_tried() == look_pacing::first_interval);
+}
+
+BOOST_AUTO_TEST_CASE(what_pays) {
+    auto pays = [](std::size_t looked, std::size_t found, unsigned turns) {
+        look_pacing p;
+        while (!p.should_wait()) {}
+        for (unsigned k = 0; k != look_pacing::patience; ++k)
+            p.note(looked, found, turns);
+        return p.should_wait();
+    };
+    BOOST_TEST(pays(look_pacing::worthwhile, 0, 1));
+    BOOST_TEST(pays(100, 25, 1));
+    BOOST_TEST(!pays(100, 26, 1)); // it came late for too many
+    BOOST_TEST(!pays(look_pacing::worthwhile - 1, 0, 1));
+    BOOST_TEST(pays(1, 0, look_pacing::most_turns)); // the loop was busy
+    BOOST_TEST(!pays(1, 1, look_pacing::most_turns));
+    BOOST_TEST(pays(0, 0, 1)); // their events came
+}
+
+// ---- what it saves ------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(many_waits_of_one_turn_are_looked_at_in_one_call, late_fixture) {
+    if (!test::on_epoll())
+        return;
+    auto before = moor::use_registration_service(io).metrics().verifications;
+    constexpr long turns = 100;
+    test::call_counts total;
+    for (long i = 0; i != turns; ++i) {
+        test::call_counts c = many->turn();
+        total.poll += c.poll;
+        total.epoll_ctl += c.epoll_ctl;
+        total.allocations += c.allocations;
+    }
+    BOOST_TEST(total.poll == turns);
+    BOOST_TEST(total.epoll_ctl == 0);
+    BOOST_TEST(total.allocations == 0);
+    // Each handle was looked at all the same.
+    auto looks = moor::use_registration_service(io).metrics().verifications - before;
+    BOOST_TEST(looks == static_cast<std::uint64_t>(turns) * many->all.size());
+}
+
+BOOST_AUTO_TEST_CASE(more_handles_than_fit_into_one_call, *boost::unit_test::timeout(60)) {
+    test::context_fixture f;
+    crowd many(f.io, 150);
+    many.warm_up();
+    for (int i = 0; i != 10; ++i) {
+        test::call_counts c = many.turn();
+        if (test::on_epoll())
+            BOOST_TEST(c.poll <= 6); // 3, and as many if the reactor took the events in two parts
+    }
+    many[149].then = [] {};
+    test::put(many[149].pipe.b, "ab");
+    std::size_t before = many.bytes();
+    test::run_ready(f.io);
+    BOOST_TEST(many.bytes() == before + 2);
+    many.end();
+}
+
+/// A byte goes round two pipes for so many hops, in a loop that never blocks.
+struct spinning {
+    source& a;
+    source& b;
+    int hops = 0;
+
+    spinning(
+        source& one, source& other, int limit, std::function<void()> each = [] {})
+        : a(one), b(other) {
+        auto pass_on = [this, limit, each](int out) {
+            each();
+            if (++hops < limit)
+                test::put(out, "x");
+        };
+        a.then = [this, pass_on] { pass_on(b.pipe.b); };
+        b.then = [this, pass_on] { pass_on(a.pipe.b); };
+        test::put(a.pipe.b, "x");
+    }
+};
+
+BOOST_AUTO_TEST_CASE(a_busy_loop_looks_less_than_once_a_wait) {
+    test::context_fixture f;
+    crowd two(f.io, 2);
+    constexpr int hops = 20000;
+    test::call_counts before = test::counts();
+    spinning s(two[0], two[1], hops);
+    test::run_ready(f.io);
+    test::call_counts c = test::counts() - before;
+    BOOST_TEST(s.hops == hops);
+    if (test::on_epoll()) {
+        BOOST_TEST(c.poll < hops / 3);
+        BOOST_TEST(c.epoll_wait < hops + hops / 10); // and has no turns in vain
+    }
+    two.end();
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_in_a_loop_that_blocks_is_looked_at_at_once) {
+    test::context_fixture f;
+    crowd one(f.io, 1);
+    constexpr int rounds = 5000;
+    test::call_counts before = test::counts();
+    for (std::size_t i = 0; i != rounds; ++i) {
+        test::put(one[0].pipe.b, "x");
+        test::run_until(f.io, [&] { return one[0].bytes == i + 1; });
+    }
+    test::call_counts c = test::counts() - before;
+    if (test::on_epoll()) {
+        BOOST_TEST(c.poll <= rounds);
+        BOOST_TEST(c.epoll_wait < rounds + rounds / 10);
+    }
+    one.end();
+}
+
+// ---- that nothing is missed
+// -----------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(what_is_left_unread_is_found, late_fixture) {
+    for (std::size_t n : {2u, 3u, 30u}) {
+        std::size_t before = (*this)[7].bytes;
+        test::put((*this)[7].pipe.b, std::string(n, 'x'));
+        many->turn();
+        BOOST_TEST((*this)[7].bytes == before + n + 1);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(what_all_leave_unread_is_found, late_fixture) {
+    for (int i = 0; i != 50; ++i) {
+        std::size_t before = many->bytes();
+        many->put_everywhere();
+        many->put_everywhere();
+        many->turn();
+        BOOST_TEST(many->bytes() == before + 3 * many->all.size());
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_hang_up_with_the_last_data_is_found, late_fixture) {
+    for (std::size_t i : {3u, 7u}) {
+        test::put((*this)[i].pipe.b, "x");
+        (*this)[i].pipe.b.close();
+        test::run_ready(io);
+        BOOST_TEST((*this)[i].at_end);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(what_is_left_unread_is_found_while_the_loop_is_busy) {
+    test::context_fixture f;
+    crowd four(f.io, 4);
+    int left_at = 0;
+    std::vector<int> found_after;
+    std::size_t seen = 0;
+    spinning* spinner = nullptr;
+    auto each = [&] {
+        if (four[2].bytes != seen && (four[2].bytes & 1u) == 0) {
+            found_after.push_back(spinner->hops - left_at);
+            seen = four[2].bytes;
+        }
+        if (spinner->hops % 100 == 50) {
+            left_at = spinner->hops;
+            test::put(four[2].pipe.b, "ab");
+        }
+    };
+    spinning s(four[0], four[1], 10000, [&] { each(); });
+    spinner = &s;
+    test::run_ready(f.io);
+    BOOST_TEST(found_after.size() == 100u);
+    for (int n : found_after) // a hop is a turn: for the event, the look, the completion
+        BOOST_TEST(n <= static_cast<int>(look_pacing::most_turns) + 4);
+    four.end();
+}
+
+BOOST_AUTO_TEST_CASE(what_is_left_unread_at_the_end_of_a_busy_loop_is_found) {
+    for (int last = 1000; last != 1020; ++last) {
+        test::context_fixture f;
+        crowd two(f.io, 2);
+        spinning* spinner = nullptr;
+        spinning s(two[0], two[1], last, [&] {
+            if (spinner->hops == last - 2)
+                test::put(two[0].pipe.b, "a"), test::put(two[1].pipe.b, "b");
+        });
+        spinner = &s;
+        test::run_ready(f.io);
+        BOOST_TEST(two.bytes() == static_cast<std::size_t>(last) + 2);
+        two.end();
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(what_was_read_is_not_cached_until_the_look, late_fixture) {
+    bool is_cached = true;
+    source& s = (*this)[7];
+    s.then = [&] { is_cached = !s.reg.ready(moor::interest::readable).ready().empty(); };
+    many->turn();
+    BOOST_TEST(!is_cached);
+}
+
+BOOST_FIXTURE_TEST_CASE(what_is_gone_before_the_look_completes_nothing, late_fixture) {
+    // Another handler of the same turn takes what the first one left.
+    source& s = (*this)[7];
+    std::string taken;
+    std::size_t before = s.bytes;
+    bool is_first = true;
+    s.then = [&] {
+        if (std::exchange(is_first, false))
+            asio::post(io, [&] { taken = test::get(s.pipe.a); });
+    };
+    test::put(s.pipe.b, "ab");
+    many->turn(); // which adds an x
+    if (test::on_epoll())
+        BOOST_TEST(taken == "bx");
+    BOOST_TEST(s.bytes + taken.size() == before + 3);
+    BOOST_TEST(s.ec == error_code());
+    before = s.bytes;
+    test::put(s.pipe.b, "c");
+    test::run_ready(io);
+    BOOST_TEST(s.bytes == before + 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_handle_that_is_closed_before_the_look_is_reported, late_fixture) {
+    (*this)[7].then = [&] { (*this)[7].pipe.a.close(); };
+    many->turn();
+    BOOST_TEST(((*this)[7].ec == bad_descriptor || !test::on_epoll()));
+    (*this)[7].reg.deregister();
+    test::run_ready(io);
+    BOOST_TEST(!!(*this)[7].ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(waits_that_end_before_the_look_end_once, late_fixture) {
+    (*this)[3].then = [&] { (*this)[3].reg.cancel(); };
+    (*this)[4].then = [&] { (*this)[4].reg.deregister(); };
+    bool is_first = true;
+    (*this)[5].then = [&] {
+        if (std::exchange(is_first, false)) { // its next registration
+            (*this)[5].reg.deregister();
+            (*this)[5].reg = registration(io, (*this)[5].pipe.a.get());
+            (*this)[5].wait();
+        }
+    };
+    many->turn();
+    BOOST_TEST(((*this)[3].ec == aborted));
+    BOOST_TEST(((*this)[4].ec == aborted));
+    BOOST_TEST(((*this)[5].ec == aborted)); // the first one's
+    std::size_t before = (*this)[5].bytes;
+    many->turn();
+    BOOST_TEST((*this)[5].bytes == before + 1);
+
+    (*this)[6].then = [&] { moor::use_registration_service(io).close(); };
+    many->turn();
+    for (std::size_t i : {5u, 6u, 7u})
+        BOOST_TEST(!!(*this)[i].ec);
+}
+
+BOOST_AUTO_TEST_CASE(a_context_goes_before_the_look) {
+    // The waits' handlers are destroyed, and the states with them.
+    auto alive = std::make_shared<int>(0);
+    for (bool keeps_registrations : {false, true}) {
+        std::vector<test::fd_pair> pipes(20);
+        std::vector<registration> regs;
+        {
+            asio::io_context io;
+            {
+                crowd many(io, 20);
+                many.warm_up();
+                many.end();
+            }
+            for (test::fd_pair& p : pipes) {
+                p = test::make_pipe();
+                regs.emplace_back(io, p.a.get());
+                test::put(p.b, "ab");
+            }
+            for (std::size_t i = 0; i != pipes.size(); ++i)
+                regs[i].async_wait_readable([&, i, alive](error_code) {
+                    regs[i].async_wait_readable(
+                        [alive](error_code) { BOOST_ERROR("invoked after the end"); });
+                    if (i == 10)
+                        io.stop();
+                });
+            io.restart();
+            io.poll();
+            if (!keeps_registrations)
+                regs.clear();
+        }
+        BOOST_TEST(alive.use_count() == 1);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(without_memory_a_wait_is_looked_at_at_once, late_fixture,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    // More handles than ever begin to wait in one turn: the list of them can't grow.
+    crowd more(io, 300);
+    test::run_ready(io);
+    auto fail = [&](source& s) {
+        s.reg.cancel();
+        test::run_ready(io);
+        s.reg.async_wait_readable([&](error_code ec) {
+            BOOST_TEST(!ec);
+            char c;
+            BOOST_TEST(::read(s.pipe.a, &c, 1) == 1);
+            ++s.bytes;
+            test::fail_allocations_after(0);
+            s.wait();
+            test::fail_allocations_after(-1);
+        });
+    };
+    for (auto& s : more.all)
+        fail(*s);
+    more.put_everywhere();
+    more.put_everywhere();
+    test::run_ready(io);
+    BOOST_TEST(more.bytes() == 2 * more.all.size());
+    more.end();
+}
+
+// ---- threads
+// --------------------------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_second_thread_comes_while_looks_are_due) {
+    for (int round = 0; round != 30; ++round) {
+        asio::io_context io;
+        const test::watchdog dog(io);
+        constexpr std::size_t handles = 20, each = 60;
+        std::vector<test::fd_pair> pipes(handles);
+        std::vector<std::unique_ptr<registration>> regs;
+        std::atomic<std::size_t> bytes{0};
+        std::vector<std::function<void()>> wait(handles);
+        std::optional<std::thread> second;
+        for (std::size_t i = 0; i != handles; ++i) {
+            pipes[i] = test::make_pipe();
+            regs.push_back(std::make_unique<registration>(io, pipes[i].a.get()));
+            wait[i] = [&, i] {
+                regs[i]->async_wait_readable([&, i](error_code ec) {
+                    char c[3];
+                    ::ssize_t n = ec ? -1 : ::read(pipes[i].a, c, 1 + i % 3);
+                    if (n <= 0)
+                        return;
+                    std::size_t now = bytes += static_cast<std::size_t>(n);
+                    if (now == handles * each)
+                        return io.stop();
+                    if (i == 0 && now > handles * each / 3 && !second)
+                        second.emplace([&] { io.run(); });
+                    wait[i]();
+                });
+            };
+            wait[i]();
+        }
+        std::thread writer([&] {
+            for (std::size_t k = 0; k != each; ++k)
+                for (test::fd_pair& p : pipes)
+                    if (::write(p.b, "x", 1) != 1)
+                        return io.stop();
+        });
+        io.run();
+        writer.join();
+        if (second)
+            second->join();
+        BOOST_REQUIRE(bytes == handles * each);
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
