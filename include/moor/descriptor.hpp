@@ -92,6 +92,19 @@ struct handle_traits {
     }
 };
 
+/// In place of a call that is never made. It is one of Moor's own, so that only the completion goes
+/// to the handler's executor.
+template <class Value>
+struct no_call {
+    using uses_number = void;
+
+    Value operator()(error_code&) const { return Value(); }
+    template <class Guard>
+    Value operator()(error_code&, const Guard&) const {
+        return Value();
+    }
+};
+
 } // namespace detail
 
 /// A POSIX descriptor, in place of `boost::asio::posix::basic_descriptor`.
@@ -536,7 +549,7 @@ private:
     template <class Value, class Handler>
     void complete(Handler&& handler, const error_code& ec) {
         registration_.async_io(
-            interest(), [](error_code&) { return Value(); },
+            interest(), detail::no_call<Value>(),
             detail::adapt_handler(std::decay_t<Handler>(std::forward<Handler>(handler)),
                                   detail::say_error{ec}));
     }

@@ -626,6 +626,56 @@ BOOST_AUTO_TEST_CASE(a_transfer_that_is_over_is_in_nobodys_way) {
     BOOST_TEST(reads_at_once(context.io, in, p.b));
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(what_is_over_at_once_waits_for_no_other_context, Stream, streams) {
+    asio::io_context elsewhere;
+    std::size_t over = 0;
+    {
+        asio::io_context io;
+        test::fd_pair p = test::make_pipe();
+        asio::strand<asio::io_context::executor_type> strand(io.get_executor());
+        Stream in(strand, p.a.release());
+        Stream nothing(strand);
+        char c;
+        auto handler = asio::bind_executor(elsewhere, [&](error_code, std::size_t) { ++over; });
+        in.async_read_some(asio::buffer(&c, 0), handler);
+        nothing.async_read_some(asio::buffer(&c, 1), handler);
+        nothing.async_write_some(asio::buffer(&c, 1), handler);
+        test::run_all(io); // which ends: nothing is left for it to do
+    }
+    elsewhere.run(); // although the strand is gone
+    BOOST_TEST(over == 3u);
+}
+
+BOOST_AUTO_TEST_CASE(a_transfer_that_can_not_wait_again_fails,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    if (!test::on_select())
+        return; // elsewhere nothing is allocated for it
+    test::context_fixture context;
+    test::fd_pair p = test::make_pipe(), q = test::make_pipe();
+    moor::stream_descriptor in(context.io, p.a.release());
+    moor::stream_descriptor other(context.io, q.a.release());
+    char c = 0;
+    test::called failed, cancelled, next;
+    in.async_read_some(asio::buffer(&c, 1), failed.handler());
+    test::put(p.b, "x");
+    asio::post(context.io, [&] {
+        // Its event is queued. Somebody takes the byte, and another handle the memory.
+        BOOST_TEST(test::get(in.native_handle()) == "x");
+        other.async_read_some(asio::buffer(&c, 1), cancelled.handler());
+        test::fail_allocations_after(0);
+    });
+    for (int i = 0; i != 20 && !failed; ++i)
+        context.io.poll_one();
+    test::fail_allocations_after(-1);
+    BOOST_TEST(failed.times == 1);
+    BOOST_TEST((failed.ec == boost::asio::error::no_memory));
+    other.cancel();
+    in.async_read_some(asio::buffer(&c, 1), next.handler());
+    test::put(p.b, "y");
+    test::run_all(context.io);
+    BOOST_TEST((next.times == 1 && c == 'y'));
+}
+
 // ---- the checks themselves
 // -----------------------------------------------------------------------------
 

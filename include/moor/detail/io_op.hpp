@@ -17,6 +17,8 @@
 #include <moor/detail/wait_op.hpp>
 #include <moor/readiness.hpp>
 
+#include <boost/asio/error.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/result.hpp>
 
 #include <optional>
@@ -204,9 +206,10 @@ public:
 private:
     static constexpr bool may_leave = has_own_executor<Handler, IoExecutor>::value;
 
-    /// One turn, run on the handler's executor: it owns the operation, which is parked again, or
-    /// over. Where it may have to wait for another executor, it keeps the I/O context busy: the
-    /// operation's own unit of work is taken back when do_complete() returns.
+    /// One turn, run on the handler's executor unless the call is Moor's own: it owns the
+    /// operation, which is parked again, or over. Where it may have to wait for another executor,
+    /// it keeps the I/O context busy: the operation's own unit of work is taken back when
+    /// do_complete() returns.
     struct turn {
         turn(io_op* op, bool leaves) : op_(op) {
             if (leaves && op->state_) {
@@ -255,7 +258,11 @@ private:
         } else if (ec() || !may_run()) {
             outcome.ec = ec();
         } else if (!attempt(*state_, event(), callable_, outcome, true)) {
-            if (state_->restart(*this))
+            bool parked = false;
+            BOOST_TRY { parked = state_->restart(*this); }
+            BOOST_CATCH(...) { fail(boost::asio::error::no_memory); } // as an event's waits do
+            BOOST_CATCH_END
+            if (parked)
                 return false;
             if (!ec()) {
                 // Something newer has come meanwhile. Give others their turn, then try again.
