@@ -7,15 +7,20 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/pty.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 #include <moor/detail/late_looks.hpp>
 
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -123,6 +128,76 @@ struct late_fixture : test::context_fixture {
     }
     source& operator[](std::size_t i) { return (*many)[i]; }
 };
+
+/// A stream that is read on and on, with room for more than there is.
+struct eager {
+    moor::stream_descriptor in;
+    test::unique_fd out;
+    std::string text;
+    error_code ec;
+    std::array<char, 64> room;
+
+    eager(asio::io_context& io, test::fd_pair p) : in(io, p.a.release()), out(std::move(p.b)) {}
+
+    void read() {
+        in.async_read_some(asio::buffer(room), [this](error_code e, std::size_t n) {
+            text.append(room.data(), n);
+            ec = e;
+            if (!e)
+                read();
+        });
+    }
+};
+
+/// Many of them, of which reads that are cut short are followed by a late look.
+struct eager_crowd {
+    asio::io_context& io;
+    std::vector<std::unique_ptr<eager>> all;
+
+    template <class Make>
+    eager_crowd(asio::io_context& context, std::size_t n, Make make) : io(context) {
+        for (std::size_t i = 0; i != n; ++i) {
+            all.push_back(std::make_unique<eager>(io, make()));
+            all.back()->read();
+        }
+        for (std::size_t i = 0; i * n <= 3 * look_pacing::first_interval; ++i)
+            turn();
+    }
+
+    eager& operator[](std::size_t i) { return *all[i]; }
+
+    void turn() {
+        for (auto& e : all) {
+            e->text.clear();
+            test::put(e->out, "abc");
+        }
+        test::run_until(io, [&] {
+            return std::all_of(all.begin(), all.end(), [](auto& e) { return e->text == "abc"; });
+        });
+        test::run_ready(io);
+    }
+
+    void end() {
+        for (auto& e : all)
+            e->in.close();
+        test::run_ready(io);
+    }
+};
+
+/// A kind of handle of which a short read proves nothing, and what its end is.
+struct doubtful_kind {
+    const char* name;
+    test::fd_pair (*make)();
+    error_code end;
+};
+
+std::vector<doubtful_kind> doubtful_kinds() {
+    const error_code eof = asio::error::eof;
+    return {
+        {"a Unix socket", [] { return test::make_socketpair(); }, eof},
+        {"TCP", &test::make_tcp_pair, eof},
+        {"a terminal", &test::make_raw_pty, error_code(EIO, asio::error::get_system_category())}};
+}
 
 } // namespace
 
@@ -265,8 +340,7 @@ BOOST_AUTO_TEST_CASE(a_wait_in_a_loop_that_blocks_is_looked_at_at_once) {
     one.end();
 }
 
-// ---- that nothing is missed
-// -----------------------------------------------------------------------
+// ---- that nothing is missed --------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(what_is_left_unread_is_found, late_fixture) {
     for (std::size_t n : {2u, 3u, 30u}) {
@@ -463,8 +537,208 @@ BOOST_FIXTURE_TEST_CASE(without_memory_a_wait_is_looked_at_at_once, late_fixture
     more.end();
 }
 
-// ---- threads
-// --------------------------------------------------------------------------------------
+// ---- reads that were cut short, of a stream ----------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_read_that_was_cut_short_is_not_made_again_in_vain) {
+    for (const doubtful_kind& k : doubtful_kinds())
+        BOOST_TEST_CONTEXT(k.name) {
+            test::context_fixture f;
+            eager_crowd many(f.io, 20, k.make);
+            constexpr int turns = 20;
+            long reads = 0, polls = 0;
+            for (int i = 0; i != turns; ++i) {
+                test::watched_transfers calls(many[7].in.native_handle());
+                test::call_counts before = test::counts();
+                many.turn();
+                reads += calls.reads();
+                polls += (test::counts() - before).poll;
+            }
+            if (test::on_epoll()) {
+                BOOST_TEST(reads <= turns + 2); // a terminal's data may come in parts
+                BOOST_TEST(polls <= 5 * turns);
+            }
+            many.end();
+        }
+}
+
+BOOST_AUTO_TEST_CASE(the_end_behind_a_read_that_was_cut_short_is_found) {
+    for (const doubtful_kind& k : doubtful_kinds())
+        for (bool in_one : {true, false})
+            BOOST_TEST_CONTEXT(k.name << ", " << in_one) {
+                test::context_fixture f;
+                eager_crowd many(f.io, 10, k.make);
+                many[7].text.clear();
+                test::put(many[7].out, "the last");
+                if (!in_one)
+                    test::run_ready(f.io);
+                many[7].out.close();
+                test::run_until(f.io, [&] { return !!many[7].ec; });
+                BOOST_TEST((many[7].ec == k.end));
+                BOOST_TEST(many[7].text == "the last");
+                many.end();
+            }
+}
+
+BOOST_AUTO_TEST_CASE(lines_of_a_terminal_are_all_read) {
+    // Each read ends with a line, although there are more; and no event tells of them.
+    test::context_fixture f;
+    eager_crowd many(f.io, 10, [] { return test::make_socketpair(); });
+    test::fd_pair p = test::make_pty();
+    eager lines(f.io, {std::move(p.b), std::move(p.a)});
+    lines.read();
+    std::string expected;
+    for (int i = 0; i != 10; ++i) {
+        test::put(lines.out, "one\ntwo\nthree\n");
+        expected += "one\ntwo\nthree\n";
+        many.turn();
+        test::run_until(f.io, [&] { return lines.text.size() >= expected.size(); });
+        BOOST_TEST(lines.text == expected);
+    }
+    lines.in.close();
+    many.end();
+}
+
+BOOST_AUTO_TEST_CASE(reads_that_end_before_the_look_end_once) {
+    for (const doubtful_kind& k : doubtful_kinds())
+        BOOST_TEST_CONTEXT(k.name) {
+            test::context_fixture f;
+            eager_crowd many(f.io, 20, k.make);
+            int times = 0;
+            error_code ec;
+            auto begin = [&](eager& e, auto then) {
+                e.in.cancel(); // in place of its own
+                test::run_ready(f.io);
+                e.in.async_read_some(
+                    asio::buffer(e.room), [&, then](error_code first, std::size_t n) {
+                        BOOST_TEST(!first);
+                        BOOST_TEST(n == 1u);
+                        e.in.async_read_some(asio::buffer(e.room), [&](error_code second, auto) {
+                            ++times;
+                            ec = second;
+                        });
+                        then(e.in);
+                    });
+                test::put(e.out, "x");
+            };
+            int expected = 0;
+            auto check = [&](std::size_t i, auto then) {
+                begin(many[i], then);
+                test::run_until(f.io, [&] { return times != expected; });
+                test::run_ready(f.io);
+                BOOST_TEST(times == ++expected);
+                BOOST_TEST((ec == aborted));
+            };
+            check(3, [](auto& in) { in.cancel(); });
+            check(4, [](auto& in) { in.close(); });
+            check(5, [](auto& in) { test::unique_fd(in.release()); });
+            check(6, [](auto& in) { moor::stream_descriptor moved(std::move(in)); });
+            many.end();
+        }
+}
+
+BOOST_AUTO_TEST_CASE(a_read_after_an_event_is_made_at_once) {
+    test::context_fixture f;
+    eager_crowd many(f.io, 20, [] { return test::make_socketpair(); });
+    eager& e = many[7];
+    e.in.cancel();
+    test::run_ready(f.io);
+    bool is_over = false;
+    e.in.async_read_some(asio::buffer(e.room), [&](error_code, std::size_t) { is_over = true; });
+    test::put(e.out, "x");
+    test::run_ready(f.io);
+    BOOST_TEST(is_over);
+    test::put(e.out, "more");
+    test::run_ready(f.io); // which brings the event
+    asio::post(f.io, [&] {
+        e.room[0] = '-';
+        e.read();
+        BOOST_TEST(e.room[0] == 'm');
+    });
+    test::run_ready(f.io);
+    many.end();
+}
+
+BOOST_AUTO_TEST_CASE(a_callable_that_is_cut_short_waits_for_the_look) {
+    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
+        test::context_fixture f;
+        crowd many(f.io, 20);
+        many.warm_up();
+        test::fd_pair p = test::make_socketpair();
+        registration reg(f.io, p.a.get(), t);
+        std::string text;
+        std::string at_once;
+        error_code end;
+        int calls = 0;
+        std::function<void()> read = [&] {
+            reg.async_io(
+                moor::interest::readable,
+                [&](error_code& ec) {
+                    ++calls;
+                    char room[64];
+                    ::ssize_t n = ::read(p.a, room, sizeof(room));
+                    if (n < 0)
+                        ec = test::last_error();
+                    else
+                        text.append(room, static_cast<std::size_t>(n));
+                    return moor::short_transfer(n, sizeof(room));
+                },
+                [&](error_code ec, ::ssize_t n) {
+                    end = n == 0 ? error_code(asio::error::eof) : ec;
+                    if (end)
+                        return;
+                    if (text == "abc")
+                        test::put(p.b, "d"); // its event is not here when the next one begins
+                    read();
+                    if (text == "abc")
+                        if (auto r = reg.try_io(moor::interest::readable, test::reader{p.a}))
+                            at_once = *r;
+                });
+        };
+        read();
+        for (const char* s : {"a", "b", "c"}) {
+            test::put(p.b, s);
+            many.turn();
+        }
+        BOOST_TEST(at_once == "d");
+        test::put(p.b, "e");
+        many.turn();
+        BOOST_TEST(text == "abce");
+        if (test::on_epoll())
+            BOOST_TEST(calls <= 5); // and not twice for each
+        test::put(p.b, "f");
+        p.b.close();
+        many.turn();
+        BOOST_TEST(text == "abcef");
+        BOOST_TEST((end == error_code(asio::error::eof)));
+        many.end();
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_call_before_the_look_does_not_believe_that_nothing_is_there) {
+    test::context_fixture f;
+    eager_crowd many(f.io, 20, [] { return test::make_socketpair(); });
+    eager& e = many[7];
+    e.in.cancel();
+    test::run_ready(f.io);
+    std::string rest;
+    e.in.async_read_some(asio::buffer(e.room), [&](error_code, std::size_t) {
+        test::put(e.out, "behind it"); // the event is not here yet
+        e.read();
+        auto r = e.in.registration().try_io(moor::interest::readable,
+                                            test::reader{e.in.native_handle()});
+        if (r)
+            rest = *r;
+    });
+    e.text.clear();
+    test::put(e.out, "x");
+    test::run_ready(f.io);
+    BOOST_TEST(rest + e.text == "behind it");
+    if (test::on_epoll())
+        BOOST_TEST(rest == "behind it");
+    many.end();
+}
+
+// ---- threads -----------------------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(a_second_thread_comes_while_looks_are_due) {
     for (int round = 0; round != 30; ++round) {

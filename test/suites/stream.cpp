@@ -1308,8 +1308,11 @@ BOOST_FIXTURE_TEST_CASE(elsewhere_a_short_read_is_not_believed, test::context_fi
             test::call_counts before = test::counts();
             for (int i = 0; i != 50; ++i)
                 pass(io, g, p.b, "x");
-            BOOST_TEST(calls.reads() == 100); // as many as the original's
-            BOOST_TEST((test::counts() - before).epoll_ctl == 0);
+            test::call_counts c = test::counts() - before;
+            // As many as the original's, but for some that are tried as late looks.
+            BOOST_TEST(calls.reads() + c.poll == 100);
+            BOOST_TEST(calls.reads() >= 90);
+            BOOST_TEST(c.epoll_ctl == 0);
             k.end(p);
             test::run_until(io, [&] { return bool(g.error()); });
         }

@@ -51,8 +51,7 @@ using test::error_code;
 using test::streams;
 using test::terminal_streams;
 
-// ---- how much, and which bytes
-// ----------------------------------------------------------------------
+// ---- how much, and which bytes -----------------------------------------------------------------
 
 std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
     const char* value = std::getenv(name);
@@ -117,8 +116,7 @@ private:
     std::size_t left_ = 0;
 };
 
-// ---- one direction
-// ---------------------------------------------------------------------------------
+// ---- one direction -----------------------------------------------------------------------------
 
 constexpr unsigned log2_most = 16;
 constexpr std::size_t most = std::size_t{1} << log2_most;
@@ -292,8 +290,7 @@ struct direction {
     receiver<Stream> in;
 };
 
-// ---- a case
-// ------------------------------------------------------------------------------------------
+// ---- a case ------------------------------------------------------------------------------------
 
 enum class kind { pipe, socketpair, pty };
 
@@ -397,8 +394,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(both_ways_through_a_terminal_with_two_threads, Str
     move_bytes<Stream>(kind::pty, 2);
 }
 
-// ---- in which order
-// -----------------------------------------------------------------------------------
+// ---- in which order ----------------------------------------------------------------------------
 
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
 // Asio's own loses a write there.
@@ -521,8 +517,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_write_does_not_overtake_one_that_waits, Stream, 
     BOOST_TEST(test::get(p.a) == first + second);
 }
 
-// ---- how soon
-// -----------------------------------------------------------------------------------------
+// ---- how soon ----------------------------------------------------------------------------------
 
 /// Whether a transfer is made as soon as it is started. What it leaves behind is taken away.
 bool reads_at_once(asio::io_context& io, moor::stream_descriptor& in, int out) {
@@ -676,8 +671,7 @@ BOOST_AUTO_TEST_CASE(a_transfer_that_can_not_wait_again_fails,
     BOOST_TEST((next.times == 1 && c == 'y'));
 }
 
-// ---- the checks themselves
-// -----------------------------------------------------------------------------
+// ---- the checks themselves ---------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(a_lost_a_doubled_and_a_moved_byte_are_seen) {
     for (int damage = 0; damage != 4; ++damage) {

@@ -602,6 +602,9 @@ public:
     /// The same from within the loop: behind what is queued now.
     void post_later(scheduler_item* item) { scheduler_.post_immediate_completion(item, true); }
 
+    /// Whether this thread is in the loop.
+    bool runs_here() { return scheduler_.can_dispatch(); }
+
     /// Queues items whose work was counted.
     void post_counted(scheduler_item* item) { scheduler_.post_deferred_completion(item); }
     void post_counted(item_queue& items) { scheduler_.post_deferred_completions(items); }

@@ -13,11 +13,13 @@
 //              the state is listed while there is any
 //   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
 //   pipe_end_  what a transfer that is cut short proves
+//   was_cut_short_ with a tick: the last read was, and proved nothing
 //   has_fired_ channels whose waker has fired for an event, and is not home yet (atomic)
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
 //              only; spill() moves them to waiters_, and whoever reads waiters_ calls it first
-//   turns_     directions in which a transfer of a descriptor is being made, or waits in plain_
+//   turns_     directions in which a transfer of a descriptor has the turn: it waits in plain_, is
+//              in the scheduler, or is being made
 //   running_   io waits with a cancellation id that are not parked: in flight, or in their callable
 //   wakers     one per channel, each either home or out: armed in the reactor, or fired and on its
 //              way back through the scheduler
@@ -44,15 +46,16 @@
 //      the prepaid unit, the first wait that it completes, a waker that is armed again,
 //      compensate(). The sum of what is counted and what the scheduler is about to take back is
 //      never zero before the last wait is over: there the scheduler would stop.
-//   5. Once closed_ is set it stays, nothing is parked, and the handle is not in the reactor.
+//   5. Once closed_ is set it stays, nothing is parked, and the handle is not in the reactor (but
+//      for abandon(): then the reactor itself is going).
 //   6. An event on a stream advances its tick. A call that met would-block drops only flags whose
 //      tick is unchanged; clear() looks past events that need not have been news, and has the next
 //      wait ask.
 //   7. A level-triggered wait completes only for what was there after it began. It looks before it
 //      parks, or is in unlooked_ until it was looked at. An event is believed if it was certainly
 //      fetched from the kernel later (see is_later()), and otherwise looked up when it arrives.
-//   8. Transfers of one direction are made one at a time, in the order in which they were started:
-//      that is how their bytes belong together.
+//   8. Transfers of one direction are made one at a time, in the order in which they were started,
+//      as far as one was started after the other: that is how their bytes belong together.
 //
 
 #ifndef MOOR_DETAIL_SCHEDULED_IO_HPP
@@ -177,12 +180,11 @@ public:
         return thread == event_frame::thread_id() || !thread;
     }
 
-    /// Whether a level-triggered wait that begins now may park first, and be looked at later:
-    /// within an event of the only thread that handles any. look_later() follows.
+    /// Whether what begins to wait now may park first, and be looked at later: on the only thread
+    /// that handles events, within the loop. look_later() follows.
     BOOST_FORCEINLINE bool may_look_later() noexcept {
-        return event_frame::current() &&
-               loop_thread_.load(std::memory_order_relaxed) == event_frame::thread_id() &&
-               pacing.should_wait();
+        return loop_thread_.load(std::memory_order_relaxed) == event_frame::thread_id() &&
+               (event_frame::current() || port.runs_here()) && pacing.should_wait();
     }
 
     /// `is_new`: the state is not listed. False: it can't be, so look at once.
@@ -248,6 +250,7 @@ public:
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         unlooked_ = 0;
         turns_[0] = turns_[1] = false;
+        was_cut_short_ = false;
         is_suspect_ = false;
         pipe_end_ = pipe_end::unknown;
         counts_ = wait_counts();
@@ -430,7 +433,8 @@ public:
         bool may_be_ready =
             ((unknown_ >> C) & 1u) != 0 || word_.flags().contains(blind(C)) || always_ready_;
         if (!may_be_ready || turns_[C] || plain_[C] || (unknown_ & ended) != 0 ||
-            BOOST_UNLIKELY(!waiters_.empty() && is_wanted(C)))
+            BOOST_UNLIKELY(!waiters_.empty() && is_wanted(C)) ||
+            (is_likely_drained<C>() && host_.may_look_later()))
             return ready_event();
         turns_[C] = true;
         return make_event(blind(C));
@@ -533,8 +537,14 @@ public:
     /// holds a unit of work.
     void cut_short(const ready_event& e, bool counted) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() == still_open && is_attached() && shows_drained(e, counted))
+        if (closed() != still_open || !is_attached())
+            return;
+        if (shows_drained(e, counted)) {
             blocked(e);
+        } else if (e.ready() == readiness::readable) {
+            was_cut_short_ = true;
+            cut_short_tick_ = ready_event_access::stamp(e).read;
+        }
     }
 
     /// A callable that `e` allowed met would-block.
@@ -815,6 +825,8 @@ private:
         if (((unknown_ >> C) & 1u) == 0 &&
             (visible_to(why) & (blind(C) | readiness_word::closing)).empty())
             return true;
+        if (why == purpose::io)
+            return is_likely_drained<C>() && looks_later<C>();
         return trigger_ == trigger::level && why == purpose::wait &&
                (word_.flags() & readiness_word::closing).empty() &&
                (looks_later<C>() || ask_for_nothing<C>(seen));
@@ -826,18 +838,28 @@ private:
             if (!host_.may_look_later() || !host_.look_later(*this, unlooked_ == 0))
                 return false;
             unlooked_ = static_cast<std::uint8_t>(unlooked_ | (1u << C));
-            word_.forget(blind(C)); // as if nothing was there; what was known is doubted anyway
+            // As if nothing was there, which is doubted.
+            word_.forget(blind(C));
+            unknown_ = static_cast<std::uint8_t>(unknown_ | (1u << C));
             return true;
         } else {
             return false;
         }
     }
 
+    /// The last read was cut short, which proves nothing, and no event has come since: there may be
+    /// more, or the end, but most often there is nothing.
+    template <channel C>
+    BOOST_FORCEINLINE bool is_likely_drained() const noexcept {
+        return C == read_channel && was_cut_short_ && cut_short_tick_ == word_.tick().read &&
+               (word_.flags() & readiness_word::closing).empty();
+    }
+
     /// Where a wait is parked that is to be looked at.
     unsigned unlooked_channels() noexcept {
         unsigned channels = 0;
         for (channel c : {read_channel, write_channel})
-            if (((unlooked_ >> c) & 1u) && is_for_level_wait(c))
+            if (((unlooked_ >> c) & 1u) && (plain_[c] || is_wanted(c)))
                 channels |= 1u << c;
         return channels;
     }
@@ -1606,6 +1628,8 @@ private:
     file_identity identity_;
     waiter* slots_[2] = {nullptr, nullptr};
     bool turns_[2] = {false, false}; // by a transfer that is being made
+    bool was_cut_short_ = false;
+    std::uint32_t cut_short_tick_ = 0; // what the read was allowed by
     waiter_list running_;
 };
 
