@@ -24,12 +24,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <future>
 #include <memory>
 #include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include <poll.h>
 
 namespace {
 
@@ -412,6 +415,53 @@ BOOST_AUTO_TEST_CASE(what_is_left_unread_at_the_end_of_a_busy_loop_is_found) {
     }
 }
 
+BOOST_FIXTURE_TEST_CASE(what_is_left_unread_is_found_by_a_loop_inside_of_the_handler,
+                        late_fixture) {
+    source& s = (*this)[7];
+    bool is_inside = false;
+    std::size_t inside = 0;
+    s.then = [&] {
+        if (std::exchange(is_inside, true))
+            return;
+        std::size_t before = s.bytes;
+        test::run_until(io, [&] { return s.bytes == before + 2; });
+        inside = s.bytes - before;
+    };
+    test::put(s.pipe.b, "ab");
+    many->turn();
+    BOOST_TEST(inside == 2u);
+}
+
+BOOST_AUTO_TEST_CASE(what_is_left_unread_is_found_by_another_thread) {
+    test::context_fixture f;
+    crowd many(f.io, 20);
+    many.warm_up();
+    const test::watchdog dog(f.io);
+    source& s = many[7];
+    std::promise<void> found;
+    std::optional<std::thread> other;
+    int times = 0;
+    bool in_time = false;
+    s.then = [&] {
+        if (++times == 1) { // blocks until the other one has handled what is left
+            other.emplace([&] { f.io.run(); });
+            in_time = found.get_future().wait_for(test::cap / 2) == std::future_status::ready;
+        } else if (times == 2) {
+            found.set_value();
+            f.io.stop();
+        }
+    };
+    test::put(s.pipe.b, "ab");
+    f.io.restart();
+    f.io.run();
+    BOOST_REQUIRE(other);
+    other->join();
+    BOOST_TEST(in_time);
+    BOOST_TEST(!dog.has_bitten());
+    f.io.restart();
+    many.end();
+}
+
 BOOST_FIXTURE_TEST_CASE(what_was_read_is_not_cached_until_the_look, late_fixture) {
     bool is_cached = true;
     source& s = (*this)[7];
@@ -440,6 +490,38 @@ BOOST_FIXTURE_TEST_CASE(what_is_gone_before_the_look_completes_nothing, late_fix
     test::put(s.pipe.b, "c");
     test::run_ready(io);
     BOOST_TEST(s.bytes == before + 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_waker_that_fired_when_it_was_armed_is_of_the_past, late_fixture) {
+    // In one event: a wait for room, which there is, is cancelled; the room is used up; and the
+    // next one begins. The first one's waker is still on its way home.
+    for (int i = 0; i != 50; ++i) {
+        test::fd_pair p = test::make_socketpair();
+        registration reg(io, p.a.get());
+        bool is_over = false, was_true = true;
+        reg.async_wait_readable([&](error_code ec) {
+            if (ec)
+                return;
+            test::drain(p.a);
+            reg.async_wait_writable([](error_code) {});
+            reg.cancel();
+            test::fill(p.a);
+            reg.async_wait_writable([&](error_code e) {
+                is_over = !e;
+                ::pollfd q = {p.a, POLLOUT, 0};
+                was_true = ::poll(&q, 1, 0) == 1;
+            });
+        });
+        test::run_ready(io);
+        test::put(p.b, "x");
+        test::run_ready(io);
+        BOOST_TEST(was_true);
+        test::drain(p.b);
+        test::run_ready(io);
+        BOOST_TEST(is_over);
+        if (i % 10 == 0)
+            many->warm_up();
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(a_handle_that_is_closed_before_the_look_is_reported, late_fixture) {
@@ -595,6 +677,33 @@ BOOST_AUTO_TEST_CASE(lines_of_a_terminal_are_all_read) {
         BOOST_TEST(lines.text == expected);
     }
     lines.in.close();
+    many.end();
+}
+
+BOOST_AUTO_TEST_CASE(what_was_found_late_is_read_on_at_once) {
+    test::context_fixture f;
+    eager_crowd many(f.io, 20, [] { return test::make_socketpair(); });
+    test::fd_pair p = test::make_socketpair(SOCK_SEQPACKET);
+    eager packets(f.io, std::move(p));
+    packets.read();
+    test::run_ready(f.io);
+    for (int i = 0; i != 10; ++i) {
+        std::string expected;
+        for (int k = 0; k != 40; ++k) {
+            test::put(packets.out, "packet");
+            expected += "packet";
+        }
+        packets.text.clear();
+        many.turn();
+        BOOST_TEST(packets.text == expected);
+        test::call_counts before = test::counts();
+        for (int k = 0; k != 40; ++k)
+            test::put(packets.out, "packet");
+        test::run_until(f.io, [&] { return packets.text.size() == 2 * expected.size(); });
+        test::call_counts c = test::counts() - before;
+        BOOST_TEST(c.poll <= 2); // not one for each packet
+    }
+    packets.in.close();
     many.end();
 }
 

@@ -102,8 +102,9 @@ public:
             BOOST_CATCH_END
             is_first = !std::exchange(is_queued_, true);
         }
-        if (is_first)
-            host_.port.post_later(this);
+        if (is_first) // to where a run of the loop inside this handler, or another thread's, sees
+                      // it
+            host_.port.post_new(this);
         return true;
     }
 

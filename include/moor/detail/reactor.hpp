@@ -599,7 +599,7 @@ public:
     /// Queues an item that no work was counted for.
     void post_new(scheduler_item* item) { scheduler_.post_immediate_completion(item, false); }
 
-    /// The same from within the loop: behind what is queued now.
+    /// The same, cheaper, for the last thing that an item does in the loop: nobody sees it before.
     void post_later(scheduler_item* item) { scheduler_.post_immediate_completion(item, true); }
 
     /// Whether this thread is in the loop.

@@ -13,7 +13,8 @@
 //              the state is listed while there is any
 //   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
 //   pipe_end_  what a transfer that is cut short proves
-//   was_cut_short_ with a tick: the last read was, and proved nothing
+//   was_cut_short_ with a tick: the last read was, and proved nothing; nor was it for what a late
+//              look had found, since more of that is to be expected
 //   has_fired_ channels whose waker has fired for an event, and is not home yet (atomic)
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
@@ -251,6 +252,7 @@ public:
         unlooked_ = 0;
         turns_[0] = turns_[1] = false;
         was_cut_short_ = false;
+        late_tick_ = word_.tick().read - 1; // none
         is_suspect_ = false;
         pipe_end_ = pipe_end::unknown;
         counts_ = wait_counts();
@@ -542,8 +544,8 @@ public:
         if (shows_drained(e, counted)) {
             blocked(e);
         } else if (e.ready() == readiness::readable) {
-            was_cut_short_ = true;
             cut_short_tick_ = ready_event_access::stamp(e).read;
+            was_cut_short_ = cut_short_tick_ != late_tick_; // what was found late was not the last
         }
     }
 
@@ -625,6 +627,7 @@ public:
             // A wait that began since then was not asked about.
             error_code ec;
             verify_now(want, ec, failed || asked != counts_.started ? not_asked : p.revents);
+            late_tick_ = word_.tick().read;
             if (!ec) {
                 take_satisfied(items);
             } else {
@@ -1268,6 +1271,7 @@ private:
                 return false;
         }
         arming_ = false;
+        has_fired_[c].store(true, std::memory_order_relaxed);
         return true;
     }
 
@@ -1630,6 +1634,7 @@ private:
     bool turns_[2] = {false, false}; // by a transfer that is being made
     bool was_cut_short_ = false;
     std::uint32_t cut_short_tick_ = 0; // what the read was allowed by
+    std::uint32_t late_tick_ = 0;      // what a late look found
     waiter_list running_;
 };
 
