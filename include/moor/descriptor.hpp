@@ -221,7 +221,8 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_descriptor& operator=(basic_descriptor<OtherExecutor>&& other) {
-        return *this = basic_descriptor(std::move(other));
+        *this = basic_descriptor(std::move(other));
+        return *this;
     }
 
     basic_descriptor(const basic_descriptor&) = delete;

@@ -200,7 +200,8 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration& operator=(basic_registration<OtherExecutor>&& other) {
-        return *this = basic_registration(std::move(other));
+        *this = basic_registration(std::move(other));
+        return *this;
     }
 
     basic_registration(const basic_registration&) = delete;
@@ -542,7 +543,7 @@ private:
             return complete_io_without_context<F>(handler);
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler);
-        op_type* op = memory.construct(handler, executor_, want, io_, std::move(f));
+        op_type* op = memory.construct(handler, executor_, want, io_, std::forward<F>(f));
         bool parked = start(*op, want, "async_io");
         memory.release();
         if (!parked)
@@ -554,10 +555,10 @@ private:
     void start_transfer(Handler& handler, F&& f) {
         constexpr detail::only<C> want;
         if (BOOST_UNLIKELY(!io_ || !core_->context_exists()))
-            return start_io(handler, want, std::move(f));
+            return start_io(handler, want, std::forward<F>(f));
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler); // before there is something to lose
-        op_type* op = memory.construct(handler, executor_, want, nullptr, std::move(f));
+        op_type* op = memory.construct(handler, executor_, want, nullptr, std::forward<F>(f));
         bool done = false;
         ready_event event = io_->template begin_transfer<C>();
         if (!event.ready().empty()) {
