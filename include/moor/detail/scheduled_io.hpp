@@ -15,7 +15,7 @@
 //   pipe_end_  what a transfer that is cut short proves
 //   was_cut_short_ with a tick: the last read was, and proved nothing; nor was it for what a late
 //              look had found, since more of that is to be expected
-//   has_fired_ channels whose waker has fired for an event, and is not home yet (atomic)
+//   has_fired_ channels whose waker has fired, and is not home yet (atomic)
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
 //              only; spill() moves them to waiters_, and whoever reads waiters_ calls it first
@@ -593,7 +593,7 @@ public:
     /// any: then there is nothing to look at yet.
     bool awaits_queued_event() noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        return unlooked_channels() != 0 && host_.port.has_queued_event(data_);
+        return unlooked_channels() != 0 && !is_suspect_ && host_.port.has_queued_event(data_);
     }
 
     /// Whether anything is to be looked at, and what. `asked` is for end_look().
