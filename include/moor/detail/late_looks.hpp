@@ -102,8 +102,8 @@ public:
             BOOST_CATCH_END
             is_first = !std::exchange(is_queued_, true);
         }
-        if (is_first) // to where a run of the loop inside this handler, or another thread's, sees
-                      // it
+        // Where a run of the loop inside of this handler sees it, and other threads do.
+        if (is_first)
             host_.port.post_new(this);
         return true;
     }
