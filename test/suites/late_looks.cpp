@@ -761,7 +761,8 @@ BOOST_AUTO_TEST_CASE(a_read_after_an_event_is_made_at_once) {
     asio::post(f.io, [&] {
         e.room[0] = '-';
         e.read();
-        BOOST_TEST(e.room[0] == 'm');
+        if (test::on_epoll()) // elsewhere nothing is known of a handle that nobody waits for
+            BOOST_TEST(e.room[0] == 'm');
     });
     test::run_ready(f.io);
     many.end();
