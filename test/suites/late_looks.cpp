@@ -635,8 +635,10 @@ BOOST_AUTO_TEST_CASE(a_read_that_was_cut_short_is_not_made_again_in_vain) {
                 reads += calls.reads();
                 polls += (test::counts() - before).poll;
             }
-            if (test::on_epoll()) {
-                BOOST_TEST(reads <= turns + 2); // a terminal's data may come in parts
+            // A terminal's data is handed on by a thread of the kernel, at any time and in parts;
+            // if the loop blocks for each, it does not pay to look later.
+            if (test::on_epoll() && k.end == asio::error::eof) {
+                BOOST_TEST(reads == turns);
                 BOOST_TEST(polls <= 5 * turns);
             }
             many.end();
