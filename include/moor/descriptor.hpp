@@ -92,17 +92,12 @@ struct handle_traits {
     }
 };
 
-/// In place of a call that is never made. It is one of Moor's own, so that only the completion goes
-/// to the handler's executor.
+/// In place of a call that is never made: only the completion goes to the handler's executor.
 template <class Value>
 struct no_call {
-    using uses_number = void;
+    using needs_no_executor = void;
 
     Value operator()(error_code&) const { return Value(); }
-    template <class Guard>
-    Value operator()(error_code&, const Guard&) const {
-        return Value();
-    }
 };
 
 } // namespace detail

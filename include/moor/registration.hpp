@@ -559,19 +559,10 @@ private:
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler); // before there is something to lose
         op_type* op = memory.construct(handler, executor_, want, nullptr, std::forward<F>(f));
-        bool done = false;
-        ready_event event = io_->template begin_transfer<C>();
-        if (!event.ready().empty()) {
-            turn_frame<C> turn{*io_, &event};
-            if (op->try_now(*io_, event)) {
-                turn.refuted = nullptr;
-                detail::track_creation(core_->port.context(), *op, io_.get(), native_handle(),
-                                       "async_io");
-                memory.release();
-                done = true;
-            }
-        }
-        if (done) {
+        if (op->template try_now<C>(*io_)) {
+            detail::track_creation(core_->port.context(), *op, io_.get(), native_handle(),
+                                   "async_io");
+            memory.release();
             if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
                 if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
                     return op->complete_immediately(executor_.value);
@@ -585,15 +576,6 @@ private:
         if (!parked)
             core_->port.post_new(op);
     }
-
-    /// A turn that was taken.
-    template <detail::channel C>
-    struct turn_frame {
-        detail::scheduled_io& state;
-        const ready_event* refuted;
-
-        BOOST_FORCEINLINE ~turn_frame() { state.template end_transfer<C>(refuted); }
-    };
 
     template <class F, class Handler>
     static void complete_io_without_context(Handler& handler) {

@@ -68,7 +68,7 @@ struct io_outcome<void> {
 template <class R>
 struct io_outcome<drainable<R>> : io_outcome<R> {
     template <class F>
-    void call(F& f) {
+    BOOST_FORCEINLINE void call(F& f) {
         this->ec = error_code();
         auto d = f(this->ec);
         this->is_drained = d.is_drained;
@@ -103,12 +103,29 @@ struct io_signature<void> {
     using type = void(error_code);
 };
 
-/// Whether a callable is Moor's own, and uses the number, which must stay what it is meanwhile. It
-/// takes a function that makes the call, or says why not. (Others see to that themselves.)
+/// Whether a callable is one of Moor's own, which may run on any executor.
 template <class F, class = void>
-struct uses_number : std::false_type {};
+struct needs_no_executor : std::false_type {};
 template <class F>
-struct uses_number<F, std::void_t<typename F::uses_number>> : std::true_type {};
+struct needs_no_executor<F, std::void_t<typename F::needs_no_executor>> : std::true_type {};
+
+/// Whether it is a transfer: `scheduled_io` makes it, so that the number stays what it is
+/// meanwhile. (Other callables see to that themselves.)
+template <class F, class = void>
+struct is_transfer : std::false_type {};
+template <class F>
+struct is_transfer<F, std::void_t<decltype(F::transfer_event)>> : std::true_type {};
+
+/// Makes a transfer, and says what `scheduled_io` is to know.
+template <class F>
+BOOST_FORCEINLINE scheduled_io::transferred make_transfer(F& f,
+                                                          io_outcome<io_raw_result<F>>& outcome) {
+    using result = scheduled_io::transferred;
+    outcome.call(f);
+    if (outcome.ec)
+        return is_would_block(outcome.ec) ? result::would_block : result::nothing;
+    return outcome.is_short ? result::part : result::all;
+}
 
 /// Makes the call that `event` allowed, and tells the state what it showed. True: it is over.
 /// False: it would have blocked, and the state does not know yet. `counted`: for an operation that
@@ -116,13 +133,8 @@ struct uses_number<F, std::void_t<typename F::uses_number>> : std::true_type {};
 template <class F>
 bool attempt(scheduled_io& state, const ready_event& event, F& f,
              io_outcome<io_raw_result<F>>& outcome, bool counted = false) {
-    if constexpr (uses_number<F>::value) {
-        auto guard = [&](auto call) { return state.call_while_open(call); };
-        auto guarded = [&](error_code& ec) { return f(ec, guard); };
-        outcome.call(guarded);
-    } else {
-        outcome.call(f);
-    }
+    static_assert(!is_transfer<F>::value, "the state makes it");
+    outcome.call(f);
     if (is_would_block(outcome.ec))
         return false;
     if (!outcome.ec && outcome.is_drained)
@@ -177,10 +189,11 @@ public:
 
     Handler& handler() noexcept { return handler_; }
 
-    /// Makes the call before the operation has a state to wait in. True: it is over.
-    bool try_now(scheduled_io& state, const ready_event& event) {
+    /// Makes a transfer before the operation has a state to wait in. True: it is over.
+    template <channel C>
+    BOOST_FORCEINLINE bool try_now(scheduled_io& state) {
         outcome_type outcome;
-        if (!attempt(state, event, callable_, outcome))
+        if (!state.transfer_now<C>([&] { return make_transfer(callable_, outcome); }))
             return false;
         if (outcome.ec)
             fail(outcome.ec);
@@ -250,6 +263,21 @@ private:
 
     bool may_run() { return state_->may_run(*this); }
 
+    /// False: it would have blocked.
+    BOOST_FORCEINLINE bool attempt_here(outcome_type& outcome) {
+        if constexpr (is_transfer<F>::value) {
+            constexpr channel c = F::transfer_event == POLLIN ? read_channel : write_channel;
+            using result = scheduled_io::transferred;
+            result r = state_->transfer_in_turn<c>(
+                *this, [&] { return make_transfer(callable_, outcome); });
+            if (BOOST_UNLIKELY(r == result::not_made))
+                outcome.ec = state_->closed_error();
+            return r != result::would_block;
+        } else {
+            return attempt(*state_, event(), callable_, outcome, true);
+        }
+    }
+
     /// False: it would have blocked, and is not ours any more: parked again, or queued.
     BOOST_FORCEINLINE bool make_call(outcome_type& outcome) {
         if (take_made(outcome)) {
@@ -257,7 +285,7 @@ private:
                 inline_run::reset();
         } else if (ec() || !may_run()) {
             outcome.ec = ec();
-        } else if (!attempt(*state_, event(), callable_, outcome, true)) {
+        } else if (!attempt_here(outcome)) {
             bool parked = false;
             BOOST_TRY { parked = state_->restart(*this); }
             BOOST_CATCH(...) { fail(boost::asio::error::no_memory); } // as an event's waits do
@@ -322,7 +350,7 @@ private:
         io_op* op = static_cast<io_op*>(item);
         if (!owner)
             return op->destroy();
-        if constexpr (uses_number<F>::value)
+        if constexpr (needs_no_executor<F>::value)
             return turn(op, false).make_here();
         turn t(op, may_leave);
         if (BOOST_LIKELY(op->work_.is_none()))

@@ -34,7 +34,8 @@ inline constexpr short poll_rdhup = 0;
 
 /// Whether a call says that there was nothing to do yet.
 inline bool is_would_block(const error_code& ec) noexcept {
-    return ec && (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again);
+    return BOOST_UNLIKELY(ec.value() == EWOULDBLOCK || ec.value() == EAGAIN) &&
+           (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again);
 }
 
 /// Which file a number stands for, so that a reused number can be told from the one registered.

@@ -346,16 +346,6 @@ public:
         return true;
     }
 
-    /// Makes one of Moor's own system calls with the number, so that whoever ends the registration
-    /// on another thread waits for it. If it is ended, there is no call: returns why.
-    template <class Call>
-    error_code call_while_open(Call& call) {
-        std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() == still_open)
-            call();
-        return closed_error();
-    }
-
     /// A callable met would-block after `w.event()`: drop the readiness that was wrong, and wait
     /// again. As start(). Unless something newer came, the wait is parked whatever the cache says:
     /// an error or a hang-up that the callable does not see would have it called for ever.
@@ -415,11 +405,8 @@ public:
         waiter* next = nullptr;
         {
             state_lock lock(mutex_);
-            if (w.id_ != 0)
-                running_.erase(&w);
-            w.id_ = 0;
-            if (std::exchange(w.has_turn_, false))
-                next = end_turn(direction_of(w));
+            next = direction_of(w) == read_channel ? end_run<read_channel>(w)
+                                                   : end_run<write_channel>(w);
         }
         if (BOOST_UNLIKELY(next != nullptr))
             host_.port.post_counted(next);
@@ -427,37 +414,56 @@ public:
 
     // ---- transfers, which take turns ------------------------------------------------------------
 
-    /// Takes the turn on C, if nobody has it or waits for it and the handle may be ready: then the
-    /// transfer may be tried, and end_transfer() follows. Otherwise it has to wait.
-    template <channel C>
-    BOOST_FORCEINLINE ready_event begin_transfer() noexcept {
+    // Their calls are Moor's own, and are made under the lock: whoever ends the registration on
+    // another thread, and may close the number then, waits for them.
+
+    /// How a call ended, or why there was none.
+    enum class transferred : std::uint8_t { all, part, nothing, would_block, not_made };
+
+    /// Makes a transfer on C that has not waited, if nobody has the turn or waits for it and the
+    /// handle may be ready. It needs no turn: others wait for the lock. False: it has to wait.
+    template <channel C, class Call>
+    BOOST_FORCEINLINE bool transfer_now(const Call& call) noexcept {
         state_lock lock(mutex_);
         bool may_be_ready =
             ((unknown_ >> C) & 1u) != 0 || word_.flags().contains(blind(C)) || always_ready_;
         if (!may_be_ready || turns_[C] || plain_[C] || (unknown_ & ended) != 0 ||
             BOOST_UNLIKELY(!waiters_.empty() && is_wanted(C)) ||
             (is_likely_drained<C>() && host_.may_look_later()))
-            return ready_event();
-        turns_[C] = true;
-        return make_event(blind(C));
+            return false;
+        ready_event e = make_event(blind(C));
+        transferred t = call();
+        if (t == transferred::would_block) {
+            blocked_on<C>(e);
+            return false;
+        }
+        ++counts_.started;
+        ++counts_.immediate;
+        if (t == transferred::part)
+            note_cut_short<C>(e, false);
+        return true;
     }
 
-    /// `refuted`: what begin_transfer() returned, if it would have blocked. Null: it was made.
-    template <channel C>
-    BOOST_FORCEINLINE void end_transfer(const ready_event* refuted) {
+    /// Makes a transfer on C that has waited, and has the turn, which it hands on unless it would
+    /// have blocked. `not_made`: the state was closed.
+    template <channel C, class Call>
+    BOOST_FORCEINLINE transferred transfer_in_turn(waiter& w, const Call& call) noexcept {
+        transferred t = transferred::not_made;
         waiter* next;
         {
             state_lock lock(mutex_);
-            if (!refuted) {
-                ++counts_.started;
-                ++counts_.immediate;
-            } else if (closed() == still_open) {
-                blocked(*refuted);
+            if (BOOST_LIKELY((unknown_ & ended) == 0)) {
+                t = call();
+                if (t == transferred::would_block)
+                    return t;
+                if (t == transferred::part)
+                    note_cut_short<C>(w.event_, true);
             }
-            next = end_turn(C);
+            next = end_run<C>(w);
         }
         if (BOOST_UNLIKELY(next != nullptr))
             host_.port.post_counted(next);
+        return t;
     }
 
     /// Cancels the waits whose interest meets `which`; the empty set means all.
@@ -539,14 +545,12 @@ public:
     /// holds a unit of work.
     void cut_short(const ready_event& e, bool counted) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() != still_open || !is_attached())
+        if (closed() != still_open)
             return;
-        if (shows_drained(e, counted)) {
-            blocked(e);
-        } else if (e.ready() == readiness::readable) {
-            cut_short_tick_ = ready_event_access::stamp(e).read;
-            was_cut_short_ = cut_short_tick_ != late_tick_; // what was found late was not the last
-        }
+        if (e.ready() == readiness::readable)
+            note_cut_short<read_channel>(e, counted);
+        else if (e.ready() == readiness::writable)
+            note_cut_short<write_channel>(e, counted);
     }
 
     /// A callable that `e` allowed met would-block.
@@ -975,6 +979,15 @@ private:
         }
     };
 
+    /// An io wait is over. Returns what has the turn now.
+    template <channel C>
+    BOOST_FORCEINLINE waiter* end_run(waiter& w) noexcept {
+        if (w.id_ != 0)
+            running_.erase(&w);
+        w.id_ = 0;
+        return std::exchange(w.has_turn_, false) ? end_turn(C) : nullptr;
+    }
+
     /// The turn is over. Returns the transfer that has it now: it goes and sees.
     BOOST_FORCEINLINE waiter* end_turn(channel c) noexcept {
         turns_[c] = false;
@@ -1326,23 +1339,38 @@ private:
         word_.clear(e);
     }
 
+    /// A transfer that `e` allowed, which is for C alone, was cut short.
+    template <channel C>
+    BOOST_FORCEINLINE void note_cut_short(const ready_event& e, bool counted) noexcept {
+        if (!is_attached())
+            return;
+        if (BOOST_UNLIKELY(pipe_end_ == pipe_end::unknown))
+            find_pipe_end();
+        if (shows_drained<C>(counted)) {
+            blocked_on<C>(e);
+        } else if (C == read_channel) {
+            cut_short_tick_ = ready_event_access::stamp(e).read;
+            was_cut_short_ = cut_short_tick_ != late_tick_; // what was found late was not the last
+        }
+    }
+
+    BOOST_NOINLINE void find_pipe_end() noexcept {
+        pipe_end_ = identify_pipe_end(handle_, identity_);
+        if (pipe_end_ == pipe_end::reading) {
+            doubt(write_channel);
+            // A hang-up so far was taken for "writable".
+            error_code ec;
+            verify_now(interest::writable, ec);
+        }
+    }
+
     /// Whether a transfer that was cut short proves that the handle is drained, and no hang-up can
     /// be missed for it. A write that is cut short was made while there was a reader; that this one
     /// goes is an event to come. But a reader's data and hang-up may have been one event.
-    bool shows_drained(const ready_event& e, bool counted) noexcept {
-        if (pipe_end_ == pipe_end::unknown) {
-            pipe_end_ = identify_pipe_end(handle_, identity_);
-            if (pipe_end_ == pipe_end::reading) {
-                doubt(write_channel);
-                // A hang-up so far was taken for "writable".
-                error_code ec;
-                verify_now(interest::writable, ec);
-            }
-        }
-        if (e.ready() == readiness::writable)
+    template <channel C>
+    BOOST_FORCEINLINE bool shows_drained(bool counted) noexcept {
+        if (C == write_channel)
             return pipe_end_ == pipe_end::writing || pipe_end_ == pipe_end::both;
-        if (e.ready() != readiness::readable)
-            return false;
         return pipe_end_ == pipe_end::both ||
                (pipe_end_ == pipe_end::reading &&
                 (word_.flags() & readiness_word::closing).empty() && watches_hang_up(counted));
@@ -1350,14 +1378,12 @@ private:
 
     /// The reading end of a pipe is never writable: its write waker fires for a hang-up only, and
     /// before the read waker. Where arming looks at the handle none is missed anyway.
-    bool watches_hang_up(bool may_arm) noexcept {
-        if constexpr (reactor_port::latches_events) {
-            if (is_home(write_channel)) {
-                if (!may_arm)
-                    return false;
-                release_units(arm<write_channel>());
-            }
-        }
+    BOOST_FORCEINLINE bool watches_hang_up(bool may_arm) noexcept {
+        return !reactor_port::latches_events || BOOST_LIKELY(!is_home(write_channel)) ||
+               (may_arm && start_watching_hang_up());
+    }
+    BOOST_NOINLINE bool start_watching_hang_up() noexcept {
+        release_units(arm<write_channel>());
         return true;
     }
 

@@ -299,24 +299,15 @@ public:
     transfer(int handle, transfer_mode mode, const Buffers& buffers)
         : buffers_(buffers), handle_(handle), mode_(mode) {}
 
-    /// Nobody may close and reuse the number within the call.
-    using uses_number = void;
+    using needs_no_executor = void;
 
-    drainable<std::size_t> operator()(error_code& ec) {
-        return (*this)(ec, [](auto call) { return call(), error_code(); });
-    }
+    /// What it waits for.
+    static constexpr short transfer_event = Call::event;
 
-    template <class Guard>
-    drainable<std::size_t> operator()(error_code& ec, const Guard& guard) {
+    drainable<std::size_t> operator()(error_code& ec) noexcept {
         io_parts<Buffers> parts(buffers_);
-        std::size_t size = 0;
-        error_code closed = guard([&] {
-            ::ssize_t n = uninterrupted([&] { return Call::once(handle_, mode_, parts); });
-            size = outcome_of<Call>(n, ec);
-        });
-        if (closed)
-            ec = closed;
-        return short_transfer(size, parts.size());
+        ::ssize_t n = uninterrupted([&] { return Call::once(handle_, mode_, parts); });
+        return short_transfer(outcome_of<Call>(n, ec), parts.size());
     }
 
 private:
