@@ -32,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <poll.h>
 
 namespace {
@@ -132,18 +133,20 @@ struct late_fixture : test::context_fixture {
     source& operator[](std::size_t i) { return (*many)[i]; }
 };
 
-/// A stream that is read on and on, with room for more than there is.
+/// A stream that is read on and on, with room for more than there is, or for just that.
 struct eager {
     moor::stream_descriptor in;
     test::unique_fd out;
     std::string text;
     error_code ec;
     std::array<char, 64> room;
+    std::size_t limit;
 
-    eager(asio::io_context& io, test::fd_pair p) : in(io, p.a.release()), out(std::move(p.b)) {}
+    eager(asio::io_context& io, test::fd_pair p, std::size_t n = 64)
+        : in(io, p.a.release()), out(std::move(p.b)), limit(n) {}
 
     void read() {
-        in.async_read_some(asio::buffer(room), [this](error_code e, std::size_t n) {
+        in.async_read_some(asio::buffer(room, limit), [this](error_code e, std::size_t n) {
             text.append(room.data(), n);
             ec = e;
             if (!e)
@@ -158,9 +161,10 @@ struct eager_crowd {
     std::vector<std::unique_ptr<eager>> all;
 
     template <class Make>
-    eager_crowd(asio::io_context& context, std::size_t n, Make make) : io(context) {
+    eager_crowd(asio::io_context& context, std::size_t n, Make make, std::size_t limit = 64)
+        : io(context) {
         for (std::size_t i = 0; i != n; ++i) {
-            all.push_back(std::make_unique<eager>(io, make()));
+            all.push_back(std::make_unique<eager>(io, make(), limit));
             all.back()->read();
         }
         for (std::size_t i = 0; i * n <= 3 * look_pacing::first_interval; ++i)
@@ -200,6 +204,17 @@ std::vector<doubtful_kind> doubtful_kinds() {
         {"a Unix socket", [] { return test::make_socketpair(); }, eof},
         {"TCP", &test::make_tcp_pair, eof},
         {"a terminal", &test::make_raw_pty, error_code(EIO, asio::error::get_system_category())}};
+}
+
+struct stream_kind {
+    const char* name;
+    test::fd_pair (*make)();
+};
+
+std::vector<stream_kind> stream_kinds() {
+    return {{"a pipe", &test::make_pipe},
+            {"a Unix socket", [] { return test::make_socketpair(); }},
+            {"TCP", &test::make_tcp_pair}};
 }
 
 } // namespace
@@ -769,6 +784,142 @@ BOOST_AUTO_TEST_CASE(a_read_after_an_event_is_made_at_once) {
     test::run_ready(f.io);
     many.end();
 }
+
+// ---- transfers after which another used to be in vain -------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_read_that_used_to_be_in_vain_is_not_tried) {
+    for (const stream_kind& k : stream_kinds())
+        BOOST_TEST_CONTEXT(k.name) {
+            test::context_fixture f;
+            eager_crowd many(f.io, 20, k.make, 3);
+            constexpr int turns = 40;
+            test::watched_transfers calls(many[7].in.native_handle());
+            for (int i = 0; i != turns; ++i)
+                many.turn();
+            if (test::on_epoll())
+                BOOST_TEST(calls.reads() == turns);
+            many.end();
+        }
+}
+
+BOOST_AUTO_TEST_CASE(what_is_behind_a_read_that_used_to_be_the_last_is_found) {
+    for (const stream_kind& k : stream_kinds())
+        BOOST_TEST_CONTEXT(k.name) {
+            test::context_fixture f;
+            eager_crowd many(f.io, 20, k.make, 3);
+            std::string expected;
+            for (int i = 0; i != 100; ++i)
+                expected += "def";
+            for (int i = 0; i != 10; ++i) {
+                many[7].text.clear();
+                test::put(many[7].out, expected);
+                test::call_counts before = test::counts();
+                test::run_until(f.io, [&] { return many[7].text.size() == expected.size(); });
+                BOOST_TEST(many[7].text == expected);
+                BOOST_TEST((test::counts() - before).poll <= 5); // and not one for each
+                many.turn();
+            }
+            many.end();
+        }
+}
+
+BOOST_AUTO_TEST_CASE(the_end_behind_a_read_that_used_to_be_the_last_is_found) {
+    for (const stream_kind& k : stream_kinds())
+        for (bool in_one : {true, false})
+            BOOST_TEST_CONTEXT(k.name << ", " << in_one) {
+                test::context_fixture f;
+                eager_crowd many(f.io, 10, k.make, 3);
+                many[7].text.clear();
+                test::put(many[7].out, "def");
+                if (!in_one)
+                    test::run_ready(f.io);
+                many[7].out.close();
+                test::run_until(f.io, [&] { return !!many[7].ec; });
+                BOOST_TEST((many[7].ec == asio::error::eof));
+                BOOST_TEST(many[7].text == "def");
+                many.end();
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_reader_that_is_always_behind_catches_up) {
+    // Two messages come with each of its events, while the loop is so busy that looks are put off.
+    test::context_fixture f;
+    eager_crowd many(
+        f.io, 20, [] { return test::make_socketpair(); }, 3);
+    eager& behind = many[7];
+    behind.text.clear();
+    eager clock(f.io, test::make_socketpair());
+    std::size_t sent = 0, worst = 0;
+    int ticks = 0;
+    std::function<void()> tick = [&] {
+        clock.in.async_read_some(asio::buffer(clock.room, 1), [&](error_code, std::size_t) {
+            worst = std::max(worst, sent - behind.text.size());
+            if (sent == 6000)
+                return;
+            if (++ticks % 4 == 0) {
+                test::put(behind.out, "defdef");
+                sent += 6;
+            }
+            test::put(clock.out, "x");
+            tick();
+        });
+    };
+    test::put(clock.out, "x");
+    tick();
+    test::run_until(f.io, [&] { return behind.text.size() == 6000; });
+    BOOST_TEST(worst <= 60u);
+    clock.in.close();
+    many.end();
+}
+
+BOOST_AUTO_TEST_CASE(a_write_that_used_to_be_in_vain_is_not_tried_and_room_behind_one_is_found) {
+    test::context_fixture f;
+    eager_crowd many(
+        f.io, 20, [] { return test::make_pipe(); }, 3);
+    test::fd_pair p = test::make_pipe();
+    auto size = static_cast<std::size_t>(::fcntl(p.b, F_SETPIPE_SZ, 4 * 4096));
+    BOOST_REQUIRE(size >= 4096u);
+    moor::stream_descriptor out(f.io, p.b.release());
+    std::vector<char> block(size, 'x');
+    std::size_t written = 0, block_size = size;
+    error_code ec;
+    std::function<void()> write = [&] {
+        out.async_write_some(asio::buffer(block.data(), block_size),
+                             [&](error_code e, std::size_t n) {
+                                 written += n;
+                                 ec = e;
+                                 if (!e)
+                                     write();
+                             });
+    };
+    write();
+    test::run_ready(f.io);
+    auto turn = [&] {
+        std::size_t before = written;
+        std::size_t n = test::drain(p.a);
+        many.turn();
+        test::run_until(f.io, [&] { return written - before == n; });
+        BOOST_TEST(n == size);
+    };
+    for (int i = 0; i != 10; ++i)
+        turn();
+    {
+        constexpr int turns = 40;
+        test::watched_transfers calls(out.native_handle());
+        for (int i = 0; i != turns; ++i)
+            turn();
+        if (test::on_epoll())
+            BOOST_TEST(calls.writes() == turns);
+    }
+    block_size = size / 4; // so there is room behind the first
+    for (int i = 0; i != 5; ++i)
+        turn();
+    out.close();
+    many.end();
+    BOOST_TEST((ec == aborted));
+}
+
+// ---- callables ----------------------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(a_callable_that_is_cut_short_waits_for_the_look) {
     for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {

@@ -193,7 +193,7 @@ public:
     template <channel C>
     BOOST_FORCEINLINE bool try_now(scheduled_io& state) {
         outcome_type outcome;
-        if (!state.transfer_now<C>([&] { return make_transfer(callable_, outcome); }))
+        if (!state.transfer_at_once<C>([&] { return make_transfer(callable_, outcome); }))
             return false;
         if (outcome.ec)
             fail(outcome.ec);

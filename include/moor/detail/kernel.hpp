@@ -15,6 +15,7 @@
 #include <moor/readiness.hpp>
 
 #include <boost/asio/error.hpp>
+#include <boost/config.hpp>
 
 #include <cerrno>
 #include <cstdint>

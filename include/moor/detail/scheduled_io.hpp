@@ -13,8 +13,10 @@
 //              the state is listed while there is any
 //   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
 //   pipe_end_  what a transfer that is cut short proves
-//   was_cut_short_ with a tick: the last read was, and proved nothing; nor was it for what a late
-//              look had found, since more of that is to be expected
+//   last_      with a tick: what a direction's last transfer was: all that was asked for, or a part
+//              that proved nothing and was not of what a late look had found (of which more is to
+//              be expected)
+//   in_vain_   how often in a row another try after `all` would have blocked, up to what is enough
 //   has_fired_ channels whose waker has fired, and is not home yet (atomic)
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
@@ -251,7 +253,8 @@ public:
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         unlooked_ = 0;
         turns_[0] = turns_[1] = false;
-        was_cut_short_ = false;
+        last_[0] = last_[1] = last_transfer::unknown;
+        in_vain_[0] = in_vain_[1] = 0;
         late_tick_ = word_.tick().read - 1; // none
         is_suspect_ = false;
         pipe_end_ = pipe_end::unknown;
@@ -423,7 +426,7 @@ public:
     /// Makes a transfer on C that has not waited, if nobody has the turn or waits for it and the
     /// handle may be ready. It needs no turn: others wait for the lock. False: it has to wait.
     template <channel C, class Call>
-    BOOST_FORCEINLINE bool transfer_now(const Call& call) noexcept {
+    BOOST_FORCEINLINE bool transfer_at_once(const Call& call) noexcept {
         state_lock lock(mutex_);
         bool may_be_ready =
             ((unknown_ >> C) & 1u) != 0 || word_.flags().contains(blind(C)) || always_ready_;
@@ -432,15 +435,20 @@ public:
             (is_likely_drained<C>() && host_.may_look_later()))
             return false;
         ready_event e = make_event(blind(C));
+        bool follows = last_[C] == last_transfer::all &&
+                       last_tick_[C] == readiness_word::tick_of<C == write_channel>(word_.tick());
         transferred t = call();
         if (t == transferred::would_block) {
+            if (follows && in_vain_[C] < enough_in_vain)
+                ++in_vain_[C];
             blocked_on<C>(e);
             return false;
         }
+        if (follows)
+            in_vain_[C] = 0;
         ++counts_.started;
         ++counts_.immediate;
-        if (t == transferred::part)
-            note_cut_short<C>(e, false);
+        note_transferred<C>(t, e, false);
         return true;
     }
 
@@ -456,8 +464,7 @@ public:
                 t = call();
                 if (t == transferred::would_block)
                     return t;
-                if (t == transferred::part)
-                    note_cut_short<C>(w.event_, true);
+                note_transferred<C>(t, w.event_, true);
             }
             next = end_run<C>(w);
         }
@@ -632,6 +639,7 @@ public:
             error_code ec;
             verify_now(want, ec, failed || asked != counts_.started ? not_asked : p.revents);
             late_tick_ = word_.tick().read;
+            in_vain_[0] = in_vain_[1] = 0;
             if (!ec) {
                 take_satisfied(items);
             } else {
@@ -708,6 +716,10 @@ private:
     // Bits of unknown_, so that the usual wait has one thing to ask.
     static constexpr std::uint8_t unattached = 1u << 6;
     static constexpr std::uint8_t ended = 1u << 7;
+
+    enum class last_transfer : std::uint8_t { unknown, all, part };
+    static constexpr std::uint8_t enough_in_vain = 2;
+
     static constexpr interest pollable = interest::readable | interest::writable;
     static constexpr interest beyond =
         interest::priority | interest::error | interest::read_closed | interest::write_closed;
@@ -854,11 +866,15 @@ private:
         }
     }
 
-    /// The last read was cut short, which proves nothing, and no event has come since: there may be
-    /// more, or the end, but most often there is nothing.
+    /// No event has come since the last transfer, and that was a read that was cut short, which
+    /// proves nothing, or one after which another try used to be in vain. There may be more, or the
+    /// end, but most often there is nothing.
     template <channel C>
     BOOST_FORCEINLINE bool is_likely_drained() const noexcept {
-        return C == read_channel && was_cut_short_ && cut_short_tick_ == word_.tick().read &&
+        return reactor_port::latches_events &&
+               last_tick_[C] == readiness_word::tick_of<C == write_channel>(word_.tick()) &&
+               (last_[C] == last_transfer::part ||
+                (last_[C] == last_transfer::all && in_vain_[C] >= enough_in_vain)) &&
                (word_.flags() & readiness_word::closing).empty();
     }
 
@@ -1339,6 +1355,20 @@ private:
         word_.clear(e);
     }
 
+    /// A transfer that `e` allowed, which is for C alone, was made.
+    template <channel C>
+    BOOST_FORCEINLINE void note_transferred(transferred t, const ready_event& e,
+                                            bool counted) noexcept {
+        last_[C] = last_transfer::unknown;
+        if (t == transferred::all) {
+            last_[C] = last_transfer::all;
+            last_tick_[C] =
+                readiness_word::tick_of<C == write_channel>(ready_event_access::stamp(e));
+        } else if (t == transferred::part) {
+            note_cut_short<C>(e, counted);
+        }
+    }
+
     /// A transfer that `e` allowed, which is for C alone, was cut short.
     template <channel C>
     BOOST_FORCEINLINE void note_cut_short(const ready_event& e, bool counted) noexcept {
@@ -1349,8 +1379,8 @@ private:
         if (shows_drained<C>(counted)) {
             blocked_on<C>(e);
         } else if (C == read_channel) {
-            cut_short_tick_ = ready_event_access::stamp(e).read;
-            was_cut_short_ = cut_short_tick_ != late_tick_; // what was found late was not the last
+            last_tick_[C] = ready_event_access::stamp(e).read;
+            last_[C] = last_tick_[C] != late_tick_ ? last_transfer::part : last_transfer::unknown;
         }
     }
 
@@ -1647,6 +1677,7 @@ private:
     bool has_data_ = false;
     bool always_ready_ = false;
     pipe_end pipe_end_ = pipe_end::unknown; // once a transfer was cut short
+    std::uint8_t in_vain_[2] = {0, 0};
     std::uint32_t beyond_waiters_ = 0;
     std::atomic<std::uint32_t> epochs_[2] = {{0}, {0}};
     mutable state_mutex mutex_;
@@ -1658,9 +1689,9 @@ private:
     file_identity identity_;
     waiter* slots_[2] = {nullptr, nullptr};
     bool turns_[2] = {false, false}; // by a transfer that is being made
-    bool was_cut_short_ = false;
-    std::uint32_t cut_short_tick_ = 0; // what the read was allowed by
-    std::uint32_t late_tick_ = 0;      // what a late look found
+    last_transfer last_[2] = {last_transfer::unknown, last_transfer::unknown};
+    std::uint32_t last_tick_[2] = {0, 0}; // what that was allowed by
+    std::uint32_t late_tick_ = 0;         // what a late look found
     waiter_list running_;
 };
 

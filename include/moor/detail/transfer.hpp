@@ -17,6 +17,7 @@
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
+#include <boost/config.hpp>
 
 #include <cerrno>
 #include <cstddef>
@@ -197,13 +198,14 @@ struct read_call {
         return plainly(handle, parts);
     }
 
-private:
+    /// For transfer_mode::plain.
     template <class Parts>
-    static ::ssize_t plainly(int handle, Parts& parts) noexcept {
+    BOOST_FORCEINLINE static ::ssize_t plainly(int handle, Parts& parts) noexcept {
         return parts.is_single() ? ::read(handle, parts.data()->iov_base, parts.data()->iov_len)
                                  : ::readv(handle, parts.data(), parts.count());
     }
 
+private:
     template <class Parts>
     static ::ssize_t receive(int handle, Parts& parts, int flags) noexcept {
         if (parts.is_single())
@@ -241,13 +243,14 @@ struct write_call {
         return ask_and_write(handle, parts);
     }
 
-private:
+    /// For transfer_mode::plain.
     template <class Parts>
-    static ::ssize_t plainly(int handle, Parts& parts) noexcept {
+    BOOST_FORCEINLINE static ::ssize_t plainly(int handle, Parts& parts) noexcept {
         return parts.is_single() ? ::write(handle, parts.data()->iov_base, parts.data()->iov_len)
                                  : ::writev(handle, parts.data(), parts.count());
     }
 
+private:
     template <class Parts>
     static ::ssize_t send(int handle, Parts& parts, int flags) noexcept {
         if (parts.is_single())
@@ -304,9 +307,12 @@ public:
     /// What it waits for.
     static constexpr short transfer_event = Call::event;
 
-    drainable<std::size_t> operator()(error_code& ec) noexcept {
+    BOOST_FORCEINLINE drainable<std::size_t> operator()(error_code& ec) noexcept {
         io_parts<Buffers> parts(buffers_);
-        ::ssize_t n = uninterrupted([&] { return Call::once(handle_, mode_, parts); });
+        ::ssize_t n = uninterrupted([&] {
+            return BOOST_LIKELY(mode_ == transfer_mode::plain) ? Call::plainly(handle_, parts)
+                                                               : Call::once(handle_, mode_, parts);
+        });
         return short_transfer(outcome_of<Call>(n, ec), parts.size());
     }
 
