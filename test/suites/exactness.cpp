@@ -5,13 +5,19 @@
 // time since it began, and never stays if its handle is ready. All that is done to the handles is
 // done by this thread, at random, and the model asks poll(2) after each step. In handlers, outside
 // of them, and in runs of the loop inside of handlers.
+//
+// And streams, at random: whatever was sent is received, in order, and the end after it, however
+// messages and buffers fit together, and whatever a transfer was taken to show.
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/pty.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/version.hpp>
 
 #include <algorithm>
@@ -20,11 +26,15 @@
 #include <cstdint>
 #include <memory>
 #include <random>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 namespace {
 
@@ -293,6 +303,187 @@ void check(bool nests) {
     BOOST_TEST(total.completed > total.begun / 4);
 }
 
+/// A stream whose end here is read on and on, or written to on and on; a test has the other end.
+class random_stream {
+public:
+    random_stream(asio::io_context& io, test::fd_pair p, bool writes, std::mt19937& random)
+        : stream_(std::make_unique<moor::stream_descriptor>(io, p.a.release())),
+          peer_(std::move(p.b)), writes_(writes), random_(random), usual_(1 + random() % 24) {
+        if (writes_)
+            usual_ *= 512;
+        go_on();
+    }
+
+    /// The test's end: sends, or receives, a usual message, some of them, or anything.
+    void move_something() {
+        std::size_t n = usual_;
+        switch (random_() % 8) {
+        case 0:
+            n = 1 + random_() % (2 * usual_);
+            break;
+        case 1:
+            n *= 2 + random_() % 6;
+            break;
+        default: // as usual
+            break;
+        }
+        if (writes_)
+            receive(n);
+        else
+            send(n);
+    }
+
+    /// The test's end goes; what it sent is to be received, and then the end.
+    void close_peer() { peer_.close(); }
+
+    void close() { stream_->close(); }
+
+    /// Whether there is nothing more to do: all was received.
+    bool is_settled() {
+        if (writes_)
+            return !is_ready(stream_->native_handle(), POLLOUT);
+        return received_ == sent_ && (peer_.get() != -1 || !!ec_);
+    }
+    bool is_in_order() const { return in_order_; }
+    bool writes() const { return writes_; }
+    const error_code& ec() const { return ec_; }
+    std::size_t moved() const { return received_; }
+    long transfers() const { return transfers_; }
+
+private:
+    void go_on() {
+        std::size_t n = random_() % 8 == 0 ? 1 + random_() % (2 * usual_) : usual_;
+        buffer_.resize(n);
+        auto handler = [this, n](error_code ec, std::size_t moved) {
+            ++transfers_;
+            if (writes_)
+                sent_ += moved;
+            else
+                check(buffer_.data(), moved);
+            ec_ = ec;
+            in_order_ = in_order_ && moved <= n;
+            if (!ec)
+                go_on();
+        };
+        if (writes_) {
+            fill(sent_);
+            stream_->async_write_some(asio::buffer(buffer_), handler);
+        } else {
+            stream_->async_read_some(asio::buffer(buffer_), handler);
+        }
+    }
+
+    static char at(std::size_t i) { return static_cast<char>('a' + i % 23); }
+
+    void fill(std::size_t from) {
+        for (char& c : buffer_)
+            c = at(from++);
+    }
+    void check(const char* data, std::size_t n) {
+        for (std::size_t i = 0; i != n; ++i)
+            in_order_ = in_order_ && data[i] == at(received_ + i);
+        received_ += n;
+    }
+
+    void send(std::size_t n) {
+        std::string message;
+        for (std::size_t i = 0; i != n; ++i)
+            message += at(sent_ + i);
+        ::ssize_t r = ::write(peer_, message.data(), n);
+        if (r > 0)
+            sent_ += static_cast<std::size_t>(r);
+    }
+    void receive(std::size_t n) {
+        std::vector<char> room(n);
+        ::ssize_t r = ::read(peer_, room.data(), n);
+        if (r > 0)
+            check(room.data(), static_cast<std::size_t>(r));
+    }
+
+    std::unique_ptr<moor::stream_descriptor> stream_;
+    test::unique_fd peer_;
+    bool writes_;
+    std::mt19937& random_;
+    std::size_t usual_;
+    std::vector<char> buffer_;
+    std::size_t sent_ = 0, received_ = 0;
+    bool in_order_ = true;
+    long transfers_ = 0;
+    error_code ec_;
+};
+
+/// A pipe of four pages, so that it is often full.
+test::fd_pair make_small_pipe() {
+    test::fd_pair p = test::make_pipe();
+    (void)::fcntl(p.b, F_SETPIPE_SZ, 4 * 4096);
+    return p;
+}
+
+std::unique_ptr<random_stream> make_random_stream(asio::io_context& io, std::mt19937& random) {
+    test::fd_pair p;
+    switch (random() % 5) {
+    case 0:
+        return std::make_unique<random_stream>(io, make_small_pipe(), false, random);
+    case 1:
+        p = make_small_pipe();
+        std::swap(p.a, p.b);
+        return std::make_unique<random_stream>(io, std::move(p), true, random);
+    case 2:
+        return std::make_unique<random_stream>(io, test::make_tcp_pair(), false, random);
+    case 3:
+        return std::make_unique<random_stream>(io, test::make_raw_pty(), false, random);
+    default:
+        return std::make_unique<random_stream>(io, test::make_socketpair(), false, random);
+    }
+}
+
+/// Returns how many bytes were received, and in how many transfers.
+std::pair<std::size_t, long> move_at_random(std::uint32_t seed, int steps) {
+    asio::io_context io;
+    std::mt19937 random(seed);
+    std::vector<std::unique_ptr<random_stream>> streams;
+    for (int i = 0; i != 12; ++i)
+        streams.push_back(make_random_stream(io, random));
+    auto settle = [&] {
+        test::run_until(io, [&] {
+            return std::all_of(streams.begin(), streams.end(),
+                               [](auto& s) { return s->is_settled(); });
+        });
+        for (auto& s : streams) {
+            BOOST_TEST(s->is_in_order());
+            BOOST_TEST(!s->ec());
+        }
+    };
+    for (int i = 0; i != steps; ++i) {
+        streams[random() % streams.size()]->move_something();
+        for (std::size_t n = random() % 6; n != 0 && io.poll_one() != 0; --n) {}
+        if (random() % 16 == 0)
+            settle();
+    }
+    settle();
+    std::size_t moved = 0;
+    long transfers = 0;
+    for (auto& s : streams) {
+        if (s->writes()) {
+            s->close();
+        } else {
+            s->move_something(); // and the end behind it
+            s->close_peer();
+        }
+    }
+    test::run_until(io, [&] {
+        return std::all_of(streams.begin(), streams.end(), [](auto& s) { return !!s->ec(); });
+    });
+    for (auto& s : streams) {
+        BOOST_TEST(s->is_in_order());
+        if (!s->writes())
+            BOOST_TEST(s->is_settled());
+        moved += s->moved();
+        transfers += s->transfers();
+    }
+    return {moved, transfers};
+}
+
 } // namespace
 
 BOOST_AUTO_TEST_SUITE(exactness)
@@ -300,5 +491,15 @@ BOOST_AUTO_TEST_SUITE(exactness)
 BOOST_AUTO_TEST_CASE(random_waits) { check(false); }
 
 BOOST_AUTO_TEST_CASE(random_waits_with_loops_inside_of_handlers) { check(true); }
+
+BOOST_AUTO_TEST_CASE(random_streams) {
+    for (std::uint32_t seed = 1; seed <= 20; ++seed)
+        BOOST_TEST_CONTEXT("seed " << seed) {
+            constexpr int steps = 3000;
+            auto [moved, transfers] = move_at_random(seed, steps);
+            BOOST_TEST(moved > std::size_t(steps));
+            BOOST_TEST(transfers > steps / 2);
+        }
+}
 
 BOOST_AUTO_TEST_SUITE_END()
