@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/uring.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -674,6 +675,63 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the
     test::run_until(io, [&] { return bool(ready); });
     BOOST_TEST(!ready.ec);
     BOOST_TEST(is_open(large));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_refused_now_and_then_is_made_again,
+                        test::context_fixture) {
+    if (!test::on_io_uring())
+        return; // nobody else makes any
+    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
+        test::fd_pair p = test::make_socketpair();
+        moor::registration reg(io, p.a.get(), t);
+        for (int round = 0; round != 3; ++round) {
+            test::refuse_poll_requests(5);
+            test::called wait;
+            std::optional<error_code> io_error;
+            std::string got;
+            reg.async_wait_readable(wait.handler());
+            reg.async_io(moor::interest::readable, test::reader{p.a},
+                         [&](error_code ec, std::string s) {
+                             io_error = ec;
+                             got = s;
+                         });
+            test::run_until(io, [&] { return test::poll_requests_to_refuse() == 0; });
+            test::run_ready(io);
+            BOOST_TEST(!wait);
+            BOOST_TEST(!io_error);
+            test::put(p.b, "x");
+            test::run_until(io, [&] { return wait && io_error; });
+            BOOST_TEST(!wait.ec);
+            BOOST_TEST(!*io_error);
+            BOOST_TEST(got == "x");
+        }
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_always_refused_is_an_error_of_the_wait,
+                        test::context_fixture) {
+    if (!test::on_io_uring())
+        return;
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    for (int round = 0; round != 2; ++round) {
+        constexpr long many = 1000;
+        test::refuse_poll_requests(many);
+        test::called wait;
+        reg.async_wait_readable(wait.handler());
+        test::run_until(io, [&] { return bool(wait); });
+        BOOST_CHECK_EQUAL(wait.ec, error_code(asio::error::invalid_argument));
+        BOOST_TEST(many - test::poll_requests_to_refuse() <= 10);
+        test::refuse_poll_requests(0);
+        test::called again;
+        reg.async_wait_readable(again.handler());
+        test::run_ready(io);
+        BOOST_TEST(!again);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(again); });
+        BOOST_TEST(!again.ec);
+        test::drain(p.a);
+    }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

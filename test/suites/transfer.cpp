@@ -136,9 +136,10 @@ public:
     sender(Stream& stream, std::uint64_t bytes, std::uint64_t s)
         : stream_(stream), left_(bytes), bytes_(s), random_(s + 1), memory_(3 * most) {}
 
-    /// `over` is called when all is written.
-    void start(std::function<void()> over) {
+    /// `over` is called when all is written, `failed` when a write fails.
+    void start(std::function<void()> over, std::function<void()> failed) {
         over_ = std::move(over);
+        failed_ = std::move(failed);
         next();
     }
     error_code failure() const { return failure_; }
@@ -176,7 +177,7 @@ private:
         stream_.async_write_some(buffers, [this](error_code ec, std::size_t n) {
             if (ec) {
                 failure_ = ec;
-                return;
+                return failed_();
             }
             written(n);
             next();
@@ -211,7 +212,7 @@ private:
     std::size_t pending_ = 0;
     std::uint64_t operations_ = 0;
     error_code failure_;
-    std::function<void()> over_;
+    std::function<void()> over_, failed_;
 };
 
 template <class Stream>
@@ -221,13 +222,14 @@ public:
         : stream_(stream), expected_(bytes), bytes_(s), random_(s + 2), memory_(3 * most),
           right_(most) {}
 
-    /// `over` is called when all is there, or not correct. It goes on reading: there must be no
-    /// more.
+    /// `over` is called when all is there, or not correct, or can't come. It goes on reading: there
+    /// must be no more.
     void start(std::function<void()> over) {
         over_ = std::move(over);
         next();
     }
     bool correct() const { return correct_; }
+    bool complete() const { return correct_ && received_ == expected_; }
     std::uint64_t received() const { return received_; }
     std::uint64_t operations() const { return operations_; }
     error_code end() const { return end_; }
@@ -247,7 +249,7 @@ private:
             if (n != 0)
                 check(buffers.begin(), n);
             end_ = ec;
-            if (!correct_ || (n != 0 && received_ == expected_))
+            if (!correct_ || (ec && received_ != expected_) || (n != 0 && received_ == expected_))
                 over_();
             if (!ec && correct_)
                 next();
@@ -321,16 +323,18 @@ void move_bytes(kind k, unsigned threads) {
         for (std::size_t i = 0; i != directions.size(); ++i) {
             Stream& from = i == 0 ? b : a;
             asio::post(strands[i == 0 ? 1 : 0], [&, i] {
-                directions[i]->out.start([&from, k] {
-                    if (k == kind::pipe)
-                        from.close();
-                    else if (k == kind::socketpair)
-                        ::shutdown(from.native_handle(), SHUT_WR);
-                });
+                directions[i]->out.start(
+                    [&from, k] {
+                        if (k == kind::pipe)
+                            from.close();
+                        else if (k == kind::socketpair)
+                            ::shutdown(from.native_handle(), SHUT_WR);
+                    },
+                    [&] { io.stop(); });
             });
             asio::post(strands[i == 0 ? 0 : 1], [&, i] {
                 directions[i]->in.start([&, i] {
-                    if (!directions[i]->in.correct())
+                    if (!directions[i]->in.complete())
                         io.stop();
                     else if (++arrived == directions.size() && k == kind::pty)
                         asio::post(strands[1], [&] { b.close(); });

@@ -416,6 +416,7 @@ public:
     struct registration_data {
         reactor::per_io_object_data object = nullptr;
         int priority_set = -1;
+        unsigned refusals = 0; // of poll requests, in a row
     };
 #elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
     struct registration_data {
@@ -612,15 +613,22 @@ public:
     void work_started() { scheduler_.work_started(); }
     void work_finished() { scheduler_.work_finished(); }
 
-    /// Whether a waker was given the result of a cancellation that was not its own. Asio's io_uring
-    /// service does that before Boost 1.82 (chriskohlhoff/asio, pull request 1215).
-    static bool is_anothers_result(const error_code& ec) noexcept {
+    /// Whether what a waker was given says nothing of its handle, so that it is to be armed again:
+    /// the result of a cancellation that was not its own, which Asio's io_uring service gives
+    /// before Boost 1.82 (chriskohlhoff/asio, pull request 1215); or EINVAL, which the kernel
+    /// (6.18) answers to some poll requests on a terminal that it takes when they are made again.
+    static bool says_nothing(registration_data& data, const error_code& ec) noexcept {
 #if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        bool is_refused = ec == boost::system::errc::invalid_argument;
+        if (is_refused && ++data.refusals != most_refusals)
+            return true;
+        data.refusals = 0;
         return ec == boost::system::errc::no_such_file_or_directory;
 #else
-        return (void)ec, false;
+        return (void)data, (void)ec, false;
 #endif
     }
+    static constexpr unsigned most_refusals = 8;
 
     /// Whether an event that was fetched for a handle is still in the scheduler's queue. For a
     /// thread beside which no other one runs the scheduler; beside one that has handled no event of

@@ -1452,10 +1452,10 @@ private:
 
     /// Any other event, and any error. Unlocks, and queues all waits that are over but the first.
     BOOST_NOINLINE scheduler_item* distribute(channel c, error_code ec) {
-        if (reactor_port::is_anothers_result(ec))
-            ec = error_code(); // an event, which is looked up
         item_queue items;
         std::unique_lock<state_mutex> lock(mutex_, std::adopt_lock);
+        if (reactor_port::says_nothing(data_, ec))
+            ec = error_code(); // an event, which is looked up
         spill();
         int balance = -1; // what the scheduler will take back
         if (prepaid_ & (1u << c)) {

@@ -1,0 +1,43 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+
+#include "support/uring.hpp"
+
+#include <atomic>
+
+#if defined(BOOST_ASIO_HAS_IO_URING)
+#include <liburing.h>
+#endif
+
+namespace {
+
+std::atomic<long> refusals{0};
+
+} // namespace
+
+namespace test {
+
+void refuse_poll_requests(long n) { refusals = n; }
+
+long poll_requests_to_refuse() { return refusals; }
+
+} // namespace test
+
+#if defined(BOOST_ASIO_HAS_IO_URING)
+
+extern "C" {
+
+int __real_io_uring_submit(::io_uring* ring);
+int __wrap_io_uring_submit(::io_uring* ring);
+int __wrap_io_uring_submit(::io_uring* ring) {
+    for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; ++i) {
+        ::io_uring_sqe& request = ring->sq.sqes[i & ring->sq.ring_mask];
+        if (request.opcode == IORING_OP_POLL_ADD && refusals > 0 && refusals-- > 0)
+            request.buf_index = 1; // which a poll request does not have
+    }
+    return __real_io_uring_submit(ring);
+}
+
+} // extern "C"
+
+#endif
