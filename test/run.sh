@@ -16,6 +16,7 @@ printed. Installs what is missing on a Debian 12. Stops at the first configurati
   --only A,B        these configurations only
   --list            list the configurations and exit
   --repeat N        how often each epoll suite is repeated in the first configuration (default 10)
+                    (0: nor is a GiB moved through each kind of handle)
   --build-dir DIR   where the build trees go (default build)
   --no-install      never call apt-get
   --lint            instead: check the formatting and run clang-tidy over the headers
