@@ -37,11 +37,7 @@ using test::error_code;
 /// only.)
 template <class Done>
 void await(Done done) {
-    auto deadline = std::chrono::steady_clock::now() + test::cap;
-    while (!done()) {
-        BOOST_REQUIRE_MESSAGE(std::chrono::steady_clock::now() < deadline, "the cap was reached");
-        std::this_thread::yield();
-    }
+    BOOST_REQUIRE_MESSAGE(test::wait_for(done), "the cap was reached");
 }
 
 /// An io_context with threads in run(), which ends when it is destroyed.

@@ -46,6 +46,19 @@ void run_until(boost::asio::io_context& io, Done done) {
     }
 }
 
+/// Waits on this thread for what another one does, or the kernel; at most until the cap. Returns
+/// whether it came. (No check of Boost.Test's, which are for one thread.)
+template <class Done>
+bool wait_for(Done done) {
+    auto deadline = std::chrono::steady_clock::now() + cap;
+    while (!done()) {
+        if (std::chrono::steady_clock::now() >= deadline)
+            return false;
+        std::this_thread::yield();
+    }
+    return true;
+}
+
 /// Runs everything that is ready now, and nothing that is not: the loop has seen every event that
 /// was there when this was called.
 inline std::size_t run_ready(boost::asio::io_context& io) {

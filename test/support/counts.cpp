@@ -27,6 +27,7 @@ std::atomic<long> allocations_left{-1}; // negative: as many as there is memory 
 std::atomic<int> watched{-1};
 std::atomic<long> watched_reads{0}, watched_writes{0}, interruptions{0};
 std::function<void()> before_transfer;
+thread_local std::function<void()> behind_poll;
 
 /// A transfer, unless it is to be interrupted.
 template <class Real>
@@ -70,6 +71,8 @@ void fail_epoll_ctl(int operation, int error) {
     failing_error = error;
 }
 
+void after_poll_here(std::function<void()> f) { behind_poll = std::move(f); }
+
 void fail_allocations_after(long n) { allocations_left = n; }
 
 } // namespace test
@@ -80,7 +83,10 @@ int __real_poll(::pollfd*, ::nfds_t, int);
 int __wrap_poll(::pollfd* fds, ::nfds_t n, int timeout);
 int __wrap_poll(::pollfd* fds, ::nfds_t n, int timeout) {
     ++polls;
-    return __real_poll(fds, n, timeout);
+    int r = __real_poll(fds, n, timeout);
+    if (behind_poll)
+        std::exchange(behind_poll, nullptr)();
+    return r;
 }
 
 int __real_epoll_ctl(int, int, int, ::epoll_event*);

@@ -73,6 +73,9 @@ public:
 /// Makes epoll_ctl fail with this errno for this operation (EPOLL_CTL_ADD, ...). Zero: no more.
 void fail_epoll_ctl(int operation, int error);
 
+/// Calls f behind the next poll(2) of this thread.
+void after_poll_here(std::function<void()> f);
+
 /// Lets n more allocations succeed. Negative: all. (Where they are counted.)
 void fail_allocations_after(long n);
 

@@ -22,7 +22,9 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <termios.h>
 
 namespace moor {
 namespace detail {
@@ -51,6 +53,7 @@ struct file_identity {
 
     bool is_fifo() const noexcept { return type == S_IFIFO; }
     bool is_socket() const noexcept { return type == S_IFSOCK; }
+    bool is_character_device() const noexcept { return type == S_IFCHR; }
 
     /// Regular files and directories: epoll refuses them, poll(2) calls them ready.
     bool is_always_ready() const noexcept { return type == S_IFREG || type == S_IFDIR; }
@@ -71,19 +74,35 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
     return id;
 }
 
-/// What a short transfer on a handle can prove.
+/// What a short transfer on a handle can prove, and poll(2) say of it.
 enum class pipe_end : std::uint8_t {
     unknown, ///< nobody has asked yet
     none,    ///< nothing: no pipe, or one that keeps packets apart
+    coarse,  ///< nothing, nor can poll(2): it is not readable for less than some bytes
     reading, ///< a read that is not filled has emptied it, unless its writers have gone
     writing, ///< a write that is cut short has filled it
     both     ///< both, and there is always a writer: itself
 };
 
+/// Whether a read that does not block may give bytes of which poll(2) says nothing, since they are
+/// too few: a socket with SO_RCVLOWAT, a raw terminal with VMIN.
+inline bool is_readable_for_many(int handle, const file_identity& id) noexcept {
+    if (id.is_socket()) {
+        int least = 1;
+        ::socklen_t size = sizeof(least);
+        return ::getsockopt(handle, SOL_SOCKET, SO_RCVLOWAT, &least, &size) == 0 && least > 1;
+    }
+    ::termios t;
+    return id.is_character_device() && ::tcgetattr(handle, &t) == 0 && (t.c_lflag & ICANON) == 0 &&
+           t.c_cc[VMIN] > 1;
+}
+
 /// Only a pipe gives and takes as much as there is. Other files have boundaries at which a read
 /// ends early, although there is more: a datagram, a line of a terminal, a stream socket's urgent
 /// mark or a descriptor that was passed.
 inline pipe_end identify_pipe_end(int handle, const file_identity& id) noexcept {
+    if (is_readable_for_many(handle, id))
+        return pipe_end::coarse;
     int flags = id.is_fifo() ? ::fcntl(handle, F_GETFL) : -1;
     if (flags < 0)
         return pipe_end::none;

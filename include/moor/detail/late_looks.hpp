@@ -56,10 +56,11 @@ public:
         return true;
     }
 
-    /// A look was made at `looked` handles, after `turns` turns; `found` of them were ready.
-    void note(std::size_t looked, std::size_t found, unsigned turns) noexcept {
-        bool pays =
-            looked == 0 || ((looked >= worthwhile || turns == most_turns) && found * 4 <= looked);
+    /// A look was made at `looked` handles, after `turns` turns; `found` of them were ready. At
+    /// `let_go` others a call was made in its place.
+    void note(std::size_t looked, std::size_t found, unsigned turns, std::size_t let_go) noexcept {
+        bool pays = looked + let_go == 0 ||
+                    ((looked >= worthwhile || turns == most_turns) && found * 4 <= looked);
         failures_ = pays ? 0 : failures_ + 1;
         if (pays) {
             interval_ = first_interval;
@@ -161,12 +162,12 @@ private:
     void look(bool alone) {
         ::pollfd polls[most_at_once];
         std::pair<StatePtr*, std::uint64_t> asked[most_at_once];
-        std::size_t looked = 0, found = 0;
+        std::size_t looked = 0, found = 0, let_go = 0;
         for (std::size_t i = 0; i != looking_.size();) {
             ::nfds_t n = 0;
             for (; i != looking_.size() && n != most_at_once; ++i) {
                 asked[n].first = &looking_[i];
-                if (begin(looking_[i], polls[n], asked[n].second, alone))
+                if (begin(looking_[i], polls[n], asked[n].second, let_go, alone))
                     ++n;
             }
             int ready = n == 0 ? 0 : ::poll(polls, n, 0);
@@ -177,11 +178,12 @@ private:
                 }
             looked += n;
         }
-        host_.pacing.note(looked, found, turns_);
+        host_.pacing.note(looked, found, turns_, let_go);
     }
 
     /// Whether to look at a state now. One whose event is about to be handled stays in the list.
-    bool begin(const StatePtr& state, ::pollfd& p, std::uint64_t& asked, bool alone) noexcept {
+    bool begin(const StatePtr& state, ::pollfd& p, std::uint64_t& asked, std::size_t& let_go,
+               bool alone) {
         if (alone && state->awaits_queued_event()) {
             state_lock lock(mutex_);
             BOOST_TRY {
@@ -191,7 +193,7 @@ private:
             BOOST_CATCH(...) {}
             BOOST_CATCH_END
         }
-        return state->begin_look(p, asked);
+        return state->begin_look(p, asked, let_go);
     }
 
     Host& host_;

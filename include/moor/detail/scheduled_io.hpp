@@ -14,9 +14,10 @@
 //   doubtful_  channels whose next event may be older than a wait that is parked: it is looked up
 //   pipe_end_  what a transfer that is cut short proves
 //   last_      with a tick: what a direction's last transfer was: all that was asked for, or a part
-//              that proved nothing and was not of what a late look had found (of which more is to
-//              be expected)
+//              that proved nothing
 //   in_vain_   how often in a row another try after `all` would have blocked, up to what is enough
+//   unproved_  waits in a row that parked without such a try and that an event ended, up to the
+//              most: then each transfer is tried until one would have blocked
 //   has_fired_ channels whose waker has fired, and is not home yet (atomic)
 //   waiters_   the waits that are parked, in the order in which they came
 //   plain_     the same, while there is but one wait a direction and each is for that direction
@@ -83,6 +84,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <utility>
 
 #include <poll.h>
 
@@ -255,7 +257,7 @@ public:
         turns_[0] = turns_[1] = false;
         last_[0] = last_[1] = last_transfer::unknown;
         in_vain_[0] = in_vain_[1] = 0;
-        late_tick_ = word_.tick().read - 1; // none
+        unproved_[0] = unproved_[1] = 0;
         is_suspect_ = false;
         pipe_end_ = pipe_end::unknown;
         counts_ = wait_counts();
@@ -440,12 +442,10 @@ public:
         transferred t = call();
         if (t == transferred::would_block) {
             if (follows && in_vain_[C] < enough_in_vain)
-                ++in_vain_[C];
+                note_in_vain<C>();
             blocked_on<C>(e);
             return false;
         }
-        if (follows)
-            in_vain_[C] = 0;
         ++counts_.started;
         ++counts_.immediate;
         note_transferred<C>(t, e, false);
@@ -604,23 +604,38 @@ public:
     /// any: then there is nothing to look at yet.
     bool awaits_queued_event() noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        return unlooked_channels() != 0 && !is_suspect_ && host_.port.has_queued_event(data_);
+        return unlooked_channels() != 0 && is_attached() && !is_suspect_ &&
+               host_.port.has_queued_event(data_);
     }
 
-    /// Whether anything is to be looked at, and what. `asked` is for end_look().
-    bool begin_look(::pollfd& p, std::uint64_t& asked) noexcept {
-        std::lock_guard<state_mutex> lock(mutex_);
-        unsigned channels = unlooked_channels();
-        unlooked_ = 0;
-        if (channels == 0)
-            return false;
-        p = {handle_, poll_rdhup, 0};
-        for (channel c : {read_channel, write_channel})
-            if ((channels >> c) & 1u)
-                p.events = static_cast<short>(p.events | events_of(c));
-        count_verification();
-        asked = counts_.started;
-        return true;
+    /// Whether anything is to be looked at, and what. `asked` is for end_look(). Transfers that
+    /// wait for room are let go in its place: poll(2) answers for more of it than they need. Counts
+    /// them.
+    bool begin_look(::pollfd& p, std::uint64_t& asked, std::size_t& let_go) {
+        item_queue items;
+        bool looks;
+        {
+            std::lock_guard<state_mutex> lock(mutex_);
+            unsigned channels = unlooked_channels();
+            unlooked_ = 0;
+            if ((channels >> write_channel) & 1u)
+                let_writers_go(items);
+            p = {handle_, poll_rdhup, 0};
+            for (channel c : {read_channel, write_channel})
+                if (((channels >> c) & 1u) && (plain_[c] || is_wanted(c))) {
+                    p.events = static_cast<short>(p.events | events_of(c));
+                    if (unproved_[c] != most_unproved)
+                        unproved_[c] = 0; // unless something is found
+                }
+            looks = p.events != poll_rdhup;
+            if (looks)
+                count_verification();
+            asked = counts_.started + counts_.events;
+        }
+        if (!items.empty())
+            ++let_go;
+        host_.port.post_counted(items);
+        return looks;
     }
 
     /// Something is there. (Or `failed`: that is not known.)
@@ -635,11 +650,14 @@ public:
             for (channel c : {read_channel, write_channel})
                 if ((p.events & events_of(c)) != 0)
                     want |= blind(c);
-            // A wait that began since then was not asked about.
+            // A wait that began since then was not asked about, and an event is newer.
+            bool is_old = failed || asked != counts_.started + counts_.events;
             error_code ec;
-            verify_now(want, ec, failed || asked != counts_.started ? not_asked : p.revents);
-            late_tick_ = word_.tick().read;
-            in_vain_[0] = in_vain_[1] = 0;
+            verify_now(want, ec, is_old ? not_asked : p.revents);
+            if (want.is_readable())
+                note_unexpected<read_channel>();
+            if (want.is_writable())
+                note_unexpected<write_channel>();
             if (!ec) {
                 take_satisfied(items);
             } else {
@@ -719,6 +737,7 @@ private:
 
     enum class last_transfer : std::uint8_t { unknown, all, part };
     static constexpr std::uint8_t enough_in_vain = 2;
+    static constexpr std::uint8_t most_unproved = 16;
 
     static constexpr interest pollable = interest::readable | interest::writable;
     static constexpr interest beyond =
@@ -845,7 +864,7 @@ private:
             (visible_to(why) & (blind(C) | readiness_word::closing)).empty())
             return true;
         if (why == purpose::io)
-            return is_likely_drained<C>() && looks_later<C>();
+            return is_likely_drained<C>() && looks_later<C>() && ++unproved_[C] != 0;
         return trigger_ == trigger::level && why == purpose::wait &&
                (word_.flags() & readiness_word::closing).empty() &&
                (looks_later<C>() || ask_for_nothing<C>(seen));
@@ -871,11 +890,28 @@ private:
     /// end, but most often there is nothing.
     template <channel C>
     BOOST_FORCEINLINE bool is_likely_drained() const noexcept {
-        return reactor_port::latches_events &&
+        return reactor_port::latches_events && unproved_[C] != most_unproved &&
                last_tick_[C] == readiness_word::tick_of<C == write_channel>(word_.tick()) &&
                (last_[C] == last_transfer::part ||
                 (last_[C] == last_transfer::all && in_vain_[C] >= enough_in_vain)) &&
                (word_.flags() & readiness_word::closing).empty();
+    }
+
+    void let_writers_go(item_queue& items) noexcept {
+        waiter*& plain = plain_[write_channel];
+        if (plain && plain->purpose_ == purpose::io) {
+            plain->event_ = make_event(interest::writable);
+            items.push(std::exchange(plain, nullptr));
+            return;
+        }
+        for (waiter *w = waiters_.front(), *next; w; w = next) {
+            next = waiter_list::next(w);
+            if (w->purpose_ == purpose::io && w->want_ == interest::writable && take_turn(*w)) {
+                w->event_ = make_event(interest::writable);
+                unpark(w);
+                items.push(w);
+            }
+        }
     }
 
     /// Where a wait is parked that is to be looked at.
@@ -1340,6 +1376,7 @@ private:
     /// blocked() where `e` is for C alone.
     template <channel C>
     BOOST_FORCEINLINE void blocked_on(const ready_event& e) noexcept {
+        unproved_[C] = 0;
         if (word_.clear_only<C == write_channel>(e))
             unknown_ = static_cast<std::uint8_t>(unknown_ & ~(1u << C));
     }
@@ -1359,29 +1396,52 @@ private:
     template <channel C>
     BOOST_FORCEINLINE void note_transferred(transferred t, const ready_event& e,
                                             bool counted) noexcept {
-        last_[C] = last_transfer::unknown;
-        if (t == transferred::all) {
-            last_[C] = last_transfer::all;
-            last_tick_[C] =
-                readiness_word::tick_of<C == write_channel>(ready_event_access::stamp(e));
-        } else if (t == transferred::part) {
+        if (t == transferred::all)
+            note_last<C>(last_transfer::all, e);
+        else if (t == transferred::part)
             note_cut_short<C>(e, counted);
-        }
+        else
+            last_[C] = last_transfer::unknown;
+    }
+
+    template <channel C>
+    BOOST_FORCEINLINE void note_last(last_transfer last, const ready_event& e) noexcept {
+        std::uint32_t tick =
+            readiness_word::tick_of<C == write_channel>(ready_event_access::stamp(e));
+        if (last_[C] != last_transfer::unknown && last_tick_[C] == tick)
+            note_unexpected<C>(); // no event told of this one
+        last_[C] = last;
+        last_tick_[C] = tick;
+    }
+
+    /// A transfer on C that would have been expected to be in vain was not: so each is tried until
+    /// one is.
+    template <channel C>
+    BOOST_FORCEINLINE void note_unexpected() noexcept {
+        unproved_[C] = most_unproved;
+        in_vain_[C] = 0;
+    }
+
+    template <channel C>
+    BOOST_NOINLINE void note_in_vain() noexcept {
+        if (pipe_end_ == pipe_end::unknown)
+            find_pipe_end();
+        if (C == write_channel || pipe_end_ != pipe_end::coarse)
+            ++in_vain_[C];
     }
 
     /// A transfer that `e` allowed, which is for C alone, was cut short.
     template <channel C>
     BOOST_FORCEINLINE void note_cut_short(const ready_event& e, bool counted) noexcept {
-        if (!is_attached())
-            return;
-        if (BOOST_UNLIKELY(pipe_end_ == pipe_end::unknown))
-            find_pipe_end();
-        if (shows_drained<C>(counted)) {
-            blocked_on<C>(e);
-        } else if (C == read_channel) {
-            last_tick_[C] = ready_event_access::stamp(e).read;
-            last_[C] = last_tick_[C] != late_tick_ ? last_transfer::part : last_transfer::unknown;
+        if (is_attached()) {
+            if (BOOST_UNLIKELY(pipe_end_ == pipe_end::unknown))
+                find_pipe_end();
+            if (shows_drained<C>(counted))
+                blocked_on<C>(e);
+            else if (C == read_channel && pipe_end_ != pipe_end::coarse)
+                return note_last<C>(last_transfer::part, e);
         }
+        last_[C] = last_transfer::unknown;
     }
 
     BOOST_NOINLINE void find_pipe_end() noexcept {
@@ -1691,7 +1751,7 @@ private:
     bool turns_[2] = {false, false}; // by a transfer that is being made
     last_transfer last_[2] = {last_transfer::unknown, last_transfer::unknown};
     std::uint32_t last_tick_[2] = {0, 0}; // what that was allowed by
-    std::uint32_t late_tick_ = 0;         // what a late look found
+    std::uint8_t unproved_[2] = {0, 0};
     waiter_list running_;
 };
 
