@@ -13,7 +13,9 @@
 #include <moor.hpp>
 #include <moor/detail/late_looks.hpp>
 
+#include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
@@ -824,6 +826,54 @@ BOOST_AUTO_TEST_CASE(a_read_that_used_to_be_in_vain_is_not_tried) {
                 BOOST_TEST(calls.reads() == turns);
             many.end();
         }
+}
+
+BOOST_AUTO_TEST_CASE(a_read_that_can_not_wait_for_a_look_is_tried_in_the_call) {
+    // One with a slot, and any beside a wait with one: not put off, only to be tried a turn later.
+    for (bool has_slot : {false, true})
+        for (bool beside_a_write : {false, true})
+            BOOST_TEST_CONTEXT("slot: " << has_slot << ", write: " << beside_a_write) {
+                test::context_fixture f;
+                crowd many(f.io, 20);
+                many.warm_up();
+                test::fd_pair p = test::make_socketpair();
+                moor::stream_descriptor d(f.io, p.a.release());
+                asio::cancellation_signal reads, writes;
+                std::array<char, 64> room;
+                auto read = [&](auto handler) {
+                    if (has_slot)
+                        d.async_read_some(asio::buffer(room),
+                                          asio::bind_cancellation_slot(reads.slot(), handler));
+                    else
+                        d.async_read_some(asio::buffer(room), handler);
+                };
+                if (beside_a_write) {
+                    test::fill(d.native_handle());
+                    d.async_write_some(asio::buffer("x", 1),
+                                       asio::bind_cancellation_slot(
+                                           writes.slot(), [](error_code, std::size_t) {}));
+                }
+                constexpr std::size_t messages = 200;
+                std::size_t received = 0;
+                std::function<void()> go = [&] {
+                    read([&](error_code ec, std::size_t) {
+                        if (!ec && ++received < messages)
+                            go();
+                    });
+                };
+                go();
+                std::size_t handlers = 0;
+                for (std::size_t i = 1; i <= messages; ++i) {
+                    test::put(p.b, "ab");
+                    while (received < i)
+                        handlers += f.io.poll_one();
+                    test::run_ready(f.io);
+                }
+                if (test::on_epoll())
+                    BOOST_TEST(handlers <= messages * 5 / 4);
+                d.close();
+                many.end();
+            }
 }
 
 BOOST_AUTO_TEST_CASE(what_is_behind_a_read_that_used_to_be_the_last_is_found) {

@@ -1758,6 +1758,54 @@ BOOST_FIXTURE_TEST_CASE(without_its_registration_transfers_are_bad_descriptor,
     BOOST_TEST(d.write_some(asio::buffer("x", 1)) == 1u);
 }
 
+// ---- buffers of the user's ---------------------------------------------------------------------
+
+/// A buffer sequence that runs code of its user's when it is iterated over.
+struct calling_buffers {
+    using value_type = asio::mutable_buffer;
+    using const_iterator = const asio::mutable_buffer*;
+
+    asio::mutable_buffer buffer;
+    const std::function<void()>* call;
+
+    const_iterator begin() const {
+        (*call)();
+        return &buffer;
+    }
+    const_iterator end() const { return &buffer + 1; }
+};
+
+BOOST_FIXTURE_TEST_CASE(a_buffer_sequence_may_use_the_descriptor, test::context_fixture) {
+    // No lock is held then, also if there is a second thread, so that locks are taken.
+    std::promise<void> over;
+    std::thread other([&] { over.get_future().wait(); });
+    test::fd_pair p = test::make_socketpair();
+    ours d(io, p.a.release());
+    std::array<char, 8> room;
+    int calls = 0;
+    const std::function<void()> call = [&] {
+        ++calls;
+        (void)d.registration().query();
+        (void)moor::use_registration_service(io).metrics();
+    };
+    const calling_buffers buffers = {asio::buffer(room), &call};
+    for (bool is_there : {true, false}) {
+        std::size_t got = 0;
+        if (is_there)
+            test::put(p.b, "abc");
+        d.async_read_some(buffers, [&](error_code, std::size_t n) { got = n; });
+        if (!is_there) {
+            test::run_ready(io);
+            test::put(p.b, "abc");
+        }
+        test::run_until(io, [&] { return got != 0; });
+        BOOST_TEST(got == 3u);
+    }
+    BOOST_TEST(calls != 0);
+    over.set_value();
+    other.join();
+}
+
 // ---- threads ----------------------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {

@@ -17,6 +17,7 @@
 #include <moor/detail/wait_op.hpp>
 #include <moor/readiness.hpp>
 
+#include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/result.hpp>
@@ -118,10 +119,11 @@ struct is_transfer<F, std::void_t<decltype(F::transfer_event)>> : std::true_type
 
 /// Makes a transfer, and says what `scheduled_io` is to know.
 template <class F>
-BOOST_FORCEINLINE scheduled_io::transferred make_transfer(F& f,
-                                                          io_outcome<io_raw_result<F>>& outcome) {
+BOOST_FORCEINLINE scheduled_io::transferred
+make_transfer(F& f, typename F::parts_type& parts, io_outcome<io_raw_result<F>>& outcome) noexcept {
     using result = scheduled_io::transferred;
-    outcome.call(f);
+    auto call = [&](error_code& ec) { return f.call(parts, ec); };
+    outcome.call(call);
     if (outcome.ec)
         return is_would_block(outcome.ec) ? result::would_block : result::nothing;
     return outcome.is_short ? result::part : result::all;
@@ -193,7 +195,11 @@ public:
     template <channel C>
     BOOST_FORCEINLINE bool try_now(scheduled_io& state) {
         outcome_type outcome;
-        if (!state.transfer_at_once<C>([&] { return make_transfer(callable_, outcome); }))
+        auto parts = callable_.parts();
+        auto call = [&] { return make_transfer(callable_, parts, outcome); };
+        // One with a slot is listed, and can't wait for a look.
+        bool has_slot = asio::get_associated_cancellation_slot(handler_).is_connected();
+        if (!state.transfer_at_once<C>(call, !has_slot))
             return false;
         if (outcome.ec)
             fail(outcome.ec);
@@ -268,8 +274,9 @@ private:
         if constexpr (is_transfer<F>::value) {
             constexpr channel c = F::transfer_event == POLLIN ? read_channel : write_channel;
             using result = scheduled_io::transferred;
+            auto parts = callable_.parts();
             result r = state_->transfer_in_turn<c>(
-                *this, [&] { return make_transfer(callable_, outcome); });
+                *this, [&] { return make_transfer(callable_, parts, outcome); });
             if (BOOST_UNLIKELY(r == result::not_made))
                 outcome.ec = state_->closed_error();
             return r != result::would_block;

@@ -22,9 +22,10 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <termios.h>
+#include <unistd.h>
 
 namespace moor {
 namespace detail {
@@ -84,6 +85,26 @@ enum class pipe_end : std::uint8_t {
     both     ///< both, and there is always a writer: itself
 };
 
+/// Whether a terminal is raw, with a VMIN of more than one; or, where that is not known, may be.
+/// (The kernel is asked in its own terms: <termios.h> has macros like ECHO, which nobody expects
+/// here.)
+inline bool is_terminal_for_many(int handle) noexcept {
+#if defined(__linux__) && defined(TCGETS) &&                                                       \
+    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__arm__) ||       \
+     defined(__riscv) || defined(__s390x__))
+    struct { // of asm-generic/termbits.h
+        std::uint32_t input, output, control, local;
+        unsigned char line, characters[19];
+    } t;
+    constexpr std::uint32_t canonical = 2;
+    constexpr int minimum = 6;
+    return ::ioctl(handle, TCGETS, &t) == 0 && (t.local & canonical) == 0 &&
+           t.characters[minimum] > 1;
+#else
+    return ::isatty(handle) == 1;
+#endif
+}
+
 /// Whether a read that does not block may give bytes of which poll(2) says nothing, since they are
 /// too few: a socket with SO_RCVLOWAT, a raw terminal with VMIN.
 inline bool is_readable_for_many(int handle, const file_identity& id) noexcept {
@@ -92,9 +113,7 @@ inline bool is_readable_for_many(int handle, const file_identity& id) noexcept {
         ::socklen_t size = sizeof(least);
         return ::getsockopt(handle, SOL_SOCKET, SO_RCVLOWAT, &least, &size) == 0 && least > 1;
     }
-    ::termios t;
-    return id.is_character_device() && ::tcgetattr(handle, &t) == 0 && (t.c_lflag & ICANON) == 0 &&
-           t.c_cc[VMIN] > 1;
+    return id.is_character_device() && is_terminal_for_many(handle);
 }
 
 /// Only a pipe gives and takes as much as there is. Other files have boundaries at which a read

@@ -46,7 +46,7 @@ public:
 
     /// Asked before each look, on one thread.
     BOOST_FORCEINLINE bool should_wait() noexcept {
-        if (!is_on_.load(std::memory_order_relaxed)) {
+        if (!is_on_.load(std::memory_order_acquire)) {
             std::uint32_t left = left_.load(std::memory_order_relaxed) - 1;
             left_.store(left, std::memory_order_relaxed);
             if (left != 0)
@@ -68,7 +68,7 @@ public:
             failures_ = 0;
             left_.store(interval_, std::memory_order_relaxed);
             interval_ = interval_ < last_interval ? interval_ * 2 : last_interval;
-            is_on_.store(false, std::memory_order_relaxed);
+            is_on_.store(false, std::memory_order_release); // another thread's left_ is seen
         }
     }
 

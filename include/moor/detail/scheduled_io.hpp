@@ -427,14 +427,16 @@ public:
 
     /// Makes a transfer on C that has not waited, if nobody has the turn or waits for it and the
     /// handle may be ready. It needs no turn: others wait for the lock. False: it has to wait.
+    /// `may_be_later`: it may wait for a late look.
     template <channel C, class Call>
-    BOOST_FORCEINLINE bool transfer_at_once(const Call& call) noexcept {
+    BOOST_FORCEINLINE bool transfer_at_once(const Call& call, bool may_be_later) noexcept {
         state_lock lock(mutex_);
         bool may_be_ready =
             ((unknown_ >> C) & 1u) != 0 || word_.flags().contains(blind(C)) || always_ready_;
         if (!may_be_ready || turns_[C] || plain_[C] || (unknown_ & ended) != 0 ||
             BOOST_UNLIKELY(!waiters_.empty() && is_wanted(C)) ||
-            (is_likely_drained<C>() && host_.may_look_later()))
+            (is_likely_drained<C>() && may_be_later && waiters_.empty() && is_attached() &&
+             host_.may_look_later()))
             return false;
         ready_event e = make_event(blind(C));
         bool follows = last_[C] == last_transfer::all &&

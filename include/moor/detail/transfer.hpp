@@ -307,13 +307,22 @@ public:
     /// What it waits for.
     static constexpr short transfer_event = Call::event;
 
-    BOOST_FORCEINLINE drainable<std::size_t> operator()(error_code& ec) noexcept {
-        io_parts<Buffers> parts(buffers_);
+    using parts_type = io_parts<Buffers>;
+
+    /// What call() needs of the buffers, which are the user's: so nobody is to hold a lock here.
+    parts_type parts() const { return parts_type(buffers_); }
+
+    BOOST_FORCEINLINE drainable<std::size_t> call(parts_type& parts, error_code& ec) noexcept {
         ::ssize_t n = uninterrupted([&] {
             return BOOST_LIKELY(mode_ == transfer_mode::plain) ? Call::plainly(handle_, parts)
                                                                : Call::once(handle_, mode_, parts);
         });
         return short_transfer(outcome_of<Call>(n, ec), parts.size());
+    }
+
+    drainable<std::size_t> operator()(error_code& ec) {
+        parts_type p = parts();
+        return call(p, ec);
     }
 
 private:
