@@ -40,11 +40,10 @@ public:
         spec.drains = second == second_read::yes;
         spec.context = &ring_;
         spec.take = [](void* r, std::uint32_t i, std::int32_t again) -> std::int32_t {
-            if (again)
-                static_cast<ring*>(r)->drain(i);
-            else
-                static_cast<ring*>(r)->take(i);
-            return !again;
+            if (!again)
+                return static_cast<ring*>(r)->try_take(i);
+            static_cast<ring*>(r)->drain(i);
+            return false;
         };
         spec.pass_on = [](void* r, std::uint32_t i) -> std::int32_t {
             return static_cast<ring*>(r)->pass_on(i);

@@ -68,7 +68,11 @@ fn open(handle: RawFd) -> AsyncFd<RawFd> {
 async fn station(handle: AsyncFd<RawFd>, i: u32, spec: Spec, finished: Arc<Notify>) {
     loop {
         let mut guard = handle.readable().await.expect("readable");
-        spec.take(i, false);
+        if !spec.take(i, false) {
+            // With several threads it may have been an older event's readiness.
+            guard.clear_ready();
+            continue;
+        }
         if spec.drains != 0 {
             // A second read, which would block; try_io clears the readiness then.
             let _ = guard.try_io(|_| match spec.take(i, true) {
