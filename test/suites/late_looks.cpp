@@ -1032,8 +1032,7 @@ BOOST_AUTO_TEST_CASE(room_of_which_poll_says_nothing_is_found) {
     many.end();
 }
 
-// ---- where poll(2) does not tell
-// -----------------------------------------------------------------
+// ---- where poll(2) does not tell ---------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(a_socket_that_is_readable_for_many_bytes_is_read_for_few) {
     // What Asio's own reads, too: a body that came with its header, although it is not "readable".
@@ -1125,8 +1124,7 @@ BOOST_AUTO_TEST_CASE(few_bytes_behind_a_read_that_was_cut_short_are_read) {
         }
 }
 
-// ---- what is behind, and what is old
-// --------------------------------------------------------------
+// ---- what is behind, and what is old -----------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(a_reader_that_gets_two_messages_with_each_event_keeps_up) {
     // Its event is always queued when the look is made, which leaves it out.
