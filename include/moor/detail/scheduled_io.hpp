@@ -344,7 +344,8 @@ public:
         int seen = not_asked;
         if (BOOST_UNLIKELY(!may_park_plainly<C>(w, why) || !has_nothing<C>(why, seen))) {
             lock.release();
-            return start_otherwise(w, seen); // unlocks
+            return why == purpose::wait ? answer_or_start<C>(w, seen)
+                                        : start_otherwise(w, seen); // unlocks
         }
         park_plainly<C>(w, why);
         ++counts_.started;
@@ -922,6 +923,27 @@ private:
         return channels;
     }
 
+    /// start_otherwise(), but for the usual level-triggered wait that ends at once: the kernel says
+    /// that the handle is ready, and no more than that.
+    template <channel C>
+    BOOST_NOINLINE bool answer_or_start(waiter& w, int seen) {
+        if (trigger_ == trigger::level && !always_ready_ && (unknown_ & ended) == 0 &&
+            (word_.flags() & readiness_word::closing).empty()) {
+            bool is_known = ((unknown_ >> C) & 1u) == 0 && !word_.flags().contains(blind(C));
+            if (seen == not_asked && !is_known && ask_for_nothing<C>(seen))
+                seen = 0;
+            if (BOOST_LIKELY(seen == events_of(C))) {
+                word_.observe(blind(C), blind(C));
+                w.event_ = make_event(blind(C));
+                ++counts_.started;
+                ++counts_.immediate;
+                mutex_.unlock();
+                return false;
+            }
+        }
+        return start_otherwise(w, seen); // unlocks
+    }
+
     template <channel C>
     BOOST_NOINLINE bool ask_for_nothing(int& seen) noexcept {
         ::pollfd p = {handle_, static_cast<short>(events_of(C) | poll_rdhup), 0};
@@ -1131,6 +1153,11 @@ private:
         return false;
     }
 
+    bool is_plain(const waiter& w) const noexcept {
+        return w.purpose_ == purpose::wait && waiters_.empty() &&
+               (w.want_ == interest::readable || w.want_ == interest::writable);
+    }
+
     error_code park(waiter& w, waiter*& displaced) {
         if (w.takes_turns_ && !w.has_turn_ && turns_[direction_of(w)])
             host_.port.work_started(); // whoever has the turn hands it on
@@ -1151,6 +1178,8 @@ private:
         waiter* next = w.has_turn_ ? first_transfer(w.want_) : nullptr;
         if (BOOST_UNLIKELY(next != nullptr)) // it is still the first
             waiters_.insert(next, &w);
+        else if (is_plain(w))
+            plain_[direction_of(w)] = &w;
         else
             waiters_.push_back(&w);
         return error_code();
@@ -1176,13 +1205,14 @@ private:
             ec = attach();
         if (!ec && (channels >> priority_channel) & 1u)
             ec = watch_priority(w.want_);
-        if (ec == boost::system::errc::operation_not_permitted) {
-            // It can't be polled: what goes beyond readable and writable would never come.
-            always_ready_ = true;
-            ec = boost::asio::error::operation_not_supported;
-        }
-        if (ec)
+        if (ec) {
+            if (ec == boost::system::errc::operation_not_permitted) {
+                // It can't be polled: what goes beyond readable and writable would never come.
+                always_ready_ = true;
+                ec = boost::asio::error::operation_not_supported;
+            }
             return ec;
+        }
         for (channel c : {read_channel, write_channel, priority_channel})
             if ((channels >> c) & 1u)
                 doubt_unless_later(c, w.purpose_);
@@ -1265,18 +1295,18 @@ private:
             // The read waker may still be on its way home from an earlier event.
             ec = host_.port.attach(handle_, data_, static_cast<decltype(&read_)>(nullptr));
         }
-        if (ec == boost::system::errc::file_exists) {
-            ec = make_error_code(error::already_registered);
-        } else if (!ec) {
-            has_data_ = true;
-            unknown_ = static_cast<std::uint8_t>(unknown_ & ~unattached);
-            fresh_ = all_channels;
-            idle_events_ = 0;
-            // Asio may have an event in its queue for whoever had this object before.
-            is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
-            if (is_suspect_)
-                doubtful_ = all_channels;
-        }
+        if (ec)
+            return ec == boost::system::errc::file_exists
+                       ? make_error_code(error::already_registered)
+                       : ec;
+        has_data_ = true;
+        unknown_ = static_cast<std::uint8_t>(unknown_ & ~unattached);
+        fresh_ = all_channels;
+        idle_events_ = 0;
+        // Asio may have an event in its queue for whoever had this object before.
+        is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
+        if (is_suspect_)
+            doubtful_ = all_channels;
         return ec;
     }
 

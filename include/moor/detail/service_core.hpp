@@ -84,7 +84,7 @@ public:
         scheduled_io_ptr stale;
         scheduled_io_ptr state;
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             if (is_closed()) {
                 ec = error::gone;
                 return nullptr;
@@ -118,7 +118,7 @@ public:
     /// passed to the kernel.
     void end(scheduled_io& state, bool ours) {
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             auto index = static_cast<std::size_t>(state.native_handle());
             if (index < by_handle_.size() && by_handle_[index] == &state) {
                 by_handle_[index] = nullptr;
@@ -149,7 +149,7 @@ public:
 
     /// This process is the child of a fork.
     void forked() {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         for (scheduled_io* s : by_handle_)
             if (s)
                 s->forked();
@@ -165,7 +165,7 @@ public:
     };
 
     totals sum() const {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         totals t{ended_, registered_, deregistered_};
         for (const scheduled_io* s : by_handle_)
             if (s)
@@ -174,7 +174,7 @@ public:
     }
 
     std::vector<scheduled_io_info> infos() const {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         std::vector<scheduled_io_info> v;
         for (scheduled_io* s : by_handle_)
             if (s)
@@ -190,7 +190,7 @@ private:
     void recycle(scheduled_io& state) noexcept override {
         state.release_data(life_.load(std::memory_order_acquire) == alive);
         {
-            std::lock_guard<std::mutex> lock(mutex_);
+            std::lock_guard<state_mutex> lock(mutex_);
             state.move_counts(ended_);
             state.next_free = free_;
             free_ = &state;
@@ -200,7 +200,7 @@ private:
 
     /// A state may be referred to for long after its registration ended.
     void keep_counts(scheduled_io& state) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         state.move_counts(ended_);
     }
 
@@ -215,7 +215,7 @@ private:
     }
 
     std::vector<scheduled_io_ptr> take_all() {
-        std::lock_guard<std::mutex> lock(mutex_);
+        std::lock_guard<state_mutex> lock(mutex_);
         std::vector<scheduled_io_ptr> all;
         all.reserve(static_cast<std::size_t>(
             std::count_if(by_handle_.begin(), by_handle_.end(), [](auto* s) { return s; })));
@@ -229,7 +229,7 @@ private:
         return all;
     }
 
-    mutable std::mutex mutex_;
+    mutable state_mutex mutex_;
     std::vector<scheduled_io*> by_handle_;
     scheduled_io* free_ = nullptr;
     std::uint64_t registered_ = 0;
