@@ -17,6 +17,8 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/detail/concurrency_hint.hpp>
+#include <boost/asio/detail/epoll_reactor.hpp>
+#include <boost/asio/detail/reactor_op.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 #include <boost/asio/posix/descriptor_base.hpp>
@@ -25,6 +27,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
@@ -186,6 +189,77 @@ private:
 
     std::vector<descriptor> descriptors_;
     descriptor chatter_{context_.get_executor()};
+};
+
+/// What nobody who builds on Asio's epoll reactor can do without: its own operation, embedded in its
+/// owner, which is started again after every event. No handler, executor, lock, cache or count.
+template <int Hint>
+class bare_operation final : public asio_peer<Hint> {
+    using reactor = asio::detail::epoll_reactor;
+
+public:
+    explicit bare_operation(const workload& w)
+        : asio_peer<Hint>(w), reactor_(asio::use_service<reactor>(context_)) {
+        reactor_.init_task();
+        for (unsigned i = 0; i != ring_.size(); ++i) {
+            station& s = stations_.emplace_back(*this, i);
+            expect(reactor_.register_descriptor(ring_.handle(i), s.data) == 0, "epoll_ctl");
+            s.start();
+        }
+        if (ring_.chatter() != -1)
+            expect(reactor_.register_descriptor(ring_.chatter(), chatter_) == 0, "epoll_ctl");
+        this->settle();
+    }
+    ~bare_operation() override {
+        for (station& s : stations_)
+            leave(ring_.handle(s.i), s.data);
+        if (ring_.chatter() != -1)
+            leave(ring_.chatter(), chatter_);
+    }
+
+private:
+    using asio_peer<Hint>::context_;
+    using asio_peer<Hint>::ring_;
+
+    struct station final : asio::detail::reactor_op {
+        bare_operation& self;
+        unsigned i;
+        reactor::per_descriptor_data data{};
+        bool is_new = true; // the reactor asks at once whether a new handle is ready
+
+        station(bare_operation& owner, unsigned index)
+            : reactor_op(error_code(), &station::perform, &station::complete), self(owner),
+              i(index) {}
+
+        void start() {
+            self.reactor_.start_op(reactor::read_op, self.ring_.handle(i), data, this, false, true);
+        }
+
+        static status perform(reactor_op* op) {
+            return std::exchange(static_cast<station*>(op)->is_new, false) ? not_done
+                                                                           : done_and_exhausted;
+        }
+
+        static void complete(void* owner, asio::detail::scheduler_operation* op, const error_code&,
+                             std::size_t) {
+            if (!owner)
+                return;
+            station* s = static_cast<station*>(op);
+            s->self.ring_.take(s->i);
+            s->self.pass_on(s->i);
+            s->start();
+        }
+    };
+
+    /// Drops the operation.
+    void leave(int fd, reactor::per_descriptor_data& data) {
+        reactor_.deregister_internal_descriptor(fd, data);
+        reactor_.cleanup_descriptor_data(data);
+    }
+
+    reactor& reactor_;
+    std::deque<station> stations_;
+    reactor::per_descriptor_data chatter_{};
 };
 
 /// moor::registration::async_wait_readable, then a read.
@@ -465,6 +539,8 @@ template <class Executor, int Hint>
 void add_others(std::vector<peer_entry>& v, const std::string& suffix) {
     using moor::trigger;
     constexpr second_read once = second_read::no, twice = second_read::yes;
+    if (suffix.empty())
+        v.push_back({"asio_bare", &make<bare_operation<Hint>, void, void>});
     v.push_back({"asio_read_some" + suffix, &make<asio_read_some<Executor, Hint>, void, void>});
     v.push_back({"moor_edge_drain" + suffix,
                  &make<moor_wait<Executor, Hint, trigger::edge, twice>, void, void>});

@@ -42,6 +42,7 @@ PEERS = {
     "tokio_drain": "Tokio `AsyncFd`, reads to would-block",
     "asio_wait": "Asio `async_wait`, read",
     "asio_read_some": "Asio `async_read_some`",
+    "asio_bare": "a bare operation of Asio's reactor",
     "moor_edge": "Moor edge, wait, read",
     "moor_edge_drain": "Moor edge, wait, reads to would-block",
     "moor_edge_io": "Moor edge, `async_io`, `drained()`",
