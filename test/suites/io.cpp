@@ -124,6 +124,33 @@ BOOST_FIXTURE_TEST_CASE(would_block_clears_readiness_until_a_new_event, fixture)
     BOOST_TEST(calls == 2);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_would_block_is_believed_although_the_kernel_knows_better, fixture) {
+    // A callable whose would-block is not the handle's own (a record that is not complete, say) is
+    // not called again before something new came.
+    prime();
+    test::put(p.b, "a");
+    see();
+    int calls = 0;
+    auto incomplete = [&](error_code& ec) {
+        ++calls;
+        ec = asio::error::would_block;
+    };
+    BOOST_TEST((reg.try_io(interest::readable, incomplete).error() == asio::error::would_block));
+    BOOST_TEST(calls == 1);
+    for (int i = 0; i != 3; ++i) {
+        test::run_ready(io);
+        BOOST_TEST(
+            (reg.try_io(interest::readable, incomplete).error() == asio::error::would_block));
+    }
+    // Where no waker is left armed, it is the kernel that says what is new.
+    BOOST_TEST(calls == (test::on_epoll() ? 1 : 4));
+    calls = 0;
+    test::put(p.b, "b");
+    test::run_ready(io);
+    BOOST_TEST((reg.try_io(interest::readable, incomplete).error() == asio::error::would_block));
+    BOOST_TEST(calls == 1);
+}
+
 BOOST_FIXTURE_TEST_CASE(filling_clears_writable_and_the_peers_drain_restores_it, fixture) {
     auto write = [&](error_code& ec) {
         char buffer[1024] = {};

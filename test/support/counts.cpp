@@ -3,6 +3,8 @@
 
 #include "support/counts.hpp"
 
+#include "support/uring.hpp"
+
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
@@ -49,8 +51,8 @@ template <class Real>
 namespace test {
 
 call_counts counts() {
-    return {polls.load(),   epoll_ctls.load(), epoll_waits.load(),
-            selects.load(), fstats.load(),     allocations.load()};
+    return {polls.load(),       epoll_ctls.load(), epoll_waits.load(),  selects.load(),
+            test::uring_calls(), fstats.load(),     allocations.load()};
 }
 
 watched_transfers::watched_transfers(int fd) {

@@ -28,13 +28,22 @@ struct call_counts {
     long epoll_ctl = 0;
     long epoll_wait = 0;
     long select = 0;
+    long io_uring = 0; // requests handed over, and waits for what comes of them
     long fstat = 0;
     long allocations = 0;
 
     friend call_counts operator-(const call_counts& a, const call_counts& b) {
-        return {a.poll - b.poll,     a.epoll_ctl - b.epoll_ctl, a.epoll_wait - b.epoll_wait,
-                a.select - b.select, a.fstat - b.fstat,         a.allocations - b.allocations};
+        return {a.poll - b.poll,
+                a.epoll_ctl - b.epoll_ctl,
+                a.epoll_wait - b.epoll_wait,
+                a.select - b.select,
+                a.io_uring - b.io_uring,
+                a.fstat - b.fstat,
+                a.allocations - b.allocations};
     }
+
+    /// How often the loop asked the kernel for events, whatever its reactor is.
+    long turns() const { return epoll_wait + select + io_uring; }
 };
 
 /// The counts so far. Take two and subtract.

@@ -7,11 +7,12 @@
 
 #if defined(BOOST_ASIO_HAS_IO_URING)
 #include <liburing.h>
+#include <signal.h>
 #endif
 
 namespace {
 
-std::atomic<long> refusals{0};
+std::atomic<long> refusals{0}, calls{0};
 
 } // namespace
 
@@ -20,6 +21,8 @@ namespace test {
 void refuse_poll_requests(long n) { refusals = n; }
 
 long poll_requests_to_refuse() { return refusals; }
+
+long uring_calls() { return calls; }
 
 } // namespace test
 
@@ -30,12 +33,22 @@ extern "C" {
 int __real_io_uring_submit(::io_uring* ring);
 int __wrap_io_uring_submit(::io_uring* ring);
 int __wrap_io_uring_submit(::io_uring* ring) {
+    ++calls;
     for (unsigned i = ring->sq.sqe_head; i != ring->sq.sqe_tail; ++i) {
         ::io_uring_sqe& request = ring->sq.sqes[i & ring->sq.ring_mask];
         if (request.opcode == IORING_OP_POLL_ADD && refusals > 0 && refusals-- > 0)
             request.buf_index = 1; // which a poll request does not have
     }
     return __real_io_uring_submit(ring);
+}
+
+// What a wait for a completion comes down to, unless one is there already.
+int __real___io_uring_get_cqe(::io_uring*, ::io_uring_cqe**, unsigned, unsigned, ::sigset_t*);
+int __wrap___io_uring_get_cqe(::io_uring*, ::io_uring_cqe**, unsigned, unsigned, ::sigset_t*);
+int __wrap___io_uring_get_cqe(::io_uring* ring, ::io_uring_cqe** cqe, unsigned submit, unsigned n,
+                              ::sigset_t* mask) {
+    ++calls;
+    return __real___io_uring_get_cqe(ring, cqe, submit, n, mask);
 }
 
 } // extern "C"

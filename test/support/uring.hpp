@@ -13,6 +13,9 @@ void refuse_poll_requests(long n);
 /// How many of these are left.
 long poll_requests_to_refuse();
 
+/// How often requests were handed to the kernel, or their completions waited for.
+long uring_calls();
+
 } // namespace test
 
 #endif

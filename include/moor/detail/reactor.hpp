@@ -306,7 +306,8 @@ private:
 
     static void do_prepare(waker_base* base, ::io_uring_sqe* sqe) {
         Owner* owner = owner_of(base);
-        if (Channel == priority_channel)
+        if (Channel == priority_channel ||
+            (Channel == write_channel && owner->data().writes_through_set))
             ::io_uring_prep_poll_add(sqe, owner->data().priority_set, POLLIN);
         else
             ::io_uring_prep_poll_add(sqe, owner->native_handle(),
@@ -416,6 +417,7 @@ public:
     struct registration_data {
         reactor::per_io_object_data object = nullptr;
         int priority_set = -1;
+        bool writes_through_set = false;
         unsigned refusals = 0; // of poll requests, in a row
     };
 #elif defined(__linux__) && !defined(BOOST_ASIO_HAS_EPOLL)
@@ -540,6 +542,32 @@ public:
         data = registration_data();
     }
 
+    /// Whether a poll request completes at once for POLLRDHUP, whatever it asked for: a writer on a
+    /// socket whose peer only has nothing more to say would be woken again and again. (The kernel
+    /// lets that flag through beside POLLERR and POLLHUP: IO_POLL_UNMASK in its io_uring/poll.c.)
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+    static constexpr bool read_closed_wakes_writers = true;
+#else
+    static constexpr bool read_closed_wakes_writers = false;
+#endif
+
+    /// Has the write waker, which is at home, look at the priority channel's set in place of the
+    /// handle from now on, or no longer. The set has to watch for POLLOUT then.
+    static void write_through_set(registration_data& data, bool on) noexcept {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        data.writes_through_set = on;
+#else
+        (void)data, (void)on;
+#endif
+    }
+    static bool writes_through_set(const registration_data& data) noexcept {
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+        return data.writes_through_set;
+#else
+        return (void)data, false;
+#endif
+    }
+
     /// Has the priority channel report these events, and what is there of them already.
     error_code watch_priority(int handle, registration_data& data, short events) {
         if constexpr (masks_priority)
@@ -557,7 +585,7 @@ public:
         (void)handle, (void)data, (void)events;
     }
 
-    /// The priority waker has fired; before the handle is looked at.
+    /// A waker that looks at the set has fired; before the handle is looked at.
     void acknowledge_priority(registration_data& data) {
         if constexpr (masks_priority)
             fetch_priority(data);

@@ -1282,7 +1282,10 @@ private:
     short priority_events(interest want) const noexcept {
         for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
             want |= w->want_;
-        return to_poll_events(want & beyond);
+        short events = to_poll_events(want & beyond);
+        if (reactor_port::writes_through_set(data_) && !is_home(write_channel))
+            events = static_cast<short>(events | POLLOUT);
+        return events;
     }
 
     error_code attach() {
@@ -1344,6 +1347,8 @@ private:
     template <channel C>
     BOOST_FORCEINLINE int arm() {
         out_frame out(*this, C);
+        if constexpr (C == write_channel && reactor_port::read_closed_wakes_writers)
+            choose_write_source();
         arming_ = true;
         host_.port.arm(C, waker<C>(), handle_, data_);
         out.done = true;
@@ -1351,6 +1356,15 @@ private:
             return 1;
         prepaid_ = static_cast<std::uint8_t>(prepaid_ | (1u << C));
         return 0;
+    }
+
+    /// Has the write waker wait for room only, where it would otherwise be woken at once because
+    /// the peer will not write any more. If that can't be had, it is woken too often.
+    void choose_write_source() noexcept {
+        bool is_half_closed = word_.flags().contains(readiness::read_closed);
+        reactor_port::write_through_set(data_, is_half_closed);
+        if (is_half_closed && watch_priority(interest()))
+            reactor_port::write_through_set(data_, false);
     }
 
     /// The reactor asks while a waker is being armed: it says that there was an event since the
@@ -1558,7 +1572,8 @@ private:
         }
         if (!ec) {
             ++counts_.events;
-            if (c == priority_channel)
+            if (c == priority_channel ||
+                (c == write_channel && reactor_port::writes_through_set(data_)))
                 host_.port.acknowledge_priority(data_);
             note(c);
             take_satisfied(items);
