@@ -216,7 +216,8 @@ public:
     /// The registered handle, or -1.
     native_handle_type native_handle() const noexcept { return io_ ? io_->native_handle() : -1; }
 
-    /// Whether there is a registered handle.
+    /// Whether there is a registered handle. (That says nothing of the service or the context, which
+    /// may be gone: then waits end with `error::gone`.)
     bool is_registered() const noexcept { return static_cast<bool>(io_); }
 
     // ---- registering --------------------------------------------------------------------------
@@ -229,7 +230,9 @@ public:
      * service was closed or the context is gone.
      */
     void register_handle(native_handle_type handle, registration_options options, error_code& ec) {
-        if (io_)
+        if (core_->is_closed())
+            ec = error::gone;
+        else if (io_)
             ec = error::already_registered;
         else
             io_ = core_->open(handle, options.mode, ec);
@@ -348,7 +351,8 @@ public:
 
     // ---- calls that may block -----------------------------------------------------------------
 
-    /// Calls `f` once the handle is ready, and again after every would-block.
+    /// Calls `f`, which says whether the handle was ready, and again once it is after every
+    /// would-block.
     /**
      * `f` is called as `R f(error_code&)`. If it sets `would_block` or `try_again`, the readiness
      * that it was called for is dropped and the operation waits again; with anything else it is
@@ -373,7 +377,13 @@ public:
     template <class F, class Token = boost::asio::default_completion_token_t<executor_type>>
     auto async_io(interest want, F&& f,
                   Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
-        using signature = typename detail::io_signature<detail::io_result<std::decay_t<F>>>::type;
+        static_assert(std::is_invocable<std::decay_t<F>&, error_code&>::value,
+                      "the callable of async_io is called as R f(boost::system::error_code&)");
+        using result = detail::io_result<std::decay_t<F>>;
+        static_assert(std::is_void<result>::value || std::is_default_constructible<result>::value,
+                      "what the callable of async_io returns is default-constructible, for an "
+                      "operation that fails before it is called");
+        using signature = typename detail::io_signature<result>::type;
         return boost::asio::async_initiate<Token, signature>(initiate_io(this), token, want,
                                                              std::decay_t<F>(std::forward<F>(f)));
     }
@@ -383,6 +393,11 @@ public:
      * `f` is called as for `async_io`. The result is its value, its error, or `would_block` if the
      * handle is not ready, in which case `f` was not called. A would-block from `f` drops the
      * readiness that it was called for. With several events in `want`, any of them will do.
+     *
+     * Ready is what the kernel says, until a wait was made; then it is what the loop has delivered:
+     * after a would-block `f` is not called before the loop has run, and an event has come. (Where
+     * no events are delivered unless somebody waits, as with `select(2)`, it is the kernel's answer
+     * again.) Outside of a loop, use `query`, or make the call.
      */
     template <class F>
     auto try_io(interest want, F&& f) -> boost::system::result<detail::io_result<std::decay_t<F>>> {

@@ -4,6 +4,7 @@
 // Where, when and with whose memory a handler runs, and what is held until it does.
 
 #include "support/context.hpp"
+#include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/tracker.hpp"
 
@@ -432,6 +433,40 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(memory_comes_from_the_handlers_allocator_once, 
     test::run_until(io, [&] { return times == 4; });
     BOOST_TEST(memory.live == 0);
     BOOST_TEST(memory.total == 4);
+}
+
+/// The second wait on a handle, started outside of a handler: Asio's cache of memory is not used.
+template <class Op>
+void check_that_nothing_else_allocates() {
+    fixture f;
+    test::once first;
+    Op::start(f.reg, first.handler());
+    test::run_ready(f.io);
+    test::put(f.p.b, "x");
+    test::run_until(f.io, [&] { return bool(first); });
+    test::drain(f.p.a);
+    for (bool ready : {false, true}) {
+        test::allocation_counts memory;
+        bool over = false;
+        if (ready)
+            test::put(f.p.b, "x");
+        test::call_counts before = test::counts();
+        Op::start(f.reg, with_memory(memory, [&](error_code, auto...) { over = true; }));
+        test::call_counts used = test::counts() - before;
+        BOOST_TEST(memory.total == 1);
+        BOOST_TEST(used.allocations == memory.total);
+        if (!ready)
+            test::put(f.p.b, "x");
+        test::run_until(f.io, [&] { return over; });
+        test::drain(f.p.a);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(no_memory_comes_from_anywhere_else,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    check_that_nothing_else_allocates<wait_op>();
+    check_that_nothing_else_allocates<event_op>();
+    check_that_nothing_else_allocates<io_op>();
 }
 
 BOOST_FIXTURE_TEST_CASE(a_retry_of_async_io_allocates_nothing_more, fixture) {

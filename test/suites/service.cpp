@@ -5,6 +5,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -105,6 +106,15 @@ BOOST_FIXTURE_TEST_CASE(registering_is_counted, fixture) {
     BOOST_TEST(service.metrics().deregistered == 4u);
     reg.deregister();
     BOOST_TEST(service.metrics().deregistered == 4u); // once only
+}
+
+BOOST_FIXTURE_TEST_CASE(a_closed_service_is_gone_for_a_registration_that_holds_a_handle, fixture) {
+    service.close();
+    BOOST_TEST(reg.is_registered());
+    error_code ec;
+    reg.register_handle(p.a.get(), ec);
+    BOOST_CHECK_EQUAL(ec, test::gone);
+    BOOST_TEST(reg.deregister() == p.a.get());
 }
 
 BOOST_FIXTURE_TEST_CASE(waits_are_counted_by_how_they_went, fixture) {

@@ -189,6 +189,54 @@ BOOST_FIXTURE_TEST_CASE(a_pipe_is_read_once_an_event, test::context_fixture) {
         }
 }
 
+BOOST_FIXTURE_TEST_CASE(a_writer_is_told_of_a_hang_up_that_comes_with_the_room,
+                        test::context_fixture) {
+    ::signal(SIGPIPE, SIG_IGN);
+    for (trigger t : {trigger::level, trigger::edge})
+        for (bool is_pipe : {true, false})
+            for (bool all : {true, false}) {
+                test::fd_pair p = is_pipe ? test::make_pipe() : test::make_socketpair();
+                moor::registration reg(io, p.b.get(), t);
+                const std::string much(1 << 20, 'x');
+                int completions = 0;
+                error_code last;
+                std::function<void()> write = [&] {
+                    reg.async_io(
+                        interest::writable,
+                        [&](error_code& ec) {
+                            ::ssize_t n = ::write(p.b, much.data(), much.size());
+                            if (n < 0)
+                                ec = test::last_error();
+                            return moor::short_transfer(n, much.size());
+                        },
+                        [&](error_code ec, ::ssize_t) {
+                            ++completions;
+                            last = ec;
+                            if (!ec)
+                                write();
+                        });
+                };
+                write();
+                test::run_ready(io);
+                BOOST_REQUIRE(completions > 0);
+                for (int i = 0; i != 3; ++i) { // each write is cut short
+                    int now = completions;
+                    test::drain(p.a);
+                    test::run_until(io, [&] { return completions != now; });
+                    test::run_ready(io);
+                }
+                BOOST_TEST(!last);
+                if (all)
+                    test::drain(p.a);
+                else
+                    test::get(p.a, 8192);
+                p.a.close();
+                test::run_until(io, [&] { return bool(last); });
+                BOOST_TEST((last == asio::error::broken_pipe ||
+                            (!is_pipe && last == asio::error::connection_reset)));
+            }
+}
+
 BOOST_FIXTURE_TEST_CASE(a_short_write_to_a_pipe_parks_the_writer, test::context_fixture) {
     ::signal(SIGPIPE, SIG_IGN);
     for (trigger t : {trigger::level, trigger::edge}) {

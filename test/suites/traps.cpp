@@ -15,6 +15,10 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/detail/config.hpp>
+#include <boost/asio/version.hpp>
+#if BOOST_ASIO_VERSION >= 102700
+#include <boost/asio/bind_immediate_executor.hpp>
+#endif
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -129,39 +133,51 @@ BOOST_FIXTURE_TEST_CASE(a_stale_slot_does_not_hit_the_next_user_of_a_recycled_st
 
 // "start_op calls on_immediate with the descriptor mutex held when the descriptor is shut down, not
 // pollable, or MOD fails: an inline handler that waits again deadlocks"
-BOOST_FIXTURE_TEST_CASE(a_handler_that_waits_again_does_not_deadlock_when_the_wait_fails,
-                        test::context_fixture) {
-    test::unique_fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-    test::fd_pair p = test::make_socketpair();
-    test::fill(p.a);
-    moor::registration not_pollable(io, null.get());
-    moor::registration full(io, p.a.get());
+BOOST_AUTO_TEST_CASE(a_handler_that_waits_again_does_not_deadlock_when_the_wait_fails) {
     struct again {
         moor::registration& reg;
+        bool immediately;
         int& left;
         void operator()(error_code) {
             if (--left > 0)
-                reg.async_wait_writable(*this);
+                start();
+        }
+        void start() {
+#if BOOST_ASIO_VERSION >= 102700
+            if (immediately)
+                return reg.async_wait_writable(
+                    asio::bind_immediate_executor(reg.get_executor(), *this));
+#endif
+            reg.async_wait_writable(*this);
         }
     };
-    int of_null = 50;
-    not_pollable.async_wait_writable(again{not_pollable, of_null});
-    int of_full = 50;
-    if (test::on_epoll()) {
-        test::called reader; // registers with epoll, so that only MOD can fail
-        full.async_wait_readable(reader.handler());
-        test::run_ready(io);
-        test::fail_epoll_ctl(EPOLL_CTL_MOD, ENOSPC);
-        full.async_wait_writable(again{full, of_full});
-        test::run_until(io, [&] { return of_full == 0; });
-        test::fail_epoll_ctl(0, 0);
-        full.cancel();
-        test::run_until(io, [&] { return bool(reader); });
+    for (bool immediately : {false, true}) {
+        test::context_fixture context;
+        asio::io_context& io = context.io;
+        test::unique_fd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        moor::registration not_pollable(io, null.get());
+        moor::registration full(io, p.a.get());
+        int of_null = 50;
+        asio::post(io, [&] { again{not_pollable, immediately, of_null}.start(); });
+        int of_full = 50;
+        if (test::on_epoll()) {
+            test::called reader; // registers with epoll, so that only MOD can fail
+            full.async_wait_readable(reader.handler());
+            test::run_ready(io);
+            test::fail_epoll_ctl(EPOLL_CTL_MOD, ENOSPC);
+            asio::post(io, [&] { again{full, immediately, of_full}.start(); });
+            test::run_until(io, [&] { return of_full == 0; });
+            test::fail_epoll_ctl(0, 0);
+            full.cancel();
+            test::run_until(io, [&] { return bool(reader); });
+        }
+        int of_closed = 50;
+        moor::use_registration_service(io).close();
+        asio::post(io, [&] { again{full, immediately, of_closed}.start(); });
+        test::run_until(io, [&] { return of_null == 0 && of_closed == 0; });
     }
-    int of_closed = 50;
-    moor::use_registration_service(io).close();
-    full.async_wait_writable(again{full, of_closed});
-    test::run_until(io, [&] { return of_null == 0 && of_closed == 0; });
 }
 
 // "the same handle twice in one context: EEXIST on epoll, success on select"

@@ -25,6 +25,7 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -315,6 +316,17 @@ BOOST_FIXTURE_TEST_CASE(the_cached_flag_stays_until_it_is_cleared, test::context
     check_parks(io, next);
     test::put(p.b, "c");
     check_completes(io, next);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_is_printed_as_what_it_saw, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    moor::registration reg(io, p.a.get());
+    called_event done;
+    reg.async_wait(interest::writable | interest::priority, done.handler());
+    check_completes(io, done);
+    std::ostringstream text;
+    text << done.event << ' ' << moor::ready_event();
+    BOOST_TEST(text.str() == "writable -");
 }
 
 BOOST_FIXTURE_TEST_CASE(filling_a_socket_clears_writable_and_draining_it_wakes_the_writer,

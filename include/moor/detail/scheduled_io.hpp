@@ -90,14 +90,6 @@
 
 namespace moor {
 
-/// How readiness is believed.
-enum class trigger : std::uint8_t {
-    /// A wait never lies and never hangs, whatever was done to the handle in between.
-    level,
-    /// The caller drains the handle to would-block (or calls `clear`) before it waits again.
-    edge
-};
-
 namespace detail {
 
 class scheduled_io;
