@@ -61,7 +61,7 @@ private:
 //[library_read
 asio::awaitable<std::string> receive(moor::registration& reg, library& lib) {
     std::array<char, 1024> buffer;
-    // The lambda is called when the handle is ready. If it sets would_block, Moor waits on.
+    // The lambda is called, perhaps at once. If it sets would_block, Moor waits, and calls again.
     long n = co_await reg.async_io(
         moor::interest::readable,
         [&](moor::error_code& ec) {

@@ -344,7 +344,8 @@ def memory_table(sides):
         parts.append(table(
             ["bytes from `malloc` a handle that is waited for, of 9,000: the reactor's, the user's "
              "object, the operation", ""],
-            [[describe(p), f"{v:.0f}"] for p, v in sides.idle.items() if "drain" not in p]))
+            [[describe(p), f"{max(v, 0):.0f}"] for p, v in sides.idle.items()
+             if "drain" not in p]))
     if sides.memory:
         m = sides.memory
         parts.append(table(["bytes asked of `operator new` a handle, of 10,000", ""], [
@@ -360,40 +361,47 @@ def memory_table(sides):
 
 
 def targets(sides):
-    """(what, limit, obtained, its format)"""
+    """(what, limit, obtained, its format, what a bare operation obtains)"""
     rows = []
 
-    def add(what, limit, obtained, form=".2f"):
-        rows.append((what, limit, obtained, form))
+    def add(what, limit, obtained, form=".2f", bare=None):
+        rows.append((what, limit, obtained, form, bare))
 
     if sides.times:
         r = sides.ratio
         for w, limit in (("2/1", 1.08), ("1000/1", 1.08), ("100/50", 1.12)):
-            add(f"edge, to hand-written, {title(w)}", limit, r(w, "moor_edge", "hand"))
+            add(f"edge, to hand-written, {title(w)}", limit, r(w, "moor_edge", "hand"),
+                bare=r(w, "asio_bare", "hand"))
         for w in RINGS:
-            add(f"edge, to `async_wait`, {title(w)}", 0.80, r(w, "moor_edge", "asio_wait"))
+            add(f"edge, to `async_wait`, {title(w)}", 0.80, r(w, "moor_edge", "asio_wait"),
+                bare=r(w, "asio_bare", "asio_wait"))
         for w, limit in (("2/1", 0.95), ("1000/1", 0.95), ("100/50", 0.85)):
             add(f"level, to `async_wait`, {title(w)}", limit, r(w, "moor_level", "asio_wait"))
         add("ready wait, level, to `async_wait`", 0.60, r("ready", "moor_level", "asio_wait"))
         add("ready wait, from the cache, to `async_wait`", 0.30, r("ready", "moor_edge", "asio_wait"))
         for w, limit in (("2/1", 1.00), ("100/50", 1.05)):
             add(f"edge, to the best of libuv, libevent, libev, {title(w)}", limit,
-                max(r(w, "moor_edge", p) for p in LOOPS))
+                max(r(w, "moor_edge", p) for p in LOOPS),
+                bare=max(r(w, "asio_bare", p) for p in LOOPS))
         for w in ("2/1", "100/50"):
-            add(f"edge, `async_io`, to Tokio, {title(w)}", 0.70, r(w, "moor_edge_io", "tokio"))
+            add(f"edge, `async_io`, to Tokio, {title(w)}", 0.70, r(w, "moor_edge_io", "tokio"),
+                bare=r(w, "asio_bare", "tokio"))
         for w in ("churn", "churn_parked"):
             add(f"{WORKLOADS[w]}, level, to `async_wait`", 1.00, r(w, "moor_level", "asio_wait"))
         add("growth, edge: 9,000 idle handles beside 100, 50 active, against none", 1.10,
             sides.ns("100/50/9000", "moor_edge") / sides.ns("100/50", "moor_edge"))
     if sides.threads:
         add("two threads, edge, to `async_wait`, 100 handles, 50 active", 0.75,
-            sides.threads.ratio("100/50*2:moor_edge/real_time", "100/50*2:asio_wait/real_time"))
+            sides.threads.ratio("100/50*2:moor_edge/real_time", "100/50*2:asio_wait/real_time"),
+            bare=sides.threads.ratio("100/50*2:asio_bare/real_time",
+                                     "100/50*2:asio_wait/real_time"))
     for s in ("", "@ioc"):
         for w in COUNTED_RINGS:
             mine, theirs = (sides.instructions(p + s, w) for p in ("moor_edge", "asio_wait"))
             if mine and theirs:
                 add(f"instructions, edge, to `async_wait`, {title(w)}"
-                    + (f" ({SUFFIXES[s]})" if s else ""), 0.95, mine / theirs, ".3f")
+                    + (f" ({SUFFIXES[s]})" if s else ""), 0.95, mine / theirs, ".3f",
+                    sides.instructions("asio_bare", w) / theirs)
     if sides.memory:
         add("bytes an idle registration, before any wait", 384,
             sides.memory["moor_before_any_wait"], ".0f")
@@ -461,7 +469,7 @@ def stream(kind, peer, case):
 
 def stream_targets(times):
     return [(f"{STREAM_KINDS[k]}{'' if k == 'bulk' else ', ' + title(c)}", STREAM_TARGETS[k],
-             times.ratio(stream(k, "moor", c), stream(k, "asio", c)), ".2f")
+             times.ratio(stream(k, "moor", c), stream(k, "asio", c)), ".2f", None)
             for k in STREAM_KINDS for c in STREAM_CASES if k != "bulk" or c == STREAM_CASES[0]]
 
 
@@ -490,10 +498,18 @@ def stream_table(times, counts):
 
 
 def target_table(rows):
-    return table(["target", "at most", "obtained", ""],
-                 [[what, f"{limit:{form}}", f"{got:{form}}",
-                   "met" if round(got, 3) <= limit else "**missed**"]
-                  for what, limit, got, form in rows])
+    """A third digit where two would not say which side of the limit it is on. The last column:
+    nobody can obtain less who stands on Asio's reactor."""
+    with_bare = any(bare is not None for *_, bare in rows)
+    lines = []
+    for what, limit, got, form, bare in rows:
+        if form == ".2f" and f"{got:.2f}" == f"{limit:.2f}":
+            form = ".3f"
+        line = [what, f"{limit:.0f}" if form == ".0f" else f"{limit:.2f}", f"{got:{form}}",
+                "met" if round(got, 3) <= limit else "**missed**"]
+        lines.append(line + [f"{bare:.2f}" if bare is not None else ""] * with_bare)
+    return table(["target", "at most", "obtained", ""]
+                 + ["a bare operation of Asio's reactor"] * with_bare, lines)
 
 
 def machine():
@@ -635,7 +651,7 @@ def main():
             "stream_counts": {f"{f.__name__}/{p}/{c[0]}/{c[1]}": v
                               for (f, p, c), v in stream_counts.items()},
         }, indent=1))
-    if args.check and any(round(got, 3) > limit for _, limit, got, _ in rows):
+    if args.check and any(round(got, 3) > limit for _, limit, got, *_ in rows):
         sys.exit("A target was missed")
 
 
