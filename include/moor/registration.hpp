@@ -216,8 +216,8 @@ public:
     /// The registered handle, or -1.
     native_handle_type native_handle() const noexcept { return io_ ? io_->native_handle() : -1; }
 
-    /// Whether there is a registered handle. (That says nothing of the service or the context, which
-    /// may be gone: then waits end with `error::gone`.)
+    /// Whether there is a registered handle. (That says nothing of the service or the context,
+    /// which may be gone: then waits end with `error::gone`.)
     bool is_registered() const noexcept { return static_cast<bool>(io_); }
 
     // ---- registering --------------------------------------------------------------------------

@@ -191,8 +191,8 @@ private:
     descriptor chatter_{context_.get_executor()};
 };
 
-/// What nobody who builds on Asio's epoll reactor can do without: its own operation, embedded in its
-/// owner, which is started again after every event. No handler, executor, lock, cache or count.
+/// What nobody who builds on Asio's epoll reactor can do without: its own operation, embedded in
+/// its owner, which is started again after every event. No handler, executor, lock, cache or count.
 template <int Hint>
 class bare_operation final : public asio_peer<Hint> {
     using reactor = asio::detail::epoll_reactor;

@@ -865,7 +865,7 @@ BOOST_FIXTURE_TEST_CASE(handles_closed_while_they_are_waited_for_leak_nothing,
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(waits_that_the_reactor_refuses_leak_nothing_in_three_times_a_thousand_rounds,
+BOOST_FIXTURE_TEST_CASE(waits_that_the_reactor_refuses_leak_nothing_in_thousands_of_rounds,
                         test::context_fixture) {
     if (!test::on_epoll())
         return; // there nothing is refused

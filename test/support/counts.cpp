@@ -51,7 +51,7 @@ template <class Real>
 namespace test {
 
 call_counts counts() {
-    return {polls.load(),       epoll_ctls.load(), epoll_waits.load(),  selects.load(),
+    return {polls.load(),        epoll_ctls.load(), epoll_waits.load(), selects.load(),
             test::uring_calls(), fstats.load(),     allocations.load()};
 }
 
