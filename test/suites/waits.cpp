@@ -32,6 +32,7 @@
 #include <vector>
 
 #include <linux/errqueue.h>
+#include <linux/net_tstamp.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <netinet/tcp.h>
@@ -597,6 +598,50 @@ BOOST_FIXTURE_TEST_CASE(clearing_one_flag_of_two_leaves_the_other, test::context
     reg.clear(done.event.only(interest::readable));
     moor::ready_event left = reg.ready(interest::readable | interest::writable);
     BOOST_TEST((left.ready() == interest::writable));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_timestamp_of_what_was_sent_is_exactly_an_error_event,
+                        test::context_fixture) {
+    // It waits in the socket's error queue; the socket has no error.
+    for (trigger t : both_triggers) {
+        ::sockaddr_in addr{};
+        addr.sin_family = AF_INET;
+        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        ::socklen_t len = sizeof(addr);
+        test::unique_fd there(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+        BOOST_REQUIRE_EQUAL(::bind(there, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+        BOOST_REQUIRE_EQUAL(::getsockname(there, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+        test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        unsigned flags = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
+        BOOST_REQUIRE_EQUAL(::setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof(flags)),
+                            0);
+        BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+        moor::registration reg(io, fd.get(), t);
+        called_event any;
+        reg.async_wait(interest::error | interest::priority | interest::read_closed |
+                           interest::write_closed,
+                       any.handler());
+        check_parks(io, any);
+        BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
+        check_completes(io, any);
+        BOOST_TEST((any.ready() == interest::error));
+        int error = -1;
+        len = sizeof(error);
+        BOOST_REQUIRE_EQUAL(::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len), 0);
+        BOOST_TEST(error == 0);
+        char control[512];
+        ::msghdr msg{};
+        msg.msg_control = control;
+        msg.msg_controllen = sizeof(control);
+        BOOST_TEST(::recvmsg(fd, &msg, MSG_ERRQUEUE) >= 0); // collected, it is over
+        reg.clear(any.event);
+        called_event again;
+        reg.async_wait(interest::error, again.handler());
+        check_parks(io, again);
+        BOOST_REQUIRE_EQUAL(::send(fd, "y", 1, 0), 1);
+        check_completes(io, again);
+        BOOST_TEST((again.ready() == interest::error));
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(a_refused_udp_port_is_exactly_an_error_event, test::context_fixture) {
