@@ -1268,16 +1268,22 @@ private:
     /// Has the priority channel report what the parked waits and a new one want, if it takes a
     /// mask. What is there already is reported, too.
     error_code watch_priority(interest want) {
-        return host_.port.watch_priority(handle_, data_, priority_events(want));
+        error_code ec = host_.port.watch_priority(handle_, data_, priority_events(want));
+        if (ec)
+            blame_the_number(ec);
+        return ec;
+    }
+
+    /// epoll does not know a number that was closed behind our back: say what that is.
+    static void blame_the_number(error_code& ec) noexcept {
+        if (ec == boost::system::errc::no_such_file_or_directory)
+            ec = boost::asio::error::bad_descriptor;
     }
 
     short priority_events(interest want) const noexcept {
         for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
             want |= w->want_;
-        short events = to_poll_events(want & beyond);
-        if (reactor_port::writes_through_set(data_) && !is_home(write_channel))
-            events = static_cast<short>(events | POLLOUT);
-        return events;
+        return to_poll_events(want & beyond);
     }
 
     error_code attach() {
@@ -1340,7 +1346,8 @@ private:
     BOOST_FORCEINLINE int arm() {
         out_frame out(*this, C);
         if constexpr (C == write_channel && reactor_port::read_closed_wakes_writers)
-            choose_write_source();
+            host_.port.watch_room_only(handle_, data_,
+                                       word_.flags().contains(readiness::read_closed));
         arming_ = true;
         host_.port.arm(C, waker<C>(), handle_, data_);
         out.done = true;
@@ -1348,15 +1355,6 @@ private:
             return 1;
         prepaid_ = static_cast<std::uint8_t>(prepaid_ | (1u << C));
         return 0;
-    }
-
-    /// Has the write waker wait for room only, where it would otherwise be woken at once because
-    /// the peer will not write any more. If that can't be had, it is woken too often.
-    void choose_write_source() noexcept {
-        bool is_half_closed = word_.flags().contains(readiness::read_closed);
-        reactor_port::write_through_set(data_, is_half_closed);
-        if (is_half_closed && watch_priority(interest()))
-            reactor_port::write_through_set(data_, false);
     }
 
     /// The reactor asks while a waker is being armed: it says that there was an event since the
@@ -1564,9 +1562,10 @@ private:
         }
         if (!ec) {
             ++counts_.events;
-            if (c == priority_channel ||
-                (c == write_channel && reactor_port::writes_through_set(data_)))
+            if (c == priority_channel)
                 host_.port.acknowledge_priority(data_);
+            else if (c == write_channel)
+                host_.port.acknowledge_room(data_);
             note(c);
             take_satisfied(items);
         } else if (ec != boost::asio::error::operation_aborted) {
@@ -1638,15 +1637,13 @@ private:
             word_.consume(consumed);
     }
 
-    void take_failed(channel c, const error_code& ec, item_queue& items) noexcept {
+    void take_failed(channel c, error_code ec, item_queue& items) noexcept {
+        blame_the_number(ec);
         for (waiter *w = waiters_.front(), *next; w; w = next) {
             next = waiter_list::next(w);
             if (((channels_of(w->want_) >> c) & 1u) == 0)
                 continue;
-            // epoll does not know a number that was closed behind our back.
-            w->fail(ec == boost::system::errc::no_such_file_or_directory
-                        ? error_code(boost::asio::error::bad_descriptor)
-                        : ec);
+            w->fail(ec);
             unpark(w);
             items.push(w);
         }
