@@ -79,6 +79,55 @@ private:
     int would_blocks_ = 0;
 };
 
+/// Writes until that fails, more at a time than fits.
+class eager {
+public:
+    eager(asio::io_context& io, int fd, trigger t) : fd_(fd), reg_(io, fd, t) {}
+
+    void start() {
+        reg_.async_io(
+            interest::writable, [this](error_code& ec) { return write(ec); },
+            [this](error_code ec, ::ssize_t) {
+                ++completions_;
+                error_ = ec;
+                if (!ec)
+                    start();
+            });
+    }
+
+    /// Makes room, and waits until it was used.
+    void see_drained(asio::io_context& io, int peer) {
+        test::run_ready(io);
+        int now = completions_;
+        test::drain(peer);
+        test::run_until(io, [&] { return completions_ != now; });
+        test::run_ready(io);
+    }
+
+    const error_code& error() const { return error_; }
+    int completions() const { return completions_; }
+    int writes() const { return writes_; }
+    int would_blocks() const { return would_blocks_; }
+
+private:
+    moor::drainable<::ssize_t> write(error_code& ec) {
+        ++writes_;
+        ::ssize_t n = ::write(fd_, much_.data(), much_.size());
+        if (n < 0)
+            ec = test::last_error();
+        would_blocks_ += ec == asio::error::would_block;
+        return moor::short_transfer(n, much_.size());
+    }
+
+    int fd_;
+    moor::registration reg_;
+    const std::string much_ = std::string(1 << 20, 'x');
+    error_code error_;
+    int completions_ = 0;
+    int writes_ = 0;
+    int would_blocks_ = 0;
+};
+
 struct kind {
     std::string name;
     std::function<test::fd_pair()> make;
@@ -196,44 +245,19 @@ BOOST_FIXTURE_TEST_CASE(a_writer_is_told_of_a_hang_up_that_comes_with_the_room,
         for (bool is_pipe : {true, false})
             for (bool all : {true, false}) {
                 test::fd_pair p = is_pipe ? test::make_pipe() : test::make_socketpair();
-                moor::registration reg(io, p.b.get(), t);
-                const std::string much(1 << 20, 'x');
-                int completions = 0;
-                error_code last;
-                std::function<void()> write = [&] {
-                    reg.async_io(
-                        interest::writable,
-                        [&](error_code& ec) {
-                            ::ssize_t n = ::write(p.b, much.data(), much.size());
-                            if (n < 0)
-                                ec = test::last_error();
-                            return moor::short_transfer(n, much.size());
-                        },
-                        [&](error_code ec, ::ssize_t) {
-                            ++completions;
-                            last = ec;
-                            if (!ec)
-                                write();
-                        });
-                };
-                write();
-                test::run_ready(io);
-                BOOST_REQUIRE(completions > 0);
-                for (int i = 0; i != 3; ++i) { // each write is cut short
-                    int now = completions;
-                    test::drain(p.a);
-                    test::run_until(io, [&] { return completions != now; });
-                    test::run_ready(io);
-                }
-                BOOST_TEST(!last);
+                eager w(io, p.b, t);
+                w.start();
+                for (int i = 0; i != 3; ++i) // each write is cut short
+                    w.see_drained(io, p.a);
+                BOOST_TEST(!w.error());
                 if (all)
                     test::drain(p.a);
                 else
                     test::get(p.a, 8192);
                 p.a.close();
-                test::run_until(io, [&] { return bool(last); });
-                BOOST_TEST((last == asio::error::broken_pipe ||
-                            (!is_pipe && last == asio::error::connection_reset)));
+                test::run_until(io, [&] { return bool(w.error()); });
+                BOOST_TEST((w.error() == asio::error::broken_pipe ||
+                            (!is_pipe && w.error() == asio::error::connection_reset)));
             }
 }
 
@@ -241,44 +265,20 @@ BOOST_FIXTURE_TEST_CASE(a_short_write_to_a_pipe_parks_the_writer, test::context_
     ::signal(SIGPIPE, SIG_IGN);
     for (trigger t : {trigger::level, trigger::edge}) {
         test::fd_pair p = test::make_pipe();
-        moor::registration reg(io, p.b.get(), t);
-        const std::string much(1 << 20, 'x');
-        int writes = 0, blocked = 0, completions = 0;
-        error_code last;
-        std::function<void()> write = [&] {
-            reg.async_io(
-                interest::writable,
-                [&](error_code& ec) {
-                    ++writes;
-                    ::ssize_t n = ::write(p.b, much.data(), much.size());
-                    if (n < 0)
-                        ec = test::last_error();
-                    blocked += ec == asio::error::would_block;
-                    return moor::short_transfer(n, much.size());
-                },
-                [&](error_code ec, ::ssize_t) {
-                    ++completions;
-                    last = ec;
-                    if (!ec)
-                        write();
-                });
-        };
-        write();
+        eager w(io, p.b, t);
+        w.start();
         test::run_ready(io);
-        BOOST_REQUIRE(completions > 0);
-        writes = completions = blocked = 0; // the first ones found out for themselves
-        for (int i = 0; i != 10; ++i) {
-            int now = completions;
-            test::drain(p.a);
-            test::run_until(io, [&] { return completions != now; });
-            test::run_ready(io);
-        }
-        BOOST_TEST(writes == completions);
-        BOOST_TEST(blocked == 0);
+        BOOST_REQUIRE(w.completions() > 0);
+        int first_writes = w.writes(), first_would_blocks = w.would_blocks();
+        int first_completions = w.completions(); // these found out for themselves
+        for (int i = 0; i != 10; ++i)
+            w.see_drained(io, p.a);
+        BOOST_TEST(w.writes() - first_writes == w.completions() - first_completions);
+        BOOST_TEST(w.would_blocks() == first_would_blocks);
         // The writer learns that nobody reads any more.
         p.a.close();
-        test::run_until(io, [&] { return bool(last); });
-        BOOST_TEST(last == asio::error::broken_pipe);
+        test::run_until(io, [&] { return bool(w.error()); });
+        BOOST_TEST(w.error() == asio::error::broken_pipe);
     }
 }
 

@@ -861,47 +861,56 @@ BOOST_FIXTURE_TEST_CASE(query_asks_the_kernel_and_leaves_the_cache_alone, test::
 
 // ---- from async-io and polling ------------------------------------------------------------------
 
+/// A socket that is full, with a writer and a reader that are both blocked.
+struct blocked_both_ways {
+    test::fd_pair p;
+    moor::registration reg;
+    std::optional<error_code> write_result;
+    std::optional<error_code> read_result;
+    std::string text = "nothing";
+
+    blocked_both_ways(asio::io_context& io, bool tcp, trigger t)
+        : p(tcp ? test::make_tcp_pair() : test::make_socketpair()), reg(io, p.a.get(), t) {
+        test::fill(p.a);
+        reg.async_io(
+            interest::writable,
+            [this](error_code& ec) {
+                if (::send(p.a, "x", 1, MSG_NOSIGNAL) < 0)
+                    ec = test::last_error();
+            },
+            [this](error_code ec) { write_result = ec; });
+        reg.async_io(interest::readable, test::reader{p.a}, [this](error_code ec, std::string s) {
+            read_result = ec;
+            text = s;
+        });
+        test::run_ready(io);
+        BOOST_TEST((!write_result && !read_result));
+    }
+};
+
 BOOST_FIXTURE_TEST_CASE(a_hang_up_wakes_both_directions, test::context_fixture) {
     for (trigger t : both_triggers) {
         for (bool tcp : {false, true}) {
             BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
                                << (tcp ? "tcp" : "unix")) {
-                test::fd_pair p = tcp ? test::make_tcp_pair() : test::make_socketpair();
-                test::fill(p.a);
-                moor::registration reg(io, p.a.get(), t);
-                std::optional<error_code> write_result;
-                std::optional<std::size_t> read_result;
-                std::optional<error_code> read_error;
-                reg.async_io(
-                    interest::writable,
-                    [&](error_code& ec) {
-                        if (::send(p.a, "x", 1, MSG_NOSIGNAL) < 0)
-                            ec = test::last_error();
-                    },
-                    [&](error_code ec) { write_result = ec; });
-                reg.async_io(interest::readable, test::reader{p.a},
-                             [&](error_code ec, std::string s) {
-                                 read_error = ec;
-                                 read_result = s.size();
-                             });
+                blocked_both_ways b(io, tcp, t);
                 test::called read;
                 test::called write;
-                reg.async_wait_readable(read.handler());
-                reg.async_wait_writable(write.handler());
+                b.reg.async_wait_readable(read.handler());
+                b.reg.async_wait_writable(write.handler());
                 test::run_ready(io);
-                BOOST_TEST(!write_result);
-                BOOST_TEST(!read_result);
-                p.b.close();
-                test::run_until(io, [&] { return write_result && read_result && read && write; });
+                b.p.b.close();
+                test::run_until(io,
+                                [&] { return b.write_result && b.read_result && read && write; });
                 BOOST_TEST(!read.ec);
                 BOOST_TEST(!write.ec);
-                BOOST_TEST(*read_result == 0u);
+                BOOST_TEST(b.text.empty());
                 // What the peer has not read is answered with a reset, which one of the two
                 // collects. (A Unix socket's writer is told otherwise.)
-                bool read_reset = *read_error == asio::error::connection_reset;
-                bool write_reset = *write_result == asio::error::connection_reset;
-                BOOST_TEST((read_reset || !*read_error));
-                BOOST_TEST((write_reset || *write_result == asio::error::broken_pipe));
+                bool read_reset = *b.read_result == asio::error::connection_reset;
+                bool write_reset = *b.write_result == asio::error::connection_reset;
+                BOOST_TEST((read_reset || !*b.read_result));
+                BOOST_TEST((write_reset || *b.write_result == asio::error::broken_pipe));
                 BOOST_TEST((tcp ? read_reset != write_reset : !write_reset));
             }
         }
@@ -914,42 +923,23 @@ BOOST_FIXTURE_TEST_CASE(a_peers_shutdown_ends_the_reader_and_leaves_the_writer,
         for (bool tcp : {false, true}) {
             BOOST_TEST_CONTEXT((t == trigger::edge ? "edge " : "level ")
                                << (tcp ? "tcp" : "unix")) {
-                test::fd_pair p = tcp ? test::make_tcp_pair() : test::make_socketpair();
-                test::fill(p.a);
-                moor::registration reg(io, p.a.get(), t);
-                std::optional<error_code> write_result;
-                std::optional<error_code> read_result;
-                std::string text = "nothing";
-                reg.async_io(
-                    interest::writable,
-                    [&](error_code& ec) {
-                        if (::send(p.a, "x", 1, MSG_NOSIGNAL) < 0)
-                            ec = test::last_error();
-                    },
-                    [&](error_code ec) { write_result = ec; });
-                reg.async_io(interest::readable, test::reader{p.a},
-                             [&](error_code ec, std::string s) {
-                                 read_result = ec;
-                                 text = s;
-                             });
-                test::run_ready(io);
-                BOOST_TEST((!write_result && !read_result));
-                BOOST_REQUIRE_EQUAL(::shutdown(p.b, SHUT_WR), 0);
-                test::run_until(io, [&] { return read_result.has_value(); });
-                BOOST_TEST(!*read_result);
-                BOOST_TEST(text.empty()); // the end
+                blocked_both_ways b(io, tcp, t);
+                BOOST_REQUIRE_EQUAL(::shutdown(b.p.b, SHUT_WR), 0);
+                test::run_until(io, [&] { return b.read_result.has_value(); });
+                BOOST_TEST(!*b.read_result);
+                BOOST_TEST(b.text.empty()); // the end
                 check_is_quiet(io);
-                BOOST_TEST(!write_result);
-                called_event urgent; // which shares the writer's source of events, on io_uring
-                reg.async_wait(interest::priority, urgent.handler());
+                BOOST_TEST(!b.write_result);
+                called_event urgent;
+                b.reg.async_wait(interest::priority, urgent.handler());
                 check_is_quiet(io);
-                BOOST_TEST((!write_result && !urgent));
-                reg.cancel(moor::direction::read);
+                BOOST_TEST((!b.write_result && !urgent));
+                b.reg.cancel(moor::direction::read);
                 test::run_until(io, [&] { return bool(urgent); });
                 BOOST_CHECK_EQUAL(urgent.ec, test::aborted);
-                test::drain(p.b);
-                test::run_until(io, [&] { return write_result.has_value(); });
-                BOOST_TEST(!*write_result);
+                test::drain(b.p.b);
+                test::run_until(io, [&] { return b.write_result.has_value(); });
+                BOOST_TEST(!*b.write_result);
             }
         }
     }
