@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/quiet.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -14,7 +15,6 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <atomic>
@@ -82,22 +82,6 @@ void check_completes(asio::io_context& io, const test::called& c) {
     test::run_until(io, [&] { return bool(c); });
     BOOST_TEST(c.times == 1);
     BOOST_TEST(!c.ec);
-}
-
-/// Nothing happens: the loop blocks, and is not woken for nothing.
-void check_is_quiet(asio::io_context& io) {
-    test::called timer;
-    asio::steady_timer timeout(io, std::chrono::milliseconds(20));
-    timeout.async_wait(timer.handler());
-    test::call_counts before = test::counts();
-    std::size_t rounds = 0;
-    test::run_until(io, [&] {
-        ++rounds;
-        return bool(timer);
-    });
-    test::call_counts used = test::counts() - before;
-    BOOST_TEST(used.turns() <= 16);
-    BOOST_TEST(rounds <= 16u);
 }
 
 /// The same scenario for every source of readability: a wait parks, `make` wakes it, `take` makes
@@ -928,11 +912,11 @@ BOOST_FIXTURE_TEST_CASE(a_peers_shutdown_ends_the_reader_and_leaves_the_writer,
                 test::run_until(io, [&] { return b.read_result.has_value(); });
                 BOOST_TEST(!*b.read_result);
                 BOOST_TEST(b.text.empty()); // the end
-                check_is_quiet(io);
+                test::check_is_quiet(io);
                 BOOST_TEST(!b.write_result);
                 called_event urgent;
                 b.reg.async_wait(interest::priority, urgent.handler());
-                check_is_quiet(io);
+                test::check_is_quiet(io);
                 BOOST_TEST((!b.write_result && !urgent));
                 b.reg.cancel(moor::direction::read);
                 test::run_until(io, [&] { return bool(urgent); });
@@ -1617,7 +1601,7 @@ BOOST_FIXTURE_TEST_CASE(a_udp_socket_with_a_pending_error_does_not_spin, test::c
             reg.async_wait(other, beside.handler());
         BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
         check_completes(io, parked); // ECONNREFUSED: and nobody receives it
-        check_is_quiet(io);
+        test::check_is_quiet(io);
         BOOST_TEST(!beside);
         reg.cancel();
         test::run_ready(io);

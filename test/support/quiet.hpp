@@ -1,0 +1,37 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+
+#ifndef MOOR_TEST_SUPPORT_QUIET_HPP
+#define MOOR_TEST_SUPPORT_QUIET_HPP
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/test/unit_test.hpp>
+
+#include <chrono>
+#include <cstddef>
+
+namespace test {
+
+/// Nothing happens: the loop blocks until a timer expires, and is not woken for nothing.
+inline void check_is_quiet(boost::asio::io_context& io, std::size_t most_handlers = 16) {
+    called timer;
+    boost::asio::steady_timer timeout(io, std::chrono::milliseconds(20));
+    timeout.async_wait(timer.handler());
+    call_counts before = counts();
+    std::size_t handlers = 0;
+    run_until(io, [&] {
+        ++handlers;
+        return bool(timer);
+    });
+    call_counts used = counts() - before;
+    BOOST_TEST(used.turns() <= 16);
+    BOOST_TEST(handlers <= most_handlers);
+}
+
+} // namespace test
+
+#endif
