@@ -84,6 +84,22 @@ void check_completes(asio::io_context& io, const test::called& c) {
     BOOST_TEST(!c.ec);
 }
 
+/// `a` sends to `b`, which is a port on loopback.
+test::fd_pair make_udp_pair() {
+    test::fd_pair p;
+    p.b = test::unique_fd(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ::sockaddr_in addr{};
+    addr.sin_family = AF_INET;
+    addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    ::socklen_t len = sizeof(addr);
+    auto* any = reinterpret_cast<::sockaddr*>(&addr);
+    BOOST_REQUIRE_EQUAL(::bind(p.b, any, len), 0);
+    BOOST_REQUIRE_EQUAL(::getsockname(p.b, any, &len), 0);
+    p.a = test::unique_fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    BOOST_REQUIRE_EQUAL(::connect(p.a, any, len), 0);
+    return p;
+}
+
 /// The same scenario for every source of readability: a wait parks, `make` wakes it, `take` makes
 /// it park again; twice. `make` may need the loop to go on for a while.
 void check_source(int fd, const std::function<void()>& make, const std::function<void()>& take,
@@ -589,18 +605,11 @@ BOOST_FIXTURE_TEST_CASE(a_timestamp_of_what_was_sent_is_exactly_an_error_event,
                         test::context_fixture) {
     // It waits in the socket's error queue; the socket has no error.
     for (trigger t : both_triggers) {
-        ::sockaddr_in addr{};
-        addr.sin_family = AF_INET;
-        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        ::socklen_t len = sizeof(addr);
-        test::unique_fd there(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-        BOOST_REQUIRE_EQUAL(::bind(there, reinterpret_cast<::sockaddr*>(&addr), len), 0);
-        BOOST_REQUIRE_EQUAL(::getsockname(there, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
-        test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        test::fd_pair p = make_udp_pair();
+        test::unique_fd& fd = p.a;
         unsigned flags = SOF_TIMESTAMPING_TX_SOFTWARE | SOF_TIMESTAMPING_SOFTWARE;
         BOOST_REQUIRE_EQUAL(::setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof(flags)),
                             0);
-        BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);
         moor::registration reg(io, fd.get(), t);
         called_event any;
         reg.async_wait(interest::error | interest::priority | interest::read_closed |
@@ -611,7 +620,7 @@ BOOST_FIXTURE_TEST_CASE(a_timestamp_of_what_was_sent_is_exactly_an_error_event,
         check_completes(io, any);
         BOOST_TEST((any.ready() == interest::error));
         int error = -1;
-        len = sizeof(error);
+        ::socklen_t len = sizeof(error);
         BOOST_REQUIRE_EQUAL(::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len), 0);
         BOOST_TEST(error == 0);
         char control[512];
@@ -631,21 +640,11 @@ BOOST_FIXTURE_TEST_CASE(a_timestamp_of_what_was_sent_is_exactly_an_error_event,
 
 BOOST_FIXTURE_TEST_CASE(a_refused_udp_port_is_exactly_an_error_event, test::context_fixture) {
     for (trigger t : both_triggers) {
-        // A port that nobody listens on.
-        ::sockaddr_in addr{};
-        addr.sin_family = AF_INET;
-        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        ::socklen_t len = sizeof(addr);
-        {
-            test::unique_fd bound(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-            BOOST_REQUIRE_EQUAL(::bind(bound, reinterpret_cast<::sockaddr*>(&addr), len), 0);
-            BOOST_REQUIRE_EQUAL(::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len),
-                                0);
-        }
-        test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+        test::fd_pair p = make_udp_pair();
+        test::unique_fd& fd = p.a;
+        p.b.close(); // nobody listens there now
         int on = 1;
         BOOST_REQUIRE_EQUAL(::setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on)), 0);
-        BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);
         moor::registration reg(io, fd.get(), t);
         called_event error;
         test::called reader;
@@ -1580,18 +1579,9 @@ BOOST_FIXTURE_TEST_CASE(a_udp_socket_with_a_pending_error_does_not_spin, test::c
         for (interest other : {interest(), interest::priority, interest::write_closed})
             combinations.emplace_back(t, other);
     for (auto [t, other] : combinations) {
-        ::sockaddr_in addr{};
-        addr.sin_family = AF_INET;
-        addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        ::socklen_t len = sizeof(addr);
-        {
-            test::unique_fd bound(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-            BOOST_REQUIRE_EQUAL(::bind(bound, reinterpret_cast<::sockaddr*>(&addr), len), 0);
-            BOOST_REQUIRE_EQUAL(::getsockname(bound, reinterpret_cast<::sockaddr*>(&addr), &len),
-                                0);
-        }
-        test::unique_fd fd(::socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-        BOOST_REQUIRE_EQUAL(::connect(fd, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+        test::fd_pair p = make_udp_pair();
+        test::unique_fd& fd = p.a;
+        p.b.close(); // nobody listens there now
         moor::registration reg(io, fd.get(), t);
         test::called parked;
         reg.async_wait_readable(parked.handler());
