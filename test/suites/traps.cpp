@@ -211,7 +211,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_asio_has_in_this_context_is_an_error_of_th
     test::called done;
     reg.async_wait_readable(done.handler());
     test::run_until(io, [&] { return bool(done); });
-    BOOST_CHECK_EQUAL(done.ec, error_code(moor::error::already_registered));
+    BOOST_CHECK_EQUAL(done.ec, error_code(moor::error::registered_elsewhere));
     reg.deregister();
     // And theirs goes on.
     test::called wait;

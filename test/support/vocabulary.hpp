@@ -22,6 +22,8 @@ inline const error_code would_block(boost::asio::error::would_block);
 inline const error_code gone(moor::error::gone);
 inline const error_code already_registered(moor::error::already_registered);
 inline const error_code not_registered(moor::error::not_registered);
+inline const error_code already_open(moor::error::already_open);
+inline const error_code registered_elsewhere(moor::error::registered_elsewhere);
 
 inline constexpr moor::trigger both_triggers[] = {moor::trigger::level, moor::trigger::edge};
 

@@ -138,6 +138,7 @@ struct wait_totals {
 /// A picture of one handle, for people.
 struct scheduled_io_info {
     int handle;
+    std::string name;
     trigger mode;
     interest waited_for;
     readiness cached;
@@ -1298,7 +1299,7 @@ private:
         }
         if (ec)
             return ec == boost::system::errc::file_exists
-                       ? make_error_code(error::already_registered)
+                       ? make_error_code(error::registered_elsewhere)
                        : ec;
         has_data_ = true;
         unknown_ = static_cast<std::uint8_t>(unknown_ & ~unattached);
