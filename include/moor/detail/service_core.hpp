@@ -19,14 +19,17 @@
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/error.hpp>
 
+#include <boost/core/no_exceptions_support.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -97,6 +100,7 @@ public:
                 }
                 // The number was closed behind that registration's back, and is another file now.
                 stale.reset(by_handle_[index]);
+                names_.erase(stale.get());
             }
             state = take_free();
             if (index >= by_handle_.size())
@@ -122,6 +126,7 @@ public:
             auto index = static_cast<std::size_t>(state.native_handle());
             if (index < by_handle_.size() && by_handle_[index] == &state) {
                 by_handle_[index] = nullptr;
+                names_.erase(&state);
                 ++deregistered_;
             }
         }
@@ -177,9 +182,24 @@ public:
         std::lock_guard<state_mutex> lock(mutex_);
         std::vector<scheduled_io_info> v;
         for (scheduled_io* s : by_handle_)
-            if (s)
+            if (s) {
                 v.push_back(s->info());
+                auto named = names_.find(s);
+                if (named != names_.end())
+                    v.back().name = named->second;
+            }
         return v;
+    }
+
+    /// Names a registration until it ends. Without memory, it goes without a name.
+    void set_name(const scheduled_io& state, const std::string& name) noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        auto index = static_cast<std::size_t>(state.native_handle());
+        if (index >= by_handle_.size() || by_handle_[index] != &state)
+            return;
+        BOOST_TRY { names_[&state] = name; }
+        BOOST_CATCH(...) {}
+        BOOST_CATCH_END
     }
 
     std::atomic<unsigned> inline_budget{128};
@@ -220,6 +240,7 @@ private:
         all.reserve(static_cast<std::size_t>(
             std::count_if(by_handle_.begin(), by_handle_.end(), [](auto* s) { return s; })));
         closed_.store(true, std::memory_order_release); // nothing throws from here on
+        names_.clear();
         for (scheduled_io*& s : by_handle_)
             if (s) {
                 all.emplace_back(s);
@@ -231,6 +252,7 @@ private:
 
     mutable state_mutex mutex_;
     std::vector<scheduled_io*> by_handle_;
+    std::map<const scheduled_io*, std::string> names_; // of those that have one
     scheduled_io* free_ = nullptr;
     std::uint64_t registered_ = 0;
     std::uint64_t deregistered_ = 0;
