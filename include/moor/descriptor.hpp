@@ -9,7 +9,9 @@
 #define MOOR_DESCRIPTOR_HPP
 
 #include <moor/detail/adapted_handler.hpp>
+#include <moor/detail/initiate.hpp>
 #include <moor/detail/kernel.hpp>
+#include <moor/detail/throw_if.hpp>
 #include <moor/detail/transfer.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
@@ -17,6 +19,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/posix/descriptor_base.hpp>
 
@@ -34,39 +37,52 @@
 
 namespace moor {
 
-/// A native handle that somebody else owns. Made by `borrow`.
+/// A native handle that another object owns. Made by `borrow`.
 class borrowed_handle {
 public:
-    /// Names the handle.
+    /// Constructs a name for a handle.
+    /**
+     * @param handle The handle.
+     */
     constexpr explicit borrowed_handle(int handle) noexcept : handle_(handle) {}
 
-    /// The handle.
+    /// Returns the handle.
     constexpr int native_handle() const noexcept { return handle_; }
 
 private:
     int handle_;
 };
 
-/// Has a descriptor use a handle without owning it: `descriptor(io, borrow(STDIN_FILENO))`.
+/// Makes a descriptor use a handle without owning it.
 /**
- * The descriptor will not close it, will not duplicate it, and will leave its flags as they are.
- * In particular, `O_NONBLOCK` is a property of the open file, which other processes may share (a
- * terminal, with the shell): nothing sets it for good. What an operation does instead:
+ * The descriptor does not close the handle, does not duplicate it, and leaves its flags as they
+ * are. `O_NONBLOCK` in particular is a property of the open file, which other processes may share
+ * (a terminal, with the shell). Asynchronous transfers do without the flag:
  *
  * | the handle is | a read | a write |
  * | --- | --- | --- |
  * | a socket | `recv` with `MSG_DONTWAIT` | `send` with `MSG_DONTWAIT` |
  * | a regular file, a directory, a block device | `read` | `write` |
- * | a pipe, and what else knows `RWF_NOWAIT` | `preadv2` | `pwritev2` |
- * | else: a terminal, a named pipe, inotify | `poll`, then `read` | `poll`, then `write` with
- *   `O_NONBLOCK` set just before it and cleared just after, unless it was set |
+ * | a pipe, or another file that knows `RWF_NOWAIT` | `preadv2` | `pwritev2` |
+ * | any other: a terminal, a named pipe, inotify | `poll`, then `read` | `poll`, then `write` with
+ * `O_NONBLOCK` set just before and cleared just after, unless it was set |
  *
- * In the last case, a read blocks if somebody else takes what `poll` saw before it does; and a
- * process that is killed within the write leaves the flag set.
+ * In the last case a read blocks if another reader of the file takes the data between the `poll`
+ * and the `read`; and a process that is killed within the `write` leaves the flag set.
+ *
+ * @param handle The handle. It has to stay open until the descriptor is closed or destroyed.
+ *
+ * @par Example
+ * @code
+ * moor::stream_descriptor in(io, moor::borrow(STDIN_FILENO));
+ * @endcode
  */
 constexpr borrowed_handle borrow(int handle) noexcept { return borrowed_handle(handle); }
 
-/// Has a descriptor use the handle of any object that has `native_handle()`, which keeps owning it.
+/// Makes a descriptor use the handle of another object.
+/**
+ * @param owner Any object that has `native_handle()`. It goes on owning the handle.
+ */
 template <class Owner, std::enable_if_t<detail::is_handle_owner<Owner>::value, int> = 0>
 borrowed_handle borrow(Owner& owner) {
     return borrowed_handle(static_cast<int>(owner.native_handle()));
@@ -74,9 +90,9 @@ borrowed_handle borrow(Owner& owner) {
 
 namespace detail {
 
-/// What a descriptor knows of its handle.
+/// What a descriptor knows about its handle.
 struct handle_traits {
-    static constexpr unsigned borrowed = 1;           // somebody else closes it
+    static constexpr unsigned borrowed = 1;           // another object closes it
     static constexpr unsigned socket = 2;             //
     static constexpr unsigned file = 4;               // never blocks for long, has no would-block
     static constexpr unsigned fifo = 8;               //
@@ -92,7 +108,7 @@ struct handle_traits {
     }
 };
 
-/// In place of a call that is never made: only the completion goes to the handler's executor.
+/// A call that is never made: only the completion goes to the handler's executor.
 template <class Value>
 struct no_call {
     using needs_no_executor = void;
@@ -100,15 +116,23 @@ struct no_call {
     Value operator()(error_code&) const { return Value(); }
 };
 
+/// Buffers that stand for "wait until the handle is ready, and transfer nothing".
+template <class Buffers>
+struct is_null_buffers : std::false_type {};
+#if !defined(BOOST_ASIO_NO_DEPRECATED)
+template <>
+struct is_null_buffers<boost::asio::null_buffers> : std::true_type {};
+#endif
+
 } // namespace detail
 
 /// A POSIX descriptor, in place of `boost::asio::posix::basic_descriptor`.
 /**
- * It has the interface of the original, and is built on a `basic_registration`, which
- * `registration()` gives. It owns its handle: closing, assigning or destroying it closes the
- * handle. A handle that is given as `borrow(handle)` stays with its owner.
+ * The class has the interface of the original, and is built on a `basic_registration`, which
+ * `registration()` returns. A descriptor owns its handle: closing, assigning or destroying the
+ * descriptor closes the handle. A handle that is passed as `borrow(handle)` stays its owner's.
  *
- * @tparam Executor The I/O executor's type.
+ * @tparam Executor The type of the I/O executor.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -116,21 +140,29 @@ struct no_call {
  * transfers of a stream descriptor may run concurrently with each other.
  *
  * @par Lifetimes
- * Destroying a descriptor completes its operations with `asio::error::operation_aborted`. They go
- * on if it is moved. It may outlive its execution context: asynchronous operations complete with
- * `moor::error::gone` then.
+ * Destroying a descriptor completes its pending operations with `operation_aborted`. Operations go
+ * on when the descriptor is moved. A descriptor may outlive its execution context: asynchronous
+ * operations fail with `error::gone` then.
  *
  * @par Asynchronous Operations
- * What `basic_registration` says of its waits is true here.
+ * As those of `basic_registration`.
  *
  * @par Errors
- * `bad_descriptor` for all operations without a handle, but for closing one; otherwise what the
- * registration or the kernel reports. A system call that a signal interrupts is made again. As in
- * the original, functions that have nothing else to return also return the error that they set.
+ * Without a handle, every operation but closing fails with `bad_descriptor`. Otherwise the errors
+ * are those of the registration and of the kernel. A system call that a signal interrupts is
+ * repeated. As in the original, functions that have nothing else to return also return the error
+ * that they set.
+ *
+ * @par Example
+ * @code
+ * moor::descriptor d(io, ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC)); // closes it
+ * d.async_wait(moor::descriptor::wait_read, [](moor::error_code ec) {});
+ * @endcode
  */
 template <class Executor = boost::asio::any_io_executor>
 class basic_descriptor : public boost::asio::posix::descriptor_base {
     class initiate_wait;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
 
 public:
     /// The type of the I/O executor.
@@ -139,58 +171,88 @@ public:
     /// The type of the handle.
     using native_handle_type = int;
 
-    /// There is no lower layer.
+    /// This type: a descriptor has no lower layer.
     using lowest_layer_type = basic_descriptor;
 
-    /// The type of what `registration()` gives.
+    /// The type of what `registration()` returns.
     using registration_type = basic_registration<Executor>;
 
-    /// The same on another executor.
+    /// The descriptor's type with another executor.
     template <class OtherExecutor>
     struct rebind_executor {
         /// The descriptor's type.
         using other = basic_descriptor<OtherExecutor>;
     };
 
-    /// Without a handle.
+    /// Constructs a descriptor that has no handle.
+    /**
+     * @param ex The I/O executor.
+     */
     explicit basic_descriptor(const executor_type& ex) : registration_(ex) {}
 
-    /// Without a handle.
+    /// Constructs a descriptor that has no handle.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
     explicit basic_descriptor(Context& context) : registration_(context) {}
 
-    /// Owns a handle. @throws boost::system::system_error as `assign` does; then it still belongs
-    /// to the caller.
+    /// Constructs a descriptor that owns a handle.
+    /**
+     * @param ex The I/O executor.
+     * @param handle The handle. It stays the caller's if an exception is thrown.
+     * @throws boost::system::system_error As `assign` does.
+     */
     basic_descriptor(const executor_type& ex, const native_handle_type& handle)
         : basic_descriptor(ex) {
         assign(handle);
     }
 
-    /// Owns a handle. @throws boost::system::system_error as `assign` does; then it still belongs
-    /// to the caller.
+    /// Constructs a descriptor that owns a handle.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param handle The handle. It stays the caller's if an exception is thrown.
+     * @throws boost::system::system_error As `assign` does.
+     */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
     basic_descriptor(Context& context, const native_handle_type& handle)
         : basic_descriptor(context) {
         assign(handle);
     }
 
-    /// Borrows a handle. @throws boost::system::system_error as `assign` does.
+    /// Constructs a descriptor that uses a handle without owning it.
+    /**
+     * @param ex The I/O executor.
+     * @param handle The handle: see `borrow`.
+     * @throws boost::system::system_error As `assign` does.
+     */
     basic_descriptor(const executor_type& ex, borrowed_handle handle) : basic_descriptor(ex) {
         assign(handle);
     }
 
-    /// Borrows a handle. @throws boost::system::system_error as `assign` does.
+    /// Constructs a descriptor that uses a handle without owning it.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param handle The handle: see `borrow`.
+     * @throws boost::system::system_error As `assign` does.
+     */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
     basic_descriptor(Context& context, borrowed_handle handle) : basic_descriptor(context) {
         assign(handle);
     }
 
-    /// Moves the handle with its pending operations; `other` is not open afterwards.
+    /// Moves a descriptor, with its pending operations.
+    /**
+     * @param other The descriptor to move from. It is not open afterwards.
+     */
     basic_descriptor(basic_descriptor&& other) noexcept
         : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
           traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
 
-    /// Moves from a descriptor on another executor.
+    /// Moves a descriptor on another executor.
+    /**
+     * @param other The descriptor to move from. It is not open afterwards.
+     */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
                                    !std::is_same<OtherExecutor, Executor>::value,
@@ -199,7 +261,10 @@ public:
         : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
           traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
 
-    /// Ends with its own handle as the destructor does, and moves.
+    /// Closes the present handle if it is owned, and moves a descriptor.
+    /**
+     * @param other The descriptor to move from. It is not open afterwards.
+     */
     basic_descriptor& operator=(basic_descriptor&& other) noexcept {
         if (this != &other) {
             end();
@@ -210,7 +275,10 @@ public:
         return *this;
     }
 
-    /// Ends with its own handle as the destructor does, and moves.
+    /// Closes the present handle if it is owned, and moves a descriptor on another executor.
+    /**
+     * @param other The descriptor to move from. It is not open afterwards.
+     */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
                                    !std::is_same<OtherExecutor, Executor>::value,
@@ -223,66 +291,96 @@ public:
     basic_descriptor(const basic_descriptor&) = delete;
     basic_descriptor& operator=(const basic_descriptor&) = delete;
 
-    /// Completes the pending operations with `operation_aborted`, and closes the handle, if it is
-    /// owned. Errors are ignored.
+    /// Closes the handle if it is owned. Pending operations complete with `operation_aborted`.
+    /**
+     * Errors of `close(2)` are ignored.
+     */
     ~basic_descriptor() { end(); }
 
-    /// The I/O executor.
+    /// Returns the I/O executor.
     const executor_type& get_executor() const noexcept { return registration_.get_executor(); }
 
-    /// This.
+    /// Returns `*this`; a descriptor has no lower layer.
     lowest_layer_type& lowest_layer() noexcept { return *this; }
-    /// This.
+    /// Returns `*this`; a descriptor has no lower layer.
     const lowest_layer_type& lowest_layer() const noexcept { return *this; }
 
-    /// What it is built on: for `try_io`, `async_io`, and waits for more kinds of event. Leave its
-    /// registering and deregistering to the descriptor.
+    /// Returns the registration of the handle: for `try_io`, `async_io`, and waits for more events.
+    /**
+     * Leave registering and deregistering to the descriptor.
+     *
+     * @par Example
+     * @code
+     * d.registration().async_wait(moor::interest::read_closed, handler);
+     * @endcode
+     */
     registration_type& registration() noexcept { return registration_; }
     /// @copydoc registration
     const registration_type& registration() const noexcept { return registration_; }
 
     // ---- the handle ---------------------------------------------------------------------------
 
-    /// Owns a handle.
+    /// Makes the descriptor own a handle.
     /**
+     * @param handle The handle. It stays the caller's if there is an error.
+     * @param ec Set to what went wrong, if anything did.
+     * @returns `ec`.
+     *
      * @par Errors
-     * `already_open` if there is a handle; `bad_descriptor`, `error::already_registered` and
-     * `error::gone` as for `basic_registration::register_handle`. After an error the handle still
-     * belongs to the caller.
+     * `boost::asio::error::already_open` if the descriptor has a handle; `bad_descriptor`,
+     * `error::already_registered` and `error::gone` as for `basic_registration::register_handle`.
      */
     error_code assign(const native_handle_type& handle, error_code& ec) {
         return take(handle, 0, ec);
     }
-    /// Owns a handle. @throws boost::system::system_error with the errors above.
+    /// Makes the descriptor own a handle.
+    /**
+     * @param handle The handle. It stays the caller's if an exception is thrown.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void assign(const native_handle_type& handle) {
         error_code ec;
         assign(handle, ec);
-        detail::throw_if(ec, "assign");
+        detail::throw_if(ec, "moor::descriptor::assign", handle);
     }
 
-    /// Borrows a handle. The errors are those of owning one.
+    /// Makes the descriptor use a handle without owning it.
+    /**
+     * @param handle The handle: see `borrow`.
+     * @param ec Set to what went wrong, if anything did: the errors for a handle that is owned.
+     * @returns `ec`.
+     */
     error_code assign(borrowed_handle handle, error_code& ec) {
         return take(handle.native_handle(), detail::handle_traits::borrowed, ec);
     }
-    /// Borrows a handle. @throws boost::system::system_error
+    /// Makes the descriptor use a handle without owning it.
+    /**
+     * @param handle The handle: see `borrow`.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void assign(borrowed_handle handle) {
         error_code ec;
         assign(handle, ec);
-        detail::throw_if(ec, "assign");
+        detail::throw_if(ec, "moor::descriptor::assign", handle.native_handle());
     }
 
-    /// Whether there is a handle.
+    /// Returns whether the descriptor has a handle.
     bool is_open() const noexcept { return handle_ != -1; }
 
-    /// Whether there is a handle that was borrowed.
+    /// Returns whether the descriptor has a handle that it does not own.
     bool is_borrowed() const noexcept { return is_open() && has(detail::handle_traits::borrowed); }
 
-    /// The handle, or -1.
+    /// Returns the handle, or -1.
     native_handle_type native_handle() const noexcept { return handle_; }
 
-    /// Completes the pending operations with `operation_aborted`, and closes the handle, if it is
-    /// owned. The descriptor is not open afterwards, whatever `close(2)` says. Nothing happens if
-    /// it was not.
+    /// Closes the handle if it is owned. Pending operations complete with `operation_aborted`.
+    /**
+     * The descriptor has no handle afterwards, whatever `close(2)` reports. Without a handle,
+     * nothing happens.
+     *
+     * @param ec Set to what `close(2)` reports.
+     * @returns `ec`.
+     */
     error_code close(error_code& ec) {
         ec = error_code();
         if (!is_open())
@@ -294,23 +392,35 @@ public:
             ec = detail::system_error_now();
         return ec;
     }
-    /// @copydoc close @throws boost::system::system_error
+    /// Closes the handle if it is owned. Pending operations complete with `operation_aborted`.
+    /**
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void close() {
         error_code ec;
+        int handle = handle_;
         close(ec);
-        detail::throw_if(ec, "close");
+        detail::throw_if(ec, "moor::descriptor::close", handle);
     }
 
-    /// Returns the handle, which belongs to the caller then, or -1.
+    /// Gives the handle up without closing it. Pending operations complete with
+    /// `operation_aborted`.
     /**
-     * Pending operations complete with `operation_aborted`; none of them will use the number any
-     * more. If an operation has put an owned handle into non-blocking mode, that is undone.
+     * No operation uses the number any more. If an operation has put an owned handle into
+     * non-blocking mode, that is undone; errors of this are ignored.
+     *
+     * @returns The handle, which is the caller's now; -1 if there was none.
      */
     native_handle_type release() {
         error_code ec;
         return release(ec);
     }
-    /// @copydoc release
+    /// Gives the handle up without closing it. Pending operations complete with
+    /// `operation_aborted`.
+    /**
+     * @param ec Set to what went wrong in restoring the handle's blocking mode, if anything did.
+     * @returns The handle, which is the caller's now; -1 if there was none.
+     */
     native_handle_type release(error_code& ec) {
         ec = error_code();
         if (!is_open())
@@ -323,22 +433,42 @@ public:
     }
 
     /// Completes every pending operation with `operation_aborted`.
+    /**
+     * @param ec Set to `bad_descriptor` if the descriptor has no handle.
+     * @returns `ec`.
+     */
     error_code cancel(error_code& ec) {
         ec = open_error();
         if (!ec)
             registration_.cancel();
         return ec;
     }
-    /// @copydoc cancel @throws boost::system::system_error
+    /// Completes every pending operation with `operation_aborted`.
+    /**
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void cancel() {
         error_code ec;
         cancel(ec);
-        detail::throw_if(ec, "cancel");
+        detail::throw_if(ec, "moor::descriptor::cancel", handle_);
     }
 
     // ---- control ------------------------------------------------------------------------------
 
-    /// Performs an I/O control command, such as `bytes_readable`.
+    /// Performs an I/O control command with `ioctl(2)`.
+    /**
+     * @param command The command, such as `bytes_readable`, which also receives the result. A
+     * command `FIONBIO` changes the flag of a handle that is not owned, too.
+     * @param ec Set to what went wrong, if anything did.
+     * @returns `ec`.
+     *
+     * @par Example
+     * @code
+     * moor::descriptor::bytes_readable command;
+     * d.io_control(command);
+     * std::size_t available = command.get();
+     * @endcode
+     */
     template <class IoControlCommand>
     error_code io_control(IoControlCommand& command, error_code& ec) {
         if ((ec = open_error()))
@@ -350,21 +480,29 @@ public:
             note_user_mode(*static_cast<const int*>(static_cast<const void*>(command.data())) != 0);
         return ec;
     }
-    /// @copydoc io_control @throws boost::system::system_error
+    /// Performs an I/O control command with `ioctl(2)`.
+    /**
+     * @param command The command, such as `bytes_readable`, which also receives the result.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     template <class IoControlCommand>
     void io_control(IoControlCommand& command) {
         error_code ec;
         io_control(command, ec);
-        detail::throw_if(ec, "io_control");
+        detail::throw_if(ec, "moor::descriptor::io_control", handle_);
     }
 
-    /// Whether synchronous operations end with `would_block` rather than wait.
+    /// Returns whether synchronous operations fail with `would_block` where they would wait.
     bool non_blocking() const noexcept { return has(detail::handle_traits::user_non_blocking); }
 
-    /// Sets whether synchronous operations end with `would_block` rather than wait.
+    /// Sets whether synchronous operations fail with `would_block` where they would wait.
     /**
-     * As in the original, this sets or clears `O_NONBLOCK` on a handle that is owned. A borrowed
-     * one's flag is left alone.
+     * As in the original, this sets or clears `O_NONBLOCK` on a handle that is owned. A handle that
+     * is not owned keeps its flag.
+     *
+     * @param mode Whether they fail.
+     * @param ec Set to what went wrong, if anything did.
+     * @returns `ec`.
      */
     error_code non_blocking(bool mode, error_code& ec) {
         if ((ec = open_error()))
@@ -376,21 +514,31 @@ public:
             note_user_mode(mode);
         return ec;
     }
-    /// @copydoc non_blocking @throws boost::system::system_error
+    /// Sets whether synchronous operations fail with `would_block` where they would wait.
+    /**
+     * @param mode Whether they fail.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void non_blocking(bool mode) {
         error_code ec;
         non_blocking(mode, ec);
-        detail::throw_if(ec, "non_blocking");
+        detail::throw_if(ec, "moor::descriptor::non_blocking", handle_);
     }
 
-    /// Whether the handle was put into non-blocking mode, by `native_non_blocking` or by an
-    /// asynchronous transfer (a borrowed one never is).
+    /// Returns whether the descriptor has put its handle into non-blocking mode.
+    /**
+     * `native_non_blocking` does that, and an asynchronous transfer on a handle that is owned.
+     */
     bool native_non_blocking() const noexcept {
         return has(detail::handle_traits::file_non_blocking);
     }
 
-    /// Sets or clears `O_NONBLOCK` on the handle itself, also on one that is borrowed, for good.
+    /// Sets or clears `O_NONBLOCK` on the handle itself, whether it is owned or not.
     /**
+     * @param mode Whether to set the flag.
+     * @param ec Set to what went wrong, if anything did.
+     * @returns `ec`.
+     *
      * @par Errors
      * `invalid_argument` for clearing it while `non_blocking()` is set.
      */
@@ -406,17 +554,25 @@ public:
                    mode ? detail::handle_traits::file_non_blocking : 0);
         return ec;
     }
-    /// @copydoc native_non_blocking @throws boost::system::system_error
+    /// Sets or clears `O_NONBLOCK` on the handle itself, whether it is owned or not.
+    /**
+     * @param mode Whether to set the flag.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void native_non_blocking(bool mode) {
         error_code ec;
         native_non_blocking(mode, ec);
-        detail::throw_if(ec, "native_non_blocking");
+        detail::throw_if(ec, "moor::descriptor::native_non_blocking", handle_);
     }
 
     // ---- waiting ------------------------------------------------------------------------------
 
-    /// Waits until the handle is ready, and blocks meanwhile.
+    /// Waits until the handle is ready, and blocks the thread meanwhile.
     /**
+     * @param w What to wait for: see `async_wait`.
+     * @param ec Set to what went wrong, if anything did.
+     * @returns `ec`.
+     *
      * @par Errors
      * `would_block` if it is not ready and `non_blocking()` is set; `invalid_argument` for an
      * unknown type; `bad_descriptor`.
@@ -443,36 +599,51 @@ public:
             ec = boost::asio::error::would_block;
         return ec;
     }
-    /// @copydoc wait @throws boost::system::system_error
+    /// Waits until the handle is ready, and blocks the thread meanwhile.
+    /**
+     * @param w What to wait for: see `async_wait`.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void wait(wait_type w) {
         error_code ec;
         wait(w, ec);
-        detail::throw_if(ec, "wait");
+        detail::throw_if(ec, "moor::descriptor::wait", handle_);
     }
 
     /// Waits until the handle is ready.
     /**
-     * `wait_read`: readable, at its end, or failed. `wait_write`: writable, or writing would fail.
-     * `wait_error`: out-of-band data, an error, or hung up.
+     * @param w `wait_read`: until the handle is readable, at its end, or failed. `wait_write`:
+     * until it is writable, or writing would fail at once. `wait_error`: until it has out-of-band
+     * data, an error, or is hung up.
+     * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`.
+     * @par Example
+     * @code
+     * d.async_wait(moor::descriptor::wait_read, [&](moor::error_code ec) {
+     *     if (!ec)
+     *         library_reads(lib);
+     * });
+     * @endcode
      */
-    template <class Token = boost::asio::default_completion_token_t<executor_type>>
-    auto async_wait(wait_type w,
-                    Token&& token = boost::asio::default_completion_token_t<executor_type>())
-        -> decltype(boost::asio::async_initiate<Token, void(error_code)>(
-            std::declval<initiate_wait>(), token, w)) {
-        return boost::asio::async_initiate<Token, void(error_code)>(initiate_wait(this), token, w);
+    template <class Token = default_token>
+    auto async_wait(wait_type w, Token&& token = default_token())
+        -> detail::initiated<void(error_code), Token, initiate_wait, wait_type> {
+        return detail::initiate<void(error_code), Token>(initiate_wait(this), token, w);
     }
 
 protected:
     /// A synchronous transfer, for the stream descriptor.
     template <class Call, class Buffers>
     std::size_t transfer(const Buffers& buffers, error_code& ec) {
-        if ((ec = open_error()) || detail::is_nothing(buffers))
+        if ((ec = open_error()))
+            return 0;
+        if constexpr (detail::is_null_buffers<Buffers>::value)
+            return wait(Call::event == POLLIN ? wait_read : wait_write, ec), std::size_t(0);
+        if (detail::is_nothing(buffers))
             return 0;
         bool waits = !non_blocking();
         return detail::transfer_now<Call>(handle_, waits ? blocking_mode() : non_blocking_mode(),
@@ -482,6 +653,11 @@ protected:
     /// Starts an asynchronous transfer, for the stream descriptor.
     template <class Call, class Handler, class Buffers>
     void start_transfer(Handler&& handler, const Buffers& buffers) {
+        if constexpr (detail::is_null_buffers<Buffers>::value)
+            return start_wait(
+                detail::adapt_handler(std::decay_t<Handler>(std::forward<Handler>(handler)),
+                                      detail::say_no_bytes()),
+                Call::event == POLLIN ? wait_read : wait_write);
         if (detail::is_nothing(buffers))
             return complete<std::size_t>(std::forward<Handler>(handler), error_code());
         if (BOOST_UNLIKELY(!is_prepared()))
@@ -498,7 +674,7 @@ private:
     template <class OtherExecutor>
     friend class basic_descriptor;
 
-    /// Starts a wait when its token says so.
+    /// Starts a wait when its token wants it.
     class initiate_wait {
     public:
         using executor_type = Executor;
@@ -534,14 +710,14 @@ private:
                                       detail::say_no_event()));
     }
 
-    /// Hung up is what closes both directions; a pipe has but one, and no out-of-band data.
+    /// Hanging up closes both directions; a pipe has one only, and no out-of-band data.
     interest hung_up() const noexcept {
         return has(detail::handle_traits::fifo) ? interest::read_closed | interest::write_closed
                                                 : interest::priority | interest::write_closed;
     }
 
-    /// Completes with `ec` and a value-initialised Value: not from within the initiating function.
-    /// (An operation with no interest does just that.)
+    /// Completes with `ec` and a value-initialised Value, and not from within the initiating
+    /// function. (An operation without an interest does just that.)
     template <class Value, class Handler>
     void complete(Handler&& handler, const error_code& ec) {
         registration_.async_io(
@@ -630,7 +806,7 @@ private:
             change(0, traits::user_non_blocking);
         else if (has(traits::borrowed))
             change(traits::user_non_blocking, 0);
-        else // clears O_NONBLOCK, whoever has set it; the next transfer will set it again
+        else // clears O_NONBLOCK, whoever set it; the next transfer sets it again
             change(traits::user_non_blocking | traits::file_non_blocking | traits::to_restore, 0);
     }
 
@@ -648,7 +824,7 @@ private:
     std::atomic<unsigned> traits_{0};
 };
 
-/// A descriptor on any executor.
+/// A descriptor on any I/O executor.
 using descriptor = basic_descriptor<>;
 
 } // namespace moor

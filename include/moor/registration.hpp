@@ -8,15 +8,17 @@
 #ifndef MOOR_REGISTRATION_HPP
 #define MOOR_REGISTRATION_HPP
 
+#include <moor/detail/any_waker.hpp>
+#include <moor/detail/initiate.hpp>
 #include <moor/detail/io_op.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
+#include <moor/detail/throw_if.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
 #include <moor/registration_service.hpp>
 
-#include <boost/asio/any_completion_handler.hpp>
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/async_result.hpp>
@@ -25,22 +27,32 @@
 #include <boost/asio/execution/executor.hpp>
 #include <boost/asio/execution_context.hpp>
 #include <boost/asio/query.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/result.hpp>
-#include <boost/system/system_error.hpp>
-#include <boost/throw_exception.hpp>
 
 #include <cstdint>
+#include <memory>
+#include <string>
 #include <type_traits>
 #include <utility>
 
 namespace moor {
 
-/// How a handle is registered.
+/// How a handle is registered. Converts from a `trigger`.
+/**
+ * @par Example
+ * @code
+ * moor::registration reg(io, fd, moor::trigger::edge);
+ * @endcode
+ */
 struct registration_options {
-    /// Level-triggered, or as the trigger says.
+    /// Constructs options.
+    /**
+     * @param t Level- or edge-triggered.
+     */
     constexpr registration_options(trigger t = trigger::level) noexcept : mode(t) {}
 
-    /// How its readiness is believed.
+    /// Whether waits are level- or edge-triggered.
     trigger mode;
 };
 
@@ -73,51 +85,77 @@ struct is_handle_owner<T, std::void_t<decltype(std::declval<T&>().native_handle(
 template <class T>
 inline constexpr bool is_context_v = std::is_convertible<T&, asio::execution_context&>::value;
 
-inline void throw_if(const error_code& ec, const char* what) {
-    if (ec)
-        boost::throw_exception(boost::system::system_error(ec, what));
-}
-
 } // namespace detail
 
 template <class Executor>
 class basic_descriptor;
 
-/// A native handle, registered with the reactor of an execution context to wait for its readiness.
+/// A native handle, registered with an execution context to wait for its readiness.
 /**
- * The handle is borrowed: it is never closed, and its flags are never changed. The reactor is told
- * of it when a wait first has to park. Within one execution context a handle can be registered
- * once at a time.
+ * The registration does not own the handle: it never closes it, and never changes its flags. The
+ * first operation that has to wait adds the handle to the reactor. Within one execution context, a
+ * handle can be registered once at a time.
  *
- * @tparam Executor The I/O executor's type.
+ * @tparam Executor The type of the I/O executor.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
  * @e Shared @e objects: Unsafe, except that the waits, `async_io`, `try_io`, the `poll_*`
  * functions, `ready`, `query`, `clear` and `cancel` may run concurrently with each other. They may
- * not run concurrently with registering, deregistering, moving, assigning or destroying.
+ * not run concurrently with registering, deregistering, naming, moving, assigning or destroying.
  *
  * @par Lifetimes
- * Destroying a registration completes its waits with `asio::error::operation_aborted`. A
- * registration may outlive its execution context: it answers `moor::error::gone` then.
+ * Destroying a registration completes its pending operations with `operation_aborted`. A
+ * registration may outlive its execution context: its operations fail with `error::gone` then. The
+ * owner should deregister the handle before closing it; if the handle was closed already, call
+ * `abandon()`.
  *
- * @par Waits
- * All initiating functions have these in common. Whether the wait can be answered at once or not,
- * the handler is not invoked from within the initiating function, except through its associated
- * immediate executor (Boost 1.82). It is invoked through its associated executor, which defaults to
- * the I/O executor; its memory comes from its associated allocator, and is given back before it is
- * invoked. Until then both executors are kept busy. All cancellation types are supported
- * (`terminal`, `partial` and `total`): a wait has no side effects. Any number of waits may be
- * pending, also on one direction: an event completes all that it satisfies.
+ * @par Asynchronous Operations
+ * The following holds for all initiating functions. Whether the operation completes immediately or
+ * not, the handler is not invoked from within the initiating function, except through its
+ * associated immediate executor (Boost 1.82). The handler is invoked through its associated
+ * executor, which defaults to the I/O executor. Memory comes from the handler's associated
+ * allocator, and is given back before the handler is invoked. Outstanding work is tracked on both
+ * executors until then. A pending operation keeps `run()` from returning; a registration alone does
+ * not. Any number of operations may be pending, also on one direction: an event completes all waits
+ * that it satisfies. An operation goes on when its registration is moved.
  *
  * @par Errors
- * A wait completes with `error::not_registered` if there is no handle, `invalid_argument` for an
- * empty interest, `bad_descriptor` if the handle was found closed, `operation_aborted` if it was
- * cancelled, deregistered or destroyed, `error::gone` after the service's `close()`,
- * `operation_not_supported` for an event that its handle can't have, or what the reactor reports.
+ * An operation completes with @n
+ * `error::not_registered` if the registration has no handle; @n
+ * `invalid_argument` if the interest is empty; @n
+ * `bad_descriptor` if the handle was found closed; @n
+ * `operation_aborted` if it was cancelled, or its registration ended; @n
+ * `error::gone` if the service was closed, or the execution context is gone; @n
+ * `error::registered_elsewhere` if an object that is not Moor's has the handle in this context
+ * (epoll and kqueue only); @n
+ * `operation_not_supported` for `priority`, if the handle is one that can't be polled, such as a
+ * regular file; @n
+ * or what the reactor reports.
+ *
+ * @par Example
+ * @code
+ * moor::registration reg(io, fd);  // some library goes on owning fd
+ * reg.async_wait_readable([&](moor::error_code ec) {
+ *     if (!ec)
+ *         library_reads(lib);
+ * });
+ * @endcode
+ * In a coroutine, with a deadline:
+ * @code
+ * co_await reg.async_wait_readable(asio::cancel_after(1s, asio::use_awaitable)); // Boost 1.86
+ * @endcode
  */
 template <class Executor = boost::asio::any_io_executor>
 class basic_registration {
+    template <class Deliver>
+    class initiate_wait;
+    class initiate_io;
+
+    using initiate_wait_ec = initiate_wait<detail::deliver_ec>;
+    using initiate_wait_event = initiate_wait<detail::deliver_event>;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
+
 public:
     /// The type of the I/O executor.
     using executor_type = Executor;
@@ -125,43 +163,82 @@ public:
     /// The type of the handle.
     using native_handle_type = int;
 
-    /// A waker of the poll style.
-    using waker_type = boost::asio::any_completion_handler<void()>;
+    /// The callback of the polling interface: holds any move-only `void()`.
+    /**
+     * The waker honours the executor and the allocator that are associated with what it holds, and
+     * can be moved, assigned and swapped. An empty one does nothing when it is called.
+     *
+     * @par Example
+     * @code
+     * moor::registration::waker_type waker = asio::bind_executor(strand, [task] { task->poll(); });
+     * @endcode
+     */
+    using waker_type = detail::any_waker;
 
-    /// The same on another executor.
+    /// The registration's type with another executor.
     template <class OtherExecutor>
     struct rebind_executor {
         /// The registration's type.
         using other = basic_registration<OtherExecutor>;
     };
 
-    /// Without a handle.
+    /// Constructs a registration that holds no handle.
+    /**
+     * @param ex The I/O executor.
+     */
     explicit basic_registration(const executor_type& ex) : executor_{ex}, core_(core_of(ex)) {}
 
-    /// Without a handle.
+    /// Constructs a registration that holds no handle.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
     explicit basic_registration(Context& context)
         : basic_registration(executor_type(context.get_executor())) {}
 
-    /// Registers a handle. @throws boost::system::system_error as `register_handle` does.
+    /// Constructs a registration and registers a handle.
+    /**
+     * @param ex The I/O executor.
+     * @param handle The handle, which stays the caller's.
+     * @param options How to register it.
+     * @throws boost::system::system_error As `register_handle` does.
+     */
     basic_registration(const executor_type& ex, native_handle_type handle,
                        registration_options options = {})
         : basic_registration(ex) {
         register_handle(handle, options);
     }
 
-    /// Registers a handle. @throws boost::system::system_error as `register_handle` does.
+    /// Constructs a registration and registers a handle.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param handle The handle, which stays the caller's.
+     * @param options How to register it.
+     * @throws boost::system::system_error As `register_handle` does.
+     */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
     basic_registration(Context& context, native_handle_type handle,
                        registration_options options = {})
         : basic_registration(executor_type(context.get_executor()), handle, options) {}
 
-    /// Registers the handle of any object that has `native_handle()`, which keeps owning it.
+    /// Constructs a registration and registers the handle of another object.
+    /**
+     * @param ex The I/O executor.
+     * @param owner Any object that has `native_handle()`. It goes on owning the handle.
+     * @param options How to register it.
+     * @throws boost::system::system_error As `register_handle` does.
+     */
     template <class Owner, std::enable_if_t<detail::is_handle_owner<Owner>::value, int> = 0>
     basic_registration(const executor_type& ex, Owner& owner, registration_options options = {})
         : basic_registration(ex, static_cast<native_handle_type>(owner.native_handle()), options) {}
 
-    /// Registers the handle of any object that has `native_handle()`, which keeps owning it.
+    /// Constructs a registration and registers the handle of another object.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param owner Any object that has `native_handle()`. It goes on owning the handle.
+     * @param options How to register it.
+     * @throws boost::system::system_error As `register_handle` does.
+     */
     template <class Context, class Owner,
               std::enable_if_t<
                   detail::is_context_v<Context> && detail::is_handle_owner<Owner>::value, int> = 0>
@@ -169,32 +246,46 @@ public:
         : basic_registration(executor_type(context.get_executor()),
                              static_cast<native_handle_type>(owner.native_handle()), options) {}
 
-    /// Moves the registration with its pending waits and their cancellation slots; `other` has no
-    /// handle afterwards.
+    /// Moves a registration, with its pending operations and their cancellation slots.
+    /**
+     * @param other The registration to move from. It holds no handle afterwards.
+     */
     basic_registration(basic_registration&& other) noexcept
-        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)) {}
+        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)),
+          name_(std::move(other.name_)) {}
 
-    /// Moves from a registration on another executor.
+    /// Moves a registration on another executor.
+    /**
+     * @param other The registration to move from. It holds no handle afterwards.
+     */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration(basic_registration<OtherExecutor>&& other)
-        : executor_{Executor(other.executor_.value)}, core_(other.core_),
-          io_(std::move(other.io_)) {}
+        : executor_{Executor(other.executor_.value)}, core_(other.core_), io_(std::move(other.io_)),
+          name_(std::move(other.name_)) {}
 
-    /// Deregisters its own handle, as the destructor does, and moves.
+    /// Deregisters the present handle, as the destructor does, and moves a registration.
+    /**
+     * @param other The registration to move from. It holds no handle afterwards.
+     */
     basic_registration& operator=(basic_registration&& other) noexcept {
         if (this != &other) {
             end(true);
             executor_ = other.executor_;
             core_ = other.core_;
             io_ = std::move(other.io_);
+            name_ = std::move(other.name_);
         }
         return *this;
     }
 
-    /// Deregisters its own handle, as the destructor does, and moves.
+    /// Deregisters the present handle, as the destructor does, and moves a registration on another
+    /// executor.
+    /**
+     * @param other The registration to move from. It holds no handle afterwards.
+     */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
                                    !std::is_same<OtherExecutor, Executor>::value,
@@ -207,75 +298,118 @@ public:
     basic_registration(const basic_registration&) = delete;
     basic_registration& operator=(const basic_registration&) = delete;
 
-    /// Deregisters. Pending waits complete with `operation_aborted`; the handle stays open.
+    /// Deregisters the handle, which stays open. Pending operations complete with
+    /// `operation_aborted`.
     ~basic_registration() { end(true); }
 
-    /// The I/O executor.
+    /// Returns the I/O executor.
     const executor_type& get_executor() const noexcept { return executor_.value; }
 
-    /// The registered handle, or -1.
+    /// Returns the registered handle, or -1.
     native_handle_type native_handle() const noexcept { return io_ ? io_->native_handle() : -1; }
 
-    /// Whether there is a registered handle. (That says nothing of the service or the context,
-    /// which may be gone: then waits end with `error::gone`.)
+    /// Returns whether the registration holds a handle.
+    /**
+     * The service may be closed, and the execution context gone: operations fail with `error::gone`
+     * then.
+     */
     bool is_registered() const noexcept { return static_cast<bool>(io_); }
 
     // ---- registering --------------------------------------------------------------------------
 
-    /// Registers a handle. On an error the registration has none, and the caller still has it.
+    /// Registers a handle.
     /**
+     * After an error the registration holds no handle, and nothing has happened to the caller's.
+     *
+     * @param handle The handle, which stays the caller's.
+     * @param options How to register it.
+     * @param ec Set to what went wrong, if anything did.
+     *
      * @par Errors
-     * `bad_descriptor` if the handle is negative or not open; `error::already_registered` if it is
-     * registered with this context, or this registration has a handle; `error::gone` if the
-     * service was closed or the context is gone.
+     * `bad_descriptor` if the handle is negative or not open; `error::already_open` if this
+     * registration holds a handle; `error::already_registered` if another registration or
+     * descriptor of Moor has the handle in this context; `error::gone` if the service was closed,
+     * or the context is gone. That an object of Boost.Asio has the handle is found by the first
+     * operation that has to wait: `error::registered_elsewhere`.
+     *
+     * @par Example
+     * @code
+     * moor::registration reg(io);
+     * moor::error_code ec;
+     * reg.register_handle(PQsocket(connection), moor::trigger::level, ec);
+     * @endcode
      */
     void register_handle(native_handle_type handle, registration_options options, error_code& ec) {
         if (core_->is_closed())
             ec = error::gone;
         else if (io_)
-            ec = error::already_registered;
+            ec = error::already_open;
         else
             io_ = core_->open(handle, options.mode, ec);
+        if (name_ && !ec)
+            core_->set_name(*io_, *name_);
     }
     /// @copydoc register_handle
     void register_handle(native_handle_type handle, error_code& ec) {
         register_handle(handle, registration_options(), ec);
     }
-    /// Registers a handle. @throws boost::system::system_error with the errors above.
+    /// Registers a handle.
+    /**
+     * @param handle The handle, which stays the caller's.
+     * @param options How to register it.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void register_handle(native_handle_type handle, registration_options options = {}) {
         error_code ec;
         register_handle(handle, options, ec);
-        detail::throw_if(ec, "register_handle");
+        detail::throw_if(ec, "moor::registration::register_handle", handle);
     }
 
-    /// Ends the registration and returns the handle. Pending waits complete with
-    /// `operation_aborted`. `error::not_registered`, and -1, if there was none.
-    native_handle_type deregister(error_code& ec) {
-        if (!io_) {
-            ec = error::not_registered;
-            return -1;
-        }
+    /// Ends the registration and returns the handle, which stays open.
+    /**
+     * Pending operations complete with `operation_aborted`.
+     *
+     * @param ec Cleared: nothing can go wrong.
+     * @returns The handle; -1 if none was registered.
+     */
+    native_handle_type deregister(error_code& ec) noexcept {
         ec = error_code();
-        native_handle_type handle = io_->native_handle();
+        return deregister();
+    }
+    /// Ends the registration and returns the handle, which stays open.
+    /**
+     * Pending operations complete with `operation_aborted`.
+     *
+     * @returns The handle; -1 if none was registered.
+     *
+     * @par Example
+     * @code
+     * ::close(reg.deregister()); // in this order
+     * @endcode
+     */
+    native_handle_type deregister() noexcept {
+        native_handle_type handle = native_handle();
         end(true);
         return handle;
     }
-    /// @copydoc deregister
-    native_handle_type deregister() {
-        error_code ec;
-        native_handle_type handle = deregister(ec);
-        detail::throw_if(ec, "deregister");
-        return handle;
-    }
 
-    /// Ends the registration of a handle that its owner has closed: the number, which may belong
-    /// to somebody else by now, is not passed to the kernel. Pending waits complete with
-    /// `operation_aborted`. Nothing happens if there is no handle.
-    void abandon() { end(false); }
+    /// Ends the registration of a handle that its owner has closed already.
+    /**
+     * Moor does not pass the number to the kernel: it may belong to another file by now. Pending
+     * operations complete with `operation_aborted`. Without a handle, nothing happens.
+     */
+    void abandon() noexcept { end(false); }
 
-    /// Replaces the handle: the library that owns it has made a new one, and may have closed the
-    /// old one. Pending waits complete with `operation_aborted`. On an error the registration has
-    /// no handle.
+    /// Replaces the handle, also if its owner has closed the present one.
+    /**
+     * Pending operations complete with `operation_aborted`. After an error the registration holds
+     * no handle.
+     *
+     * @param handle The new handle, which stays the caller's.
+     * @param options How to register it.
+     * @param ec Set to what went wrong, if anything did: the errors of `register_handle`, but for
+     * `already_open`.
+     */
     void reset(native_handle_type handle, registration_options options, error_code& ec) {
         end(true);
         register_handle(handle, options, ec);
@@ -284,18 +418,46 @@ public:
     void reset(native_handle_type handle, error_code& ec) {
         reset(handle, registration_options(), ec);
     }
-    /// Replaces the handle. @throws boost::system::system_error as `register_handle` does.
+    /// Replaces the handle, also if its owner has closed the present one.
+    /**
+     * @param handle The new handle, which stays the caller's.
+     * @param options How to register it.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
     void reset(native_handle_type handle, registration_options options = {}) {
         error_code ec;
         reset(handle, options, ec);
-        detail::throw_if(ec, "reset");
+        detail::throw_if(ec, "moor::registration::reset", handle);
     }
 
-    /// Completes every pending wait with `operation_aborted`.
+    /// Names the registration, for `registration_service::snapshot` and `dump`.
+    /**
+     * The name stays with this object when its handle is replaced, and is moved with it.
+     *
+     * @param text The name. An empty one is none.
+     *
+     * @par Example
+     * @code
+     * reg.name("libpq, connection 3");
+     * @endcode
+     */
+    void name(std::string text) {
+        name_ = std::make_unique<std::string>(std::move(text));
+        if (io_)
+            core_->set_name(*io_, *name_);
+    }
+    /// Returns the name; empty if there is none.
+    std::string name() const { return name_ ? *name_ : std::string(); }
+
+    /// Completes every pending operation with `operation_aborted`.
     void cancel() { cancel_waits(interest()); }
 
-    /// Completes the pending waits on one direction with `operation_aborted`; one that waits for
-    /// both directions is among them.
+    /// Completes the pending operations on one direction with `operation_aborted`.
+    /**
+     * An operation that waits for both directions is among them.
+     *
+     * @param d The direction.
+     */
     void cancel(direction d) {
         cancel_waits(d == direction::read ? detail::readiness_word::read_stream | interest::priority
                                           : detail::readiness_word::write_stream);
@@ -305,160 +467,243 @@ public:
 
     /// Waits until the handle is readable, at its end, or failed.
     /**
+     * @param token The completion token.
+     *
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`.
+     * `terminal`, `partial`, `total`. A wait that is cancelled has no effect on later ones.
+     * @par Example
+     * @code
+     * co_await reg.async_wait_readable(asio::use_awaitable);
+     * @endcode
      */
-    template <class Token = boost::asio::default_completion_token_t<executor_type>>
-    auto
-    async_wait_readable(Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
-        return boost::asio::async_initiate<Token, void(error_code)>(
-            initiate_wait<detail::deliver_ec>(this, "async_wait_readable"), token,
+    template <class Token = default_token>
+    auto async_wait_readable(Token&& token = default_token())
+        -> detail::initiated<void(error_code), Token, initiate_wait_ec,
+                             detail::only<detail::read_channel>> {
+        return detail::initiate<void(error_code), Token>(
+            initiate_wait_ec(this, "async_wait_readable"), token,
             detail::only<detail::read_channel>());
     }
 
     /// Waits until the handle is writable, or writing to it would fail at once.
     /**
+     * @param token The completion token.
+     *
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`.
+     * `terminal`, `partial`, `total`. A wait that is cancelled has no effect on later ones.
+     * @par Example
+     * @code
+     * reg.async_wait_writable([&](moor::error_code ec) {
+     *     if (!ec)
+     *         library_writes(lib);
+     * });
+     * @endcode
      */
-    template <class Token = boost::asio::default_completion_token_t<executor_type>>
-    auto
-    async_wait_writable(Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
-        return boost::asio::async_initiate<Token, void(error_code)>(
-            initiate_wait<detail::deliver_ec>(this, "async_wait_writable"), token,
+    template <class Token = default_token>
+    auto async_wait_writable(Token&& token = default_token())
+        -> detail::initiated<void(error_code), Token, initiate_wait_ec,
+                             detail::only<detail::write_channel>> {
+        return detail::initiate<void(error_code), Token>(
+            initiate_wait_ec(this, "async_wait_writable"), token,
             detail::only<detail::write_channel>());
     }
 
     /// Waits for any of several events.
     /**
-     * The `ready_event` says which of them came, and can be given to `clear`.
+     * @param want The events. The `ready_event` says which of them came; `clear` takes it.
+     * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, ready_event) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`.
+     * `terminal`, `partial`, `total`. A wait that is cancelled has no effect on later ones.
+     * @par Example
+     * @code
+     * using moor::interest;
+     * reg.async_wait(interest::readable | interest::writable,
+     *     [&](moor::error_code ec, moor::ready_event e) {
+     *         if (!ec)
+     *             library_step(lib, e.is_readable(), e.is_writable());
+     *     });
+     * @endcode
      */
-    template <class Token = boost::asio::default_completion_token_t<executor_type>>
-    auto async_wait(interest want,
-                    Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
-        return boost::asio::async_initiate<Token, void(error_code, ready_event)>(
-            initiate_wait<detail::deliver_event>(this, "async_wait"), token, want);
+    template <class Token = default_token>
+    auto async_wait(interest want, Token&& token = default_token())
+        -> detail::initiated<void(error_code, ready_event), Token, initiate_wait_event, interest> {
+        return detail::initiate<void(error_code, ready_event), Token>(
+            initiate_wait_event(this, "async_wait"), token, want);
     }
 
-    // ---- calls that may block -----------------------------------------------------------------
+    // ---- non-blocking calls -------------------------------------------------------------------
 
-    /// Calls `f`, which says whether the handle was ready, and again once it is after every
-    /// would-block.
+    /// Runs a non-blocking call; while it would block, waits for readiness and repeats the call.
     /**
-     * `f` is called as `R f(error_code&)`. If it sets `would_block` or `try_again`, the readiness
-     * that it was called for is dropped and the operation waits again; with anything else it is
-     * over, and completes with the error code and the value. `R` may be `void`, or a
-     * `drainable<T>` (see `drained`, `drained_if`, `short_transfer`), of which the handler receives
-     * the `T`; it is default-constructible, for an operation that fails before it has called `f`.
+     * The call reports that it would block by an error that equals `errc::operation_would_block` or
+     * `errc::resource_unavailable_try_again`, in whatever category. A call that reports
+     * `errc::interrupted` is repeated at once. With any other error, and with none, the operation
+     * completes.
      *
-     * `f` must not block: the first call comes without a verification, so the handle should be in
-     * non-blocking mode, or `f` use a call that does not block. It is called through the handler's
-     * associated executor, never from within the initiating
-     * function and never under a lock, and no longer once the operation was cancelled or the
-     * handle deregistered. If it throws, the exception leaves `run()` as a handler's would, and the
-     * handler is destroyed. Several operations may be pending on one direction; each calls its own
-     * `f`.
+     * The call must not block: Moor may run it before the handle is ready. Moor runs it through the
+     * handler's associated executor, never from within the initiating function and never under a
+     * lock, and no more once the operation was cancelled or its registration ended. If the call
+     * throws, the exception leaves `run()` as a handler's would, and the handler is destroyed.
+     * Several operations may be pending on one direction; each runs its own call.
+     *
+     * @param want The events to wait for; any of them will do.
+     * @param f The call, as `R f(error_code&)`. `R` is `void`, or a default-constructible type (its
+     * value for an operation that fails before the call), or a `drainable` of one of these (see
+     * `drained`, `drained_if`, `short_transfer`). A negative number without an error is an error in
+     * the program, which an assertion reports: see `check_errno`.
+     * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, R) // or void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`. A cancellation while `f` runs takes effect if `f` would
-     * block; otherwise the operation has its result.
+     * `terminal`, `partial`, `total`. A cancellation while the call runs takes effect if the call
+     * would block; otherwise the operation has its result.
+     * @par Example
+     * @code
+     * ssize_t n = co_await reg.async_io(moor::interest::readable,
+     *     [&](moor::error_code& ec) { return moor::check_errno(::read(fd, data, size), ec); },
+     *     asio::use_awaitable);
+     * @endcode
      */
-    template <class F, class Token = boost::asio::default_completion_token_t<executor_type>>
-    auto async_io(interest want, F&& f,
-                  Token&& token = boost::asio::default_completion_token_t<executor_type>()) {
-        static_assert(std::is_invocable<std::decay_t<F>&, error_code&>::value,
-                      "the callable of async_io is called as R f(boost::system::error_code&)");
+    template <class F, class Token = default_token>
+    auto async_io(interest want, F&& f, Token&& token = default_token())
+        -> detail::initiated<detail::io_signature_of<std::decay_t<F>>, Token, initiate_io, interest,
+                             std::decay_t<F>> {
         using result = detail::io_result<std::decay_t<F>>;
         static_assert(std::is_void<result>::value || std::is_default_constructible<result>::value,
                       "what the callable of async_io returns is default-constructible, for an "
                       "operation that fails before it is called");
-        using signature = typename detail::io_signature<result>::type;
-        return boost::asio::async_initiate<Token, signature>(initiate_io(this), token, want,
-                                                             std::decay_t<F>(std::forward<F>(f)));
+        return detail::initiate<detail::io_signature_of<std::decay_t<F>>, Token>(
+            initiate_io(this), token, want, std::decay_t<F>(std::forward<F>(f)));
     }
 
-    /// Calls `f` once, if the handle is ready; does not wait.
+    /// Runs a non-blocking call if the handle is ready; does not wait.
     /**
-     * `f` is called as for `async_io`. The result is its value, its error, or `would_block` if the
-     * handle is not ready, in which case `f` was not called. A would-block from `f` drops the
-     * readiness that it was called for. With several events in `want`, any of them will do.
+     * Whether the handle is ready, the kernel says until the first wait; afterwards, what the
+     * reactor has reported. After a call that would block, `try_io` makes no call until the loop
+     * has run and an event has come. (Where the reactor reports events only while somebody waits,
+     * as `select(2)` does, the kernel is asked again.) Outside of a loop, use `query`, or make the
+     * call yourself.
      *
-     * Ready is what the kernel says, until a wait was made; then it is what the loop has delivered:
-     * after a would-block `f` is not called before the loop has run, and an event has come. (Where
-     * no events are delivered unless somebody waits, as with `select(2)`, it is the kernel's answer
-     * again.) Outside of a loop, use `query`, or make the call.
+     * @param want The events; any of them will do.
+     * @param f The call, as for `async_io`.
+     * @returns The value of the call, or its error; `would_block` if the handle is not ready; or an
+     * error of `async_wait`. The call is made in the first two cases only.
+     *
+     * @par Example
+     * @code
+     * auto n = reg.try_io(moor::interest::writable, [&](moor::error_code& ec) {
+     *     return moor::check_errno(::write(fd, data, size), ec);
+     * });
+     * if (!n && n.error() == boost::asio::error::would_block)
+     *     reg.async_wait_writable(handler);
+     * @endcode
      */
     template <class F>
     auto try_io(interest want, F&& f) -> boost::system::result<detail::io_result<std::decay_t<F>>> {
         using raw = detail::io_raw_result<std::decay_t<F>>;
+        using failed = detail::io_failure<std::decay_t<F>>;
         error_code ec = usable(want);
         if (ec)
-            return ec;
+            return failed(ec);
         detail::scheduled_io_ptr io(io_); // `f` may end the registration
         ready_event event = io->glance(want, false, ec);
         if (ec)
-            return ec;
+            return failed(ec);
         if (event.ready().empty())
-            return error_code(boost::asio::error::would_block);
+            return failed(boost::asio::error::would_block);
         detail::io_outcome<raw> outcome;
-        if (!detail::attempt(*io, event, f, outcome))
+        if (!detail::attempt(*io, event, f, outcome, [&] { return io == io_; }))
             io->would_block(event);
         return std::move(outcome).result();
     }
 
-    // ---- the poll style -----------------------------------------------------------------------
+    // ---- the polling interface ----------------------------------------------------------------
 
     /// Asks whether the handle is readable; if not, keeps the waker.
     /**
-     * For those who write awaitables of their own. There is one slot a direction: the newest
-     * waker is kept, and one that it displaces is woken. A waker is woken by the next event, by
-     * cancelling, and when the registration ends; it is posted to its associated executor, which
+     * For authors of awaitables of their own. Each direction has one slot: it keeps the newest
+     * waker, and the one that it displaces is woken. A waker is woken by the next event, by
+     * `cancel`, and when the registration ends; it is then posted to its associated executor, which
      * defaults to the I/O executor. A kept waker counts as outstanding work.
      *
-     * @returns The event, `would_block` if the waker was kept, or an error. Nothing but
-     * `would_block` keeps the waker.
+     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @returns The event; `would_block` if the waker was kept; `no_memory` if there was none to
+     * keep it; or an error of `async_wait`.
+     *
+     * @par Example
+     * @code
+     * bool await_ready() {
+     *     auto r = reg.poll_read_ready([this] { resume(); });
+     *     return r || r.error() != boost::asio::error::would_block;
+     * }
+     * @endcode
      */
     boost::system::result<ready_event> poll_read_ready(waker_type waker) {
         return poll_ready(interest::readable, detail::purpose::read_slot, std::move(waker));
     }
 
-    /// Asks whether the handle is writable; if not, keeps the waker. As `poll_read_ready`.
+    /// Asks whether the handle is writable; if not, keeps the waker.
+    /**
+     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @returns As `poll_read_ready`.
+     */
     boost::system::result<ready_event> poll_write_ready(waker_type waker) {
         return poll_ready(interest::writable, detail::purpose::write_slot, std::move(waker));
     }
 
-    /// Calls `f` (as `async_io` does) until it does not block, or keeps the waker.
+    /// Repeats a non-blocking call until it does not block, or the waker is kept.
+    /**
+     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @param f The call, as for `async_io`.
+     * @returns The value of the call, or its error; or as `poll_read_ready`.
+     *
+     * @par Example
+     * @code
+     * auto n = reg.poll_read_io([this] { resume(); }, [&](moor::error_code& ec) {
+     *     return moor::check_errno(::read(fd, data, size), ec);
+     * });
+     * @endcode
+     */
     template <class F>
     auto poll_read_io(waker_type waker, F&& f)
         -> boost::system::result<detail::io_result<std::decay_t<F>>> {
         return poll_io(interest::readable, detail::purpose::read_slot, std::move(waker), f);
     }
 
-    /// Calls `f` (as `async_io` does) until it does not block, or keeps the waker.
+    /// Repeats a non-blocking call until it does not block, or the waker is kept.
+    /**
+     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @param f The call, as for `async_io`.
+     * @returns The value of the call, or its error; or as `poll_read_ready`.
+     */
     template <class F>
     auto poll_write_io(waker_type waker, F&& f)
         -> boost::system::result<detail::io_result<std::decay_t<F>>> {
         return poll_io(interest::writable, detail::purpose::write_slot, std::move(waker), f);
     }
 
-    /// The cached readiness, without a system call. Nothing is known of a handle that was never
-    /// waited for.
+    /// Returns the cached readiness, without a system call.
+    /**
+     * Nothing is known of a handle that no operation has waited for yet.
+     *
+     * @param want The events of interest.
+     */
     ready_event ready(interest want) const noexcept {
         return io_ ? io_->peek(want) : ready_event();
     }
 
-    /// What the kernel says now, with one `poll(2)`. The cache is left alone.
+    /// Returns what the kernel says now, with one `poll(2)`. The cache does not change.
+    /**
+     * @param ec Set to what went wrong, if anything did: the errors of `async_wait`.
+     */
     readiness query(error_code& ec) const {
         if ((ec = usable(interest::readable)))
             return readiness();
@@ -473,15 +718,28 @@ public:
                              ec);
         return ec ? readiness() : detail::from_poll_events(events, io_->identity().is_fifo());
     }
-    /// @copydoc query @throws boost::system::system_error
+    /// Returns what the kernel says now, with one `poll(2)`. The cache does not change.
+    /**
+     * @throws boost::system::system_error With the errors of the other overload.
+     *
+     * @par Example
+     * @code
+     * bool closed = reg.query().is_read_closed();
+     * @endcode
+     */
     readiness query() const {
         error_code ec;
         readiness r = query(ec);
-        detail::throw_if(ec, "query");
+        detail::throw_if(ec, "moor::registration::query", native_handle());
         return r;
     }
 
-    /// Drops what `event` observed, except what came since, and that a side is closed.
+    /// Drops from the cache what an event observed, but nothing that came later.
+    /**
+     * That a side is closed is not dropped.
+     *
+     * @param event What a wait observed, or a part of it: see `ready_event::only`.
+     */
     void clear(const ready_event& event) noexcept {
         if (io_)
             io_->clear(event);
@@ -493,7 +751,7 @@ private:
     template <class OtherExecutor>
     friend class basic_descriptor;
 
-    /// Starts a wait when its token says so.
+    /// Starts a wait when its token wants it.
     template <class Deliver>
     class initiate_wait {
     public:
@@ -640,88 +898,102 @@ private:
     auto poll_io(interest want, detail::purpose why, waker_type&& waker, F& f)
         -> boost::system::result<detail::io_result<std::decay_t<F>>> {
         using raw = detail::io_raw_result<std::decay_t<F>>;
+        using failed = detail::io_failure<std::decay_t<F>>;
         error_code ec = usable(want);
         if (ec)
-            return ec;
+            return failed(ec);
         detail::scheduled_io_ptr io(io_);
         ready_event event = io->glance(want, false, ec);
         if (ec)
-            return ec;
+            return failed(ec);
         bool refuted = false;
         for (;;) {
             if (refuted || event.ready().empty()) {
                 boost::system::result<ready_event> r =
                     keep(want, why, waker, refuted ? &event : nullptr);
                 if (!r)
-                    return r.error();
+                    return failed(r.error());
                 event = *r;
             }
             detail::io_outcome<raw> outcome;
-            if (detail::attempt(*io, event, f, outcome))
+            if (detail::attempt(*io, event, f, outcome, [&] { return io == io_; }))
                 return std::move(outcome).result();
             refuted = true;
             if ((ec = usable(want))) // `f` may end the registration
-                return ec;
+                return failed(ec);
             if (io != io_) // or begin another
-                return error_code(boost::asio::error::operation_aborted);
+                return failed(boost::asio::error::operation_aborted);
         }
     }
 
-    /// Parks a waker: would_block; or hands it back, with what came meanwhile.
+    /// Keeps a waker: would_block. Or gives it back, with what came meanwhile.
     boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker,
-                                            const ready_event* refuted = nullptr) {
-        using op_type = detail::wait_op<detail::deliver_nothing, waker_type, Executor>;
-        typename op_type::memory memory(waker);
-        op_type* op = memory.construct(waker, executor_, want, why);
-        if (refuted)
-            op->set_refuted(*refuted);
-        if (refuted ? io_->restart(*op) : io_->start(*op)) {
-            memory.release();
-            return error_code(boost::asio::error::would_block);
-        }
-        waker.swap(op->handler()); // Boost 1.81's move assignment recurses for ever
-        error_code ec = op->ec();
-        ready_event event = op->event();
-        memory.reset();
-        if (ec)
-            return ec;
-        return event;
+                                            const ready_event* refuted = nullptr){
+        BOOST_TRY{return try_to_keep(want, why, waker, refuted);
+} BOOST_CATCH(...) {
+    return error_code(boost::asio::error::no_memory);
+}
+BOOST_CATCH_END
+} // namespace moor
+
+boost::system::result<ready_event> try_to_keep(interest want, detail::purpose why,
+                                               waker_type& waker, const ready_event* refuted) {
+    using kept_type = detail::kept_waker<Executor>;
+    using op_type = detail::wait_op<detail::deliver_nothing, kept_type, detail::no_executor>;
+    kept_type kept(waker, executor_.value);
+    typename op_type::memory memory(kept);
+    op_type* op = memory.construct(kept, detail::io_executor<detail::no_executor>{}, want, why);
+    if (refuted)
+        op->set_refuted(*refuted);
+    if (refuted ? io_->restart(*op) : io_->start(*op)) {
+        memory.release();
+        return error_code(boost::asio::error::would_block);
     }
+    waker.swap(op->handler().waker());
+    error_code ec = op->ec();
+    ready_event event = op->event();
+    memory.reset();
+    if (ec)
+        return ec;
+    return event;
+}
 
-    error_code usable(interest want) const noexcept {
-        if (!io_)
-            return core_->is_closed() ? error::gone : error::not_registered;
-        if (want.empty())
-            return boost::asio::error::invalid_argument;
-        return error_code();
-    }
+error_code usable(interest want) const noexcept {
+    if (!io_)
+        return core_->is_closed() ? error::gone : error::not_registered;
+    if (want.empty())
+        return boost::asio::error::invalid_argument;
+    return error_code();
+}
 
-    void cancel_waits(interest which) {
-        if (!io_)
-            return;
-        detail::track_operation(core_->port.context(), io_.get(), native_handle(), "cancel");
-        io_->cancel(which);
-    }
+void cancel_waits(interest which) {
+    if (!io_)
+        return;
+    detail::track_operation(core_->port.context(), io_.get(), native_handle(), "cancel");
+    io_->cancel(which);
+}
 
-    void end(bool ours) noexcept {
-        if (detail::scheduled_io_ptr io = std::move(io_))
-            core_->end(*io, ours);
-    }
+void end(bool ours) noexcept {
+    if (detail::scheduled_io_ptr io = std::move(io_))
+        core_->end(*io, ours);
+}
 
-    static detail::service_core_ptr core_of(const executor_type& ex) {
-        if constexpr (boost::asio::execution::is_executor<executor_type>::value)
-            return use_registration_service(boost::asio::query(ex, boost::asio::execution::context))
-                .core_;
-        else
-            return use_registration_service(ex.context()).core_;
-    }
+static detail::service_core_ptr core_of(const executor_type& ex) {
+    if constexpr (boost::asio::execution::is_executor<executor_type>::value)
+        return use_registration_service(boost::asio::query(ex, boost::asio::execution::context))
+            .core_;
+    else
+        return use_registration_service(ex.context()).core_;
+}
 
-    detail::io_executor<Executor> executor_;
-    detail::service_core_ptr core_;
-    detail::scheduled_io_ptr io_;
-};
+detail::io_executor<Executor> executor_;
+detail::service_core_ptr core_;
+detail::scheduled_io_ptr io_;
+std::unique_ptr<std::string> name_;
+}
+;
 
-/// A registration on any executor.
+/// A registration on any I/O executor.
 using registration = basic_registration<>;
 
 } // namespace moor

@@ -46,7 +46,7 @@ struct chatter {
 chatter chat(asio::io_context& io, int peer, int reader, bool read_it = false) {
     moor::registration_service& service = moor::use_registration_service(io);
     test::run_ready(io);
-    std::uint64_t before = service.metrics().events_unclaimed;
+    std::uint64_t before = service.metrics().events_unhandled;
     chatter c{0, 0};
     for (int i = 0; i != writes; ++i) {
         test::put(peer, "x");
@@ -58,7 +58,7 @@ chatter chat(asio::io_context& io, int peer, int reader, bool read_it = false) {
             test::drain(reader);
     }
     test::drain(reader);
-    c.unclaimed = service.metrics().events_unclaimed - before;
+    c.unclaimed = service.metrics().events_unhandled - before;
     return c;
 }
 

@@ -297,7 +297,7 @@ BOOST_AUTO_TEST_CASE(what_pays) {
 BOOST_FIXTURE_TEST_CASE(many_waits_of_one_turn_are_looked_at_in_one_call, late_fixture) {
     if (!test::on_epoll())
         return;
-    auto before = moor::use_registration_service(io).metrics().verifications;
+    auto before = moor::use_registration_service(io).metrics().readiness_checks;
     constexpr long turns = 100;
     test::call_counts total;
     for (long i = 0; i != turns; ++i) {
@@ -310,7 +310,7 @@ BOOST_FIXTURE_TEST_CASE(many_waits_of_one_turn_are_looked_at_in_one_call, late_f
     BOOST_TEST(total.epoll_ctl == 0);
     BOOST_TEST(total.allocations == 0);
     // Each handle was looked at all the same.
-    auto looks = moor::use_registration_service(io).metrics().verifications - before;
+    auto looks = moor::use_registration_service(io).metrics().readiness_checks - before;
     BOOST_TEST(looks == static_cast<std::uint64_t>(turns) * many->all.size());
 }
 

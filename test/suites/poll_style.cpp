@@ -1,7 +1,7 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The poll style, for people who write awaitables of their own: poll_*_ready, poll_*_io, ready,
+// The polling interface, for authors of awaitables of their own: poll_*_ready, poll_*_io, ready,
 // query and clear.
 
 #include "support/context.hpp"
@@ -14,10 +14,12 @@
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/strand.hpp>
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -196,6 +198,157 @@ BOOST_FIXTURE_TEST_CASE(a_waker_runs_through_its_executor_with_its_allocator, fi
     test::put(p.b, "x");
     test::run_until(io, [&] { return times != 0; });
     BOOST_TEST(times == 1);
+}
+
+// ---- the waker itself ---------------------------------------------------------------------------
+
+using any = moor::registration::waker_type;
+
+BOOST_AUTO_TEST_CASE(a_waker_is_moved_assigned_and_swapped) {
+    static_assert(!std::is_copy_constructible<any>::value, "");
+    static_assert(std::is_nothrow_move_constructible<any>::value, "");
+    static_assert(std::is_nothrow_move_assignable<any>::value, "");
+    static_assert(!std::is_constructible<any, int>::value, "");
+    static_assert(!std::is_constructible<any, void (*)(int)>::value, "");
+    test::once first, second, dropped(test::expect::destroyed);
+    any a(first.handler());
+    any b = second.handler();
+    a.swap(b);
+    swap(a, b);
+    any c;
+    BOOST_TEST((c == nullptr && a != nullptr && bool(b)));
+    c();
+    c = std::move(a);
+    BOOST_TEST((!a && bool(c)));
+    c();
+    c();
+    BOOST_TEST((first.times() == 1 && first.destroyed()));
+    any& alias = b;
+    b = std::move(alias);
+    BOOST_TEST(second.times() == 0);
+    b();
+    b = dropped.handler();
+    b = nullptr;
+    BOOST_TEST(dropped.destroyed());
+}
+
+BOOST_AUTO_TEST_CASE(what_a_waker_holds_may_assign_to_it_while_it_is_replaced) {
+    // As a task does that holds its own waker.
+    any w;
+    int woken = 0;
+    struct assigns {
+        any* target;
+        int* woken;
+        assigns(any* t, int* n) : target(t), woken(n) {}
+        assigns(assigns&& o) noexcept : target(std::exchange(o.target, nullptr)), woken(o.woken) {}
+        ~assigns() {
+            if (target)
+                *target = [n = woken] { ++*n; };
+        }
+        void operator()() const {}
+    };
+    w = assigns(&w, &woken);
+    w = nullptr;
+    w();
+    BOOST_TEST(woken == 1);
+    w = assigns(&w, &woken);
+    w(); // invoked and destroyed
+    w();
+    BOOST_TEST(woken == 2);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_waker_is_kept_as_often_as_it_is_given_back, fixture) {
+    int woken = 0;
+    any w = [&] { ++woken; };
+    any spare;
+    for (int i = 1; i != 4; ++i) {
+        spare = std::move(w);
+        w = std::move(spare);
+        BOOST_TEST(would_block(reg.poll_read_ready(std::move(w))));
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return woken == i; });
+        test::drain(p.a);
+        BOOST_TEST((reg.try_io(interest::readable, test::reader{p.a}).error() ==
+                    asio::error::would_block));
+        w = [&] { ++woken; };
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_kept_waker_keeps_its_own_executor_busy, fixture) {
+    asio::io_context other;
+    int woken = 0;
+    any w = asio::bind_executor(other.get_executor(), [&] { ++woken; });
+    BOOST_TEST(other.poll() == 0u);
+    BOOST_TEST(other.stopped()); // not while nobody has kept it
+    BOOST_TEST(would_block(reg.poll_read_ready(std::move(w))));
+    other.restart();
+    BOOST_TEST(other.poll() == 0u);
+    BOOST_TEST(!other.stopped());
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(woken == 0);
+    test::run_all(other);
+    BOOST_TEST(woken == 1);
+}
+
+/// Larger than what Asio's polymorphic executors hold without allocating.
+using large_executor = asio::strand<asio::any_io_executor>;
+
+template <class Registration, class Waker>
+void check_without_memory(asio::io_context& io, const typename Registration::executor_type& ex,
+                          Waker make) {
+    bool failed = true;
+    int attempts = 0;
+    for (long n = 0; failed; ++n, ++attempts) {
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        Registration reg(ex, p.a.get());
+        int woken = 0, calls = 0;
+        any waker = make([&] { ++woken; });
+        any other = make([&] { ++woken; });
+        auto call = [&](error_code& ec) {
+            ++calls;
+            ec = asio::error::would_block;
+        };
+        test::fail_allocations_after(n);
+        auto r = reg.poll_read_ready(std::move(waker));
+        auto w = reg.poll_write_io(std::move(other), call);
+        test::fail_allocations_after(-1);
+        failed = false;
+        for (const error_code& ec : {r.error(), w.error()}) {
+            failed = failed || ec == asio::error::no_memory;
+            BOOST_TEST((ec == asio::error::no_memory || ec == asio::error::would_block));
+        }
+        int kept = int(would_block(r)) + int(w.error() == asio::error::would_block);
+        test::put(p.b, "x");
+        reg.cancel();
+        test::run_all(io); // no work is left over
+        BOOST_TEST(woken == kept);
+        // And it works when there is memory.
+        BOOST_TEST(reg.poll_read_ready(make([] {})).has_value());
+    }
+    BOOST_TEST(attempts > 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(polling_without_memory_is_an_error, test::context_fixture,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    auto plain = [](auto f) { return any(asio::bind_allocator(std::allocator<void>(), f)); };
+    check_without_memory<moor::registration>(io, io.get_executor(), plain);
+}
+
+BOOST_FIXTURE_TEST_CASE(polling_with_a_large_executor_and_no_memory_is_an_error,
+                        test::context_fixture,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    large_executor ex(io.get_executor());
+    auto plain = [](auto f) { return any(asio::bind_allocator(std::allocator<void>(), f)); };
+    auto bound = [&](auto f) {
+        return any(asio::bind_executor(asio::any_io_executor(ex),
+                                       asio::bind_allocator(std::allocator<void>(), f)));
+    };
+    check_without_memory<moor::registration>(io, io.get_executor(), bound);
+    check_without_memory<moor::registration>(io, ex, plain);
+    check_without_memory<moor::basic_registration<large_executor>>(io, ex, plain);
+    check_without_memory<moor::basic_registration<large_executor>>(io, ex, bound);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_waker_that_is_not_kept_is_destroyed, fixture) {

@@ -4,8 +4,8 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// Calls that may block, made when the handle is ready and again when they did block: what a
-// callable returns, and the operation behind async_io.
+// Calls that may block, made when the handle is ready, and again after they would have blocked:
+// what a callable returns, and the operation behind async_io.
 //
 
 #ifndef MOOR_DETAIL_IO_OP_HPP
@@ -19,6 +19,7 @@
 
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/error.hpp>
+#include <boost/assert.hpp>
 #include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/result.hpp>
 
@@ -44,8 +45,8 @@ struct io_outcome {
     }
     boost::system::result<R> result() && {
         if (ec)
-            return ec;
-        return std::move(*value);
+            return {boost::system::in_place_error, ec};
+        return {boost::system::in_place_value, std::move(*value)};
     }
 };
 
@@ -104,6 +105,21 @@ struct io_signature<void> {
     using type = void(error_code);
 };
 
+template <class F>
+using io_signature_of = typename io_signature<io_result<F>>::type;
+
+/// The result of a call that was not made, or failed. (A result<bool> does not convert from an
+/// error.)
+template <class F>
+struct io_failure {
+    error_code ec;
+
+    explicit io_failure(const error_code& e) noexcept : ec(e) {}
+    operator boost::system::result<io_result<F>>() const noexcept {
+        return {boost::system::in_place_error, ec};
+    }
+};
+
 /// Whether a callable is one of Moor's own, which may run on any executor.
 template <class F, class = void>
 struct needs_no_executor : std::false_type {};
@@ -129,16 +145,31 @@ make_transfer(F& f, typename F::parts_type& parts, io_outcome<io_raw_result<F>>&
     return outcome.is_short ? result::part : result::all;
 }
 
-/// Makes the call that `event` allowed, and tells the state what it showed. True: it is over.
-/// False: it would have blocked, and the state does not know yet. `counted`: for an operation that
+/// Whether a callable returned -1 or the like without an error, as a call does that failed.
+template <class R>
+bool hides_an_error([[maybe_unused]] const io_outcome<R>& outcome) noexcept {
+    if constexpr (std::is_signed<typename io_value<R>::type>::value)
+        return !outcome.ec && *outcome.value < typename io_value<R>::type();
+    else
+        return false;
+}
+
+/// Makes the call that `event` allowed, and tells the state what the call showed. True: the
+/// operation is over. False: the call would have blocked, and the state does not know yet. A call
+/// that a signal interrupted is made again, if `may_repeat()`. `counted`: for an operation that
 /// holds a unit of work.
-template <class F>
+template <class F, class MayRepeat>
 bool attempt(scheduled_io& state, const ready_event& event, F& f,
-             io_outcome<io_raw_result<F>>& outcome, bool counted = false) {
+             io_outcome<io_raw_result<F>>& outcome, const MayRepeat& may_repeat,
+             bool counted = false) {
     static_assert(!is_transfer<F>::value, "the state makes it");
-    outcome.call(f);
+    do
+        outcome.call(f);
+    while (is_interrupted(outcome.ec) && may_repeat());
     if (is_would_block(outcome.ec))
         return false;
+    BOOST_ASSERT_MSG(!hides_an_error(outcome),
+                     "the callable returned a negative number without an error: see check_errno");
     if (!outcome.ec && outcome.is_drained)
         state.would_block(event);
     else if constexpr (!std::is_void<io_result<F>>::value)
@@ -197,7 +228,7 @@ public:
         outcome_type outcome;
         auto parts = callable_.parts();
         auto call = [&] { return make_transfer(callable_, parts, outcome); };
-        // One with a slot is listed, and can't wait for a look.
+        // An operation with a slot is listed, and can't wait for a deferred check.
         bool has_slot = asio::get_associated_cancellation_slot(handler_).is_connected();
         if (!state.transfer_at_once<C>(call, !has_slot))
             return false;
@@ -225,10 +256,10 @@ public:
 private:
     static constexpr bool may_leave = has_own_executor<Handler, IoExecutor>::value;
 
-    /// One turn, run on the handler's executor unless the call is Moor's own: it owns the
-    /// operation, which is parked again, or over. Where it may have to wait for another executor,
-    /// it keeps the I/O context busy: the operation's own unit of work is taken back when
-    /// do_complete() returns.
+    /// One turn, run on the handler's executor unless the call is Moor's own. The turn owns the
+    /// operation, until the operation waits again or is over. A turn that may have to wait for
+    /// another executor keeps the I/O context busy: the operation's own unit of work is taken back
+    /// when do_complete() returns.
     struct turn {
         turn(io_op* op, bool leaves) : op_(op) {
             if (leaves && op->state_) {
@@ -281,11 +312,18 @@ private:
                 outcome.ec = state_->closed_error();
             return r != result::would_block;
         } else {
-            return attempt(*state_, event(), callable_, outcome, true);
+            auto may_repeat = [&] {
+                bool may = may_run();
+                if (!may)
+                    outcome.ec = ec();
+                return may;
+            };
+            return attempt(*state_, event(), callable_, outcome, may_repeat, true);
         }
     }
 
-    /// False: it would have blocked, and is not ours any more: parked again, or queued.
+    /// False: the call would have blocked, and the operation is not ours any more: it waits again,
+    /// or is queued.
     BOOST_FORCEINLINE bool make_call(outcome_type& outcome) {
         if (take_made(outcome)) {
             if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
@@ -293,11 +331,11 @@ private:
         } else if (ec() || !may_run()) {
             outcome.ec = ec();
         } else if (!attempt_here(outcome)) {
-            bool parked = false;
-            BOOST_TRY { parked = state_->restart(*this); }
+            bool waits = false;
+            BOOST_TRY { waits = state_->restart(*this); }
             BOOST_CATCH(...) { fail(boost::asio::error::no_memory); } // as an event's waits do
             BOOST_CATCH_END
-            if (parked)
+            if (waits)
                 return false;
             if (!ec()) {
                 // Something newer has come meanwhile. Give others their turn, then try again.
@@ -336,7 +374,7 @@ private:
         m.reset();
     }
 
-    /// `ThroughExecutor`: this is not the handler's executor.
+    /// `ThroughExecutor`: this thread is not the handler's executor's.
     template <bool ThroughExecutor>
     void over(outcome_type outcome) {
         finish();

@@ -16,6 +16,7 @@
 
 #include <boost/asio/error.hpp>
 #include <boost/config.hpp>
+#include <boost/system/errc.hpp>
 
 #include <cerrno>
 #include <cstdint>
@@ -36,10 +37,26 @@ inline constexpr short poll_rdhup = POLLRDHUP;
 inline constexpr short poll_rdhup = 0;
 #endif
 
-/// Whether a call says that there was nothing to do yet.
+/// Whether an error means a condition, whatever its category. Not inline: errors are rare.
+BOOST_NOINLINE inline bool is_condition(const error_code& ec,
+                                        boost::system::errc::errc_t condition) noexcept {
+    return ec == condition;
+}
+
+/// Whether a call says that there was nothing to do yet, in the category of whatever library: the
+/// conditions are compared. The usual spellings are recognised without a virtual call.
 inline bool is_would_block(const error_code& ec) noexcept {
-    return BOOST_UNLIKELY(ec.value() == EWOULDBLOCK || ec.value() == EAGAIN) &&
-           (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again);
+    if (BOOST_LIKELY(ec.value() == 0))
+        return false;
+    if (ec == boost::asio::error::would_block || ec == boost::asio::error::try_again)
+        return true;
+    return is_condition(ec, boost::system::errc::operation_would_block) ||
+           is_condition(ec, boost::system::errc::resource_unavailable_try_again);
+}
+
+/// Whether a call says that a signal interrupted it: it is made again.
+inline bool is_interrupted(const error_code& ec) noexcept {
+    return BOOST_UNLIKELY(ec.value() != 0) && is_condition(ec, boost::system::errc::interrupted);
 }
 
 /// Which file a number stands for, so that a reused number can be told from the one registered.

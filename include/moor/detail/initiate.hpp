@@ -1,0 +1,74 @@
+//
+// moor/detail/initiate.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// How an initiating function begins, and what it returns. A token that does not fit the completion
+// signature takes the function out of overload resolution, so that the compiler's error is at the
+// caller's line. With concepts, Asio sees to most of this; without, it checks nothing.
+//
+
+#ifndef MOOR_DETAIL_INITIATE_HPP
+#define MOOR_DETAIL_INITIATE_HPP
+
+#include <boost/asio/async_result.hpp>
+
+#include <type_traits>
+#include <utility>
+
+namespace moor {
+namespace detail {
+
+template <class Token, class Signature, class = void>
+struct is_plain_handler : std::false_type {};
+
+template <class Token, class Signature>
+struct is_plain_handler<
+    Token, Signature,
+    std::void_t<typename boost::asio::async_result<Token, Signature>::completion_handler_type>>
+    : std::is_same<Token,
+                   typename boost::asio::async_result<Token, Signature>::completion_handler_type> {
+};
+
+/// Whether a token can be told what the signature says. A token that is the handler itself has to
+/// be callable; any other token says so itself, or not, when it is used.
+template <class Token, class Signature>
+struct accepts;
+
+template <class Token, class... Args>
+struct accepts<Token, void(Args...)>
+    : std::disjunction<std::negation<is_plain_handler<Token, void(Args...)>>,
+                       std::is_invocable<Token, Args...>> {};
+
+/// What the initiating function returns. No type if the token does not fit; the compiler's message
+/// names this class, and with it the signature and the token.
+template <class Enable, class Signature, class Token, class Initiation, class... Args>
+struct completion_token_for {};
+
+template <class Signature, class Token, class Initiation, class... Args>
+struct completion_token_for<
+    std::enable_if_t<
+        accepts<std::decay_t<Token>, Signature>::value,
+        std::void_t<decltype(boost::asio::async_initiate<Token, Signature>(
+            std::declval<Initiation>(), std::declval<Token&>(), std::declval<Args>()...))>>,
+    Signature, Token, Initiation, Args...> {
+    using type = decltype(boost::asio::async_initiate<Token, Signature>(
+        std::declval<Initiation>(), std::declval<Token&>(), std::declval<Args>()...));
+};
+
+template <class Signature, class Token, class Initiation, class... Args>
+using initiated = typename completion_token_for<void, Signature, Token, Initiation, Args...>::type;
+
+/// Starts an operation, now or later, as the token wants it.
+template <class Signature, class Token, class Initiation, class... Args>
+auto initiate(Initiation initiation, Token& token, Args... args)
+    -> initiated<Signature, Token, Initiation, Args...> {
+    return boost::asio::async_initiate<Token, Signature>(std::move(initiation), token,
+                                                         std::move(args)...);
+}
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_INITIATE_HPP
