@@ -17,7 +17,6 @@
 #include <boost/asio/use_awaitable.hpp>
 
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -61,14 +60,11 @@ private:
 //[library_read
 asio::awaitable<std::string> receive(moor::registration& reg, library& lib) {
     std::array<char, 1024> buffer;
-    // The lambda is called, perhaps at once. If it sets would_block, Moor waits, and calls again.
+    // Moor runs the lambda, perhaps at once. If it fails with EAGAIN, Moor waits, and repeats it.
     long n = co_await reg.async_io(
         moor::interest::readable,
         [&](moor::error_code& ec) {
-            long r = lib.read(buffer.data(), buffer.size());
-            if (r < 0)
-                ec.assign(errno, boost::system::system_category());
-            return r;
+            return moor::check_errno(lib.read(buffer.data(), buffer.size()), ec);
         },
         asio::use_awaitable);
     co_return std::string(buffer.data(), static_cast<std::size_t>(n));

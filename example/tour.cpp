@@ -28,7 +28,6 @@
 #include <boost/system/system_error.hpp>
 
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdint>
@@ -73,13 +72,13 @@ namespace {
 
 // ---- helpers ----------------------------------------------------------------------------------
 
-error_code last_error() { return {errno, boost::system::system_category()}; }
-
 /// The result of a system call, or its error as an exception.
 template <class T>
 T check(T result, const char* what) {
-    if (result == T(-1))
-        throw boost::system::system_error(last_error(), what);
+    error_code ec;
+    moor::check_errno(result, ec);
+    if (ec)
+        throw boost::system::system_error(ec, what);
     return result;
 }
 
@@ -107,8 +106,7 @@ private:
 
 /// read(2) in Asio's manner.
 std::size_t read_some(int fd, void* data, std::size_t size, error_code& ec) {
-    ssize_t n = ::read(fd, data, size);
-    ec = n < 0 ? last_error() : error_code();
+    ssize_t n = moor::check_errno(::read(fd, data, size), ec);
     return n < 0 ? 0 : static_cast<std::size_t>(n);
 }
 
@@ -550,8 +548,10 @@ private:
         message.header.nlmsg_len = NLMSG_LENGTH(sizeof(message.body));
         message.header.nlmsg_type = RTM_GETLINK;
         message.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
-        if (::send(fd_.get(), &message, message.header.nlmsg_len, 0) < 0)
-            tour_.failed("netlink", last_error().message());
+        error_code ec;
+        moor::check_errno(::send(fd_.get(), &message, message.header.nlmsg_len, 0), ec);
+        if (ec)
+            tour_.failed("netlink", ec.message());
     }
 
     /// Goes as far as it can without waiting; the waker calls it again.
