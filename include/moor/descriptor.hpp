@@ -64,11 +64,11 @@ private:
  * | a socket | `recv` with `MSG_DONTWAIT` | `send` with `MSG_DONTWAIT` |
  * | a regular file, a directory, a block device | `read` | `write` |
  * | a pipe, or another file that knows `RWF_NOWAIT` | `preadv2` | `pwritev2` |
- * | any other: a terminal, a named pipe, inotify | `poll`, then `read` | `poll`, then `write` with
- * `O_NONBLOCK` set just before and cleared just after, unless it was set |
+ * | any other: a terminal, a named pipe, inotify | `poll`, then `read` | `poll`, then `write` |
  *
- * In the last case a read blocks if another reader of the file takes the data between the `poll`
- * and the `read`; and a process that is killed within the `write` leaves the flag set.
+ * In the last case `O_NONBLOCK` is set just before a write and cleared just after, unless it was
+ * set before; a process that is killed within the `write` leaves the flag set. A read blocks if
+ * another reader of the file takes the data between the `poll` and the `read`.
  *
  * @param handle The handle. It has to stay open until the descriptor is closed or destroyed.
  *

@@ -10,6 +10,7 @@
 
 #include <moor.hpp>
 
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/throw_exception.hpp>
 
 #include <algorithm>

@@ -16,6 +16,7 @@
 #include <boost/asio/use_future.hpp>
 
 #include <tuple>
+#include <type_traits>
 
 BOOST_AUTO_TEST_SUITE(null_buffers)
 
@@ -35,6 +36,13 @@ struct fixture : test::context_fixture {
     D d{io, p.a.release()};
 };
 
+/// On io_uring, Asio's own reports the bits that poll(2) would.
+template <class D>
+void check_nothing(const transferred& t) {
+    if (!test::on_io_uring() || std::is_same<D, moor::stream_descriptor>::value)
+        BOOST_TEST(t.bytes == 0u);
+}
+
 } // namespace
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(reading_nothing_waits_until_there_is_something_to_read, D, both) {
@@ -46,7 +54,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(reading_nothing_waits_until_there_is_something_to_
     test::put(f.p.b, "x");
     test::run_until(f.io, [&] { return bool(read); });
     BOOST_CHECK_EQUAL(read.ec, error_code());
-    BOOST_TEST(read.bytes == 0u);
+    check_nothing<D>(read);
     error_code ec;
     BOOST_TEST(f.d.read_some(asio::null_buffers(), ec) == 0u);
     BOOST_CHECK_EQUAL(ec, error_code());
@@ -63,7 +71,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(writing_nothing_waits_until_there_is_room, D, both
     test::drain(f.p.b);
     test::run_until(f.io, [&] { return bool(write); });
     BOOST_CHECK_EQUAL(write.ec, error_code());
-    BOOST_TEST(write.bytes == 0u);
+    check_nothing<D>(write);
     BOOST_TEST(f.d.write_some(asio::null_buffers()) == 0u);
     BOOST_TEST(test::drain(f.p.b) == 0u);
 }
