@@ -81,7 +81,7 @@ constexpr borrowed_handle borrow(int handle) noexcept { return borrowed_handle(h
 
 /// Makes a descriptor use the handle of another object.
 /**
- * @param owner Any object that has `native_handle()`. It goes on owning the handle.
+ * @param owner Any object that has `native_handle()`, and goes on owning the handle.
  */
 template <class Owner, std::enable_if_t<detail::is_handle_owner<Owner>::value, int> = 0>
 borrowed_handle borrow(Owner& owner) {
@@ -184,13 +184,13 @@ public:
         using other = basic_descriptor<OtherExecutor>;
     };
 
-    /// Constructs a descriptor that has no handle.
+    /// Constructs a descriptor without a handle.
     /**
      * @param ex The I/O executor.
      */
     explicit basic_descriptor(const executor_type& ex) : registration_(ex) {}
 
-    /// Constructs a descriptor that has no handle.
+    /// Constructs a descriptor without a handle.
     /**
      * @param context The execution context whose executor is the I/O executor.
      */
@@ -200,7 +200,7 @@ public:
     /// Constructs a descriptor that owns a handle.
     /**
      * @param ex The I/O executor.
-     * @param handle The handle. It stays the caller's if an exception is thrown.
+     * @param handle The handle, which stays the caller's if an exception is thrown.
      * @throws boost::system::system_error As `assign` does.
      */
     basic_descriptor(const executor_type& ex, const native_handle_type& handle)
@@ -211,7 +211,7 @@ public:
     /// Constructs a descriptor that owns a handle.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @param handle The handle. It stays the caller's if an exception is thrown.
+     * @param handle The handle, which stays the caller's if an exception is thrown.
      * @throws boost::system::system_error As `assign` does.
      */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
@@ -243,7 +243,7 @@ public:
 
     /// Moves a descriptor, with its pending operations.
     /**
-     * @param other The descriptor to move from. It is not open afterwards.
+     * @param other The descriptor to move from, which is not open afterwards.
      */
     basic_descriptor(basic_descriptor&& other) noexcept
         : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
@@ -251,7 +251,7 @@ public:
 
     /// Moves a descriptor on another executor.
     /**
-     * @param other The descriptor to move from. It is not open afterwards.
+     * @param other The descriptor to move from, which is not open afterwards.
      */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
@@ -261,9 +261,9 @@ public:
         : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
           traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
 
-    /// Closes the present handle if it is owned, and moves a descriptor.
+    /// Closes the present handle if owned, and moves a descriptor.
     /**
-     * @param other The descriptor to move from. It is not open afterwards.
+     * @param other The descriptor to move from, which is not open afterwards.
      */
     basic_descriptor& operator=(basic_descriptor&& other) noexcept {
         if (this != &other) {
@@ -275,9 +275,9 @@ public:
         return *this;
     }
 
-    /// Closes the present handle if it is owned, and moves a descriptor on another executor.
+    /// Closes the present handle if owned, and moves a descriptor on another executor.
     /**
-     * @param other The descriptor to move from. It is not open afterwards.
+     * @param other The descriptor to move from, which is not open afterwards.
      */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
@@ -291,7 +291,7 @@ public:
     basic_descriptor(const basic_descriptor&) = delete;
     basic_descriptor& operator=(const basic_descriptor&) = delete;
 
-    /// Closes the handle if it is owned. Pending operations complete with `operation_aborted`.
+    /// Closes an owned handle. Pending operations complete with `operation_aborted`.
     /**
      * Errors of `close(2)` are ignored.
      */
@@ -322,8 +322,8 @@ public:
 
     /// Makes the descriptor own a handle.
     /**
-     * @param handle The handle. It stays the caller's if there is an error.
-     * @param ec Set to what went wrong, if anything did.
+     * @param handle The handle, which stays the caller's if there is an error.
+     * @param ec Set to the error, if any.
      * @returns `ec`.
      *
      * @par Errors
@@ -335,7 +335,7 @@ public:
     }
     /// Makes the descriptor own a handle.
     /**
-     * @param handle The handle. It stays the caller's if an exception is thrown.
+     * @param handle The handle, which stays the caller's if an exception is thrown.
      * @throws boost::system::system_error With the errors of the other overload.
      */
     void assign(const native_handle_type& handle) {
@@ -347,7 +347,7 @@ public:
     /// Makes the descriptor use a handle without owning it.
     /**
      * @param handle The handle: see `borrow`.
-     * @param ec Set to what went wrong, if anything did: the errors for a handle that is owned.
+     * @param ec Set to the error, if any: the errors for an owned handle.
      * @returns `ec`.
      */
     error_code assign(borrowed_handle handle, error_code& ec) {
@@ -367,18 +367,18 @@ public:
     /// Returns whether the descriptor has a handle.
     bool is_open() const noexcept { return handle_ != -1; }
 
-    /// Returns whether the descriptor has a handle that it does not own.
+    /// Returns whether the descriptor has a borrowed handle.
     bool is_borrowed() const noexcept { return is_open() && has(detail::handle_traits::borrowed); }
 
     /// Returns the handle, or -1.
     native_handle_type native_handle() const noexcept { return handle_; }
 
-    /// Closes the handle if it is owned. Pending operations complete with `operation_aborted`.
+    /// Closes an owned handle. Pending operations complete with `operation_aborted`.
     /**
      * The descriptor has no handle afterwards, whatever `close(2)` reports. Without a handle,
      * nothing happens.
      *
-     * @param ec Set to what `close(2)` reports.
+     * @param ec Set to the error of `close(2)`, if any.
      * @returns `ec`.
      */
     error_code close(error_code& ec) {
@@ -392,7 +392,7 @@ public:
             ec = detail::system_error_now();
         return ec;
     }
-    /// Closes the handle if it is owned. Pending operations complete with `operation_aborted`.
+    /// Closes an owned handle. Pending operations complete with `operation_aborted`.
     /**
      * @throws boost::system::system_error With the errors of the other overload.
      */
@@ -403,11 +403,12 @@ public:
         detail::throw_if(ec, "moor::descriptor::close", handle);
     }
 
-    /// Gives the handle up without closing it. Pending operations complete with
-    /// `operation_aborted`.
+    /// Gives the handle up without closing it.
     /**
+     * Pending operations complete with `operation_aborted`.
+     *
      * No operation uses the number any more. If an operation has put an owned handle into
-     * non-blocking mode, that is undone; errors of this are ignored.
+     * non-blocking mode, `release` restores the mode; errors of restoring are ignored.
      *
      * @returns The handle, which is the caller's now; -1 if there was none.
      */
@@ -415,10 +416,11 @@ public:
         error_code ec;
         return release(ec);
     }
-    /// Gives the handle up without closing it. Pending operations complete with
-    /// `operation_aborted`.
+    /// Gives the handle up without closing it.
     /**
-     * @param ec Set to what went wrong in restoring the handle's blocking mode, if anything did.
+     * Pending operations complete with `operation_aborted`.
+     *
+     * @param ec Set to the error of restoring the handle's blocking mode, if any.
      * @returns The handle, which is the caller's now; -1 if there was none.
      */
     native_handle_type release(error_code& ec) {
@@ -459,7 +461,7 @@ public:
     /**
      * @param command The command, such as `bytes_readable`, which also receives the result. A
      * command `FIONBIO` changes the flag of a handle that is not owned, too.
-     * @param ec Set to what went wrong, if anything did.
+     * @param ec Set to the error, if any.
      * @returns `ec`.
      *
      * @par Example
@@ -497,11 +499,11 @@ public:
 
     /// Sets whether synchronous operations fail with `would_block` where they would wait.
     /**
-     * As in the original, this sets or clears `O_NONBLOCK` on a handle that is owned. A handle that
-     * is not owned keeps its flag.
+     * As in the original, this sets or clears `O_NONBLOCK` on an owned handle. Other handles keep
+     * the flag.
      *
      * @param mode Whether they fail.
-     * @param ec Set to what went wrong, if anything did.
+     * @param ec Set to the error, if any.
      * @returns `ec`.
      */
     error_code non_blocking(bool mode, error_code& ec) {
@@ -527,16 +529,16 @@ public:
 
     /// Returns whether the descriptor has put its handle into non-blocking mode.
     /**
-     * `native_non_blocking` does that, and an asynchronous transfer on a handle that is owned.
+     * `native_non_blocking` does so, and so does an asynchronous transfer on an owned handle.
      */
     bool native_non_blocking() const noexcept {
         return has(detail::handle_traits::file_non_blocking);
     }
 
-    /// Sets or clears `O_NONBLOCK` on the handle itself, whether it is owned or not.
+    /// Sets or clears `O_NONBLOCK` on the handle itself, owned or not.
     /**
      * @param mode Whether to set the flag.
-     * @param ec Set to what went wrong, if anything did.
+     * @param ec Set to the error, if any.
      * @returns `ec`.
      *
      * @par Errors
@@ -554,7 +556,7 @@ public:
                    mode ? detail::handle_traits::file_non_blocking : 0);
         return ec;
     }
-    /// Sets or clears `O_NONBLOCK` on the handle itself, whether it is owned or not.
+    /// Sets or clears `O_NONBLOCK` on the handle itself, owned or not.
     /**
      * @param mode Whether to set the flag.
      * @throws boost::system::system_error With the errors of the other overload.
@@ -569,8 +571,8 @@ public:
 
     /// Waits until the handle is ready, and blocks the thread meanwhile.
     /**
-     * @param w What to wait for: see `async_wait`.
-     * @param ec Set to what went wrong, if anything did.
+     * @param w The condition: see `async_wait`.
+     * @param ec Set to the error, if any.
      * @returns `ec`.
      *
      * @par Errors
@@ -601,7 +603,7 @@ public:
     }
     /// Waits until the handle is ready, and blocks the thread meanwhile.
     /**
-     * @param w What to wait for: see `async_wait`.
+     * @param w The condition: see `async_wait`.
      * @throws boost::system::system_error With the errors of the other overload.
      */
     void wait(wait_type w) {
@@ -632,7 +634,7 @@ public:
     template <class Token = default_token>
     auto async_wait(wait_type w, Token&& token = default_token())
         -> detail::initiated<void(error_code), Token, initiate_wait, wait_type> {
-        return detail::initiate<void(error_code), Token>(initiate_wait(this), token, w);
+        return detail::initiate<void(error_code), Token>(initiate_wait(this), token, std::move(w));
     }
 
 protected:
@@ -674,7 +676,7 @@ private:
     template <class OtherExecutor>
     friend class basic_descriptor;
 
-    /// Starts a wait when its token wants it.
+    /// Starts a wait, now or later, as the token wants.
     class initiate_wait {
     public:
         using executor_type = Executor;

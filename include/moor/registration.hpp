@@ -92,7 +92,7 @@ class basic_descriptor;
 
 /// A native handle, registered with an execution context to wait for its readiness.
 /**
- * The registration does not own the handle: it never closes it, and never changes its flags. The
+ * The registration never closes the handle, and never changes the flags of the handle. The
  * first operation that has to wait adds the handle to the reactor. Within one execution context, a
  * handle can be registered once at a time.
  *
@@ -131,7 +131,7 @@ class basic_descriptor;
  * (epoll and kqueue only); @n
  * `operation_not_supported` for `priority`, if the handle is one that can't be polled, such as a
  * regular file; @n
- * or what the reactor reports.
+ * or with an error of the reactor.
  *
  * @par Example
  * @code
@@ -165,8 +165,8 @@ public:
 
     /// The callback of the polling interface: holds any move-only `void()`.
     /**
-     * The waker honours the executor and the allocator that are associated with what it holds, and
-     * can be moved, assigned and swapped. An empty one does nothing when it is called.
+     * The waker honours the executor and the allocator that are associated with the callback, and
+     * can be moved, assigned and swapped. Calling an empty waker does nothing.
      *
      * @par Example
      * @code
@@ -182,13 +182,13 @@ public:
         using other = basic_registration<OtherExecutor>;
     };
 
-    /// Constructs a registration that holds no handle.
+    /// Constructs a registration without a handle.
     /**
      * @param ex The I/O executor.
      */
     explicit basic_registration(const executor_type& ex) : executor_{ex}, core_(core_of(ex)) {}
 
-    /// Constructs a registration that holds no handle.
+    /// Constructs a registration without a handle.
     /**
      * @param context The execution context whose executor is the I/O executor.
      */
@@ -200,7 +200,7 @@ public:
     /**
      * @param ex The I/O executor.
      * @param handle The handle, which stays the caller's.
-     * @param options How to register it.
+     * @param options Level- or edge-triggered.
      * @throws boost::system::system_error As `register_handle` does.
      */
     basic_registration(const executor_type& ex, native_handle_type handle,
@@ -213,7 +213,7 @@ public:
     /**
      * @param context The execution context whose executor is the I/O executor.
      * @param handle The handle, which stays the caller's.
-     * @param options How to register it.
+     * @param options Level- or edge-triggered.
      * @throws boost::system::system_error As `register_handle` does.
      */
     template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
@@ -224,8 +224,8 @@ public:
     /// Constructs a registration and registers the handle of another object.
     /**
      * @param ex The I/O executor.
-     * @param owner Any object that has `native_handle()`. It goes on owning the handle.
-     * @param options How to register it.
+     * @param owner Any object that has `native_handle()`, and goes on owning the handle.
+     * @param options Level- or edge-triggered.
      * @throws boost::system::system_error As `register_handle` does.
      */
     template <class Owner, std::enable_if_t<detail::is_handle_owner<Owner>::value, int> = 0>
@@ -235,8 +235,8 @@ public:
     /// Constructs a registration and registers the handle of another object.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @param owner Any object that has `native_handle()`. It goes on owning the handle.
-     * @param options How to register it.
+     * @param owner Any object that has `native_handle()`, and goes on owning the handle.
+     * @param options Level- or edge-triggered.
      * @throws boost::system::system_error As `register_handle` does.
      */
     template <class Context, class Owner,
@@ -248,7 +248,7 @@ public:
 
     /// Moves a registration, with its pending operations and their cancellation slots.
     /**
-     * @param other The registration to move from. It holds no handle afterwards.
+     * @param other The registration to move from, which holds no handle afterwards.
      */
     basic_registration(basic_registration&& other) noexcept
         : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)),
@@ -256,7 +256,7 @@ public:
 
     /// Moves a registration on another executor.
     /**
-     * @param other The registration to move from. It holds no handle afterwards.
+     * @param other The registration to move from, which holds no handle afterwards.
      */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
@@ -268,7 +268,7 @@ public:
 
     /// Deregisters the present handle, as the destructor does, and moves a registration.
     /**
-     * @param other The registration to move from. It holds no handle afterwards.
+     * @param other The registration to move from, which holds no handle afterwards.
      */
     basic_registration& operator=(basic_registration&& other) noexcept {
         if (this != &other) {
@@ -281,10 +281,9 @@ public:
         return *this;
     }
 
-    /// Deregisters the present handle, as the destructor does, and moves a registration on another
-    /// executor.
+    /// Deregisters the present handle, and moves a registration on another executor.
     /**
-     * @param other The registration to move from. It holds no handle afterwards.
+     * @param other The registration to move from, which holds no handle afterwards.
      */
     template <class OtherExecutor,
               std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
@@ -298,8 +297,10 @@ public:
     basic_registration(const basic_registration&) = delete;
     basic_registration& operator=(const basic_registration&) = delete;
 
-    /// Deregisters the handle, which stays open. Pending operations complete with
-    /// `operation_aborted`.
+    /// Deregisters the handle, which stays open.
+    /**
+     * Pending operations complete with `operation_aborted`.
+     */
     ~basic_registration() { end(true); }
 
     /// Returns the I/O executor.
@@ -322,15 +323,15 @@ public:
      * After an error the registration holds no handle, and nothing has happened to the caller's.
      *
      * @param handle The handle, which stays the caller's.
-     * @param options How to register it.
-     * @param ec Set to what went wrong, if anything did.
+     * @param options Level- or edge-triggered.
+     * @param ec Set to the error, if any.
      *
      * @par Errors
      * `bad_descriptor` if the handle is negative or not open; `error::already_open` if this
      * registration holds a handle; `error::already_registered` if another registration or
      * descriptor of Moor has the handle in this context; `error::gone` if the service was closed,
-     * or the context is gone. That an object of Boost.Asio has the handle is found by the first
-     * operation that has to wait: `error::registered_elsewhere`.
+     * or the context is gone. If an object of Boost.Asio has the handle, the first operation
+     * that has to wait fails with `error::registered_elsewhere`.
      *
      * @par Example
      * @code
@@ -356,7 +357,7 @@ public:
     /// Registers a handle.
     /**
      * @param handle The handle, which stays the caller's.
-     * @param options How to register it.
+     * @param options Level- or edge-triggered.
      * @throws boost::system::system_error With the errors of the other overload.
      */
     void register_handle(native_handle_type handle, registration_options options = {}) {
@@ -395,8 +396,8 @@ public:
 
     /// Ends the registration of a handle that its owner has closed already.
     /**
-     * Moor does not pass the number to the kernel: it may belong to another file by now. Pending
-     * operations complete with `operation_aborted`. Without a handle, nothing happens.
+     * Moor does not pass the number to the kernel, since the number may belong to another file by
+     * now. Pending operations complete with `operation_aborted`. Without a handle, nothing happens.
      */
     void abandon() noexcept { end(false); }
 
@@ -406,8 +407,8 @@ public:
      * no handle.
      *
      * @param handle The new handle, which stays the caller's.
-     * @param options How to register it.
-     * @param ec Set to what went wrong, if anything did: the errors of `register_handle`, but for
+     * @param options Level- or edge-triggered.
+     * @param ec Set to the error, if any: the errors of `register_handle`, but for
      * `already_open`.
      */
     void reset(native_handle_type handle, registration_options options, error_code& ec) {
@@ -421,7 +422,7 @@ public:
     /// Replaces the handle, also if its owner has closed the present one.
     /**
      * @param handle The new handle, which stays the caller's.
-     * @param options How to register it.
+     * @param options Level- or edge-triggered.
      * @throws boost::system::system_error With the errors of the other overload.
      */
     void reset(native_handle_type handle, registration_options options = {}) {
@@ -472,7 +473,7 @@ public:
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`. A wait that is cancelled has no effect on later ones.
+     * `terminal`, `partial`, `total`. A cancelled wait has no effect on later ones.
      * @par Example
      * @code
      * co_await reg.async_wait_readable(asio::use_awaitable);
@@ -494,7 +495,7 @@ public:
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`. A wait that is cancelled has no effect on later ones.
+     * `terminal`, `partial`, `total`. A cancelled wait has no effect on later ones.
      * @par Example
      * @code
      * reg.async_wait_writable([&](moor::error_code ec) {
@@ -514,13 +515,13 @@ public:
 
     /// Waits for any of several events.
     /**
-     * @param want The events. The `ready_event` says which of them came; `clear` takes it.
+     * @param want The events. The handler receives the events that came, as a `ready_event`.
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, ready_event) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`. A wait that is cancelled has no effect on later ones.
+     * `terminal`, `partial`, `total`. A cancelled wait has no effect on later ones.
      * @par Example
      * @code
      * using moor::interest;
@@ -535,23 +536,23 @@ public:
     auto async_wait(interest want, Token&& token = default_token())
         -> detail::initiated<void(error_code, ready_event), Token, initiate_wait_event, interest> {
         return detail::initiate<void(error_code, ready_event), Token>(
-            initiate_wait_event(this, "async_wait"), token, want);
+            initiate_wait_event(this, "async_wait"), token, std::move(want));
     }
 
     // ---- non-blocking calls -------------------------------------------------------------------
 
-    /// Runs a non-blocking call; while it would block, waits for readiness and repeats the call.
+    /// Runs a non-blocking call; after each would-block, waits for readiness and repeats the call.
     /**
-     * The call reports that it would block by an error that equals `errc::operation_would_block` or
-     * `errc::resource_unavailable_try_again`, in whatever category. A call that reports
+     * The call reports would-block by an error equal to `errc::operation_would_block` or
+     * `errc::resource_unavailable_try_again`, in any category. A call that reports
      * `errc::interrupted` is repeated at once. With any other error, and with none, the operation
      * completes.
      *
-     * The call must not block: Moor may run it before the handle is ready. Moor runs it through the
-     * handler's associated executor, never from within the initiating function and never under a
-     * lock, and no more once the operation was cancelled or its registration ended. If the call
-     * throws, the exception leaves `run()` as a handler's would, and the handler is destroyed.
-     * Several operations may be pending on one direction; each runs its own call.
+     * The call must not block: Moor may run the call before the handle is ready. Moor runs the call
+     * through the handler's associated executor, never from within the initiating function and
+     * never under a lock, and no more once the operation was cancelled or its registration ended.
+     * If the call throws, the exception leaves `run()` as a handler's would, and the handler is
+     * destroyed. Several operations may be pending on one direction; each runs its own call.
      *
      * @param want The events to wait for; any of them will do.
      * @param f The call, as `R f(error_code&)`. `R` is `void`, or a default-constructible type (its
@@ -581,13 +582,13 @@ public:
                       "what the callable of async_io returns is default-constructible, for an "
                       "operation that fails before it is called");
         return detail::initiate<detail::io_signature_of<std::decay_t<F>>, Token>(
-            initiate_io(this), token, want, std::decay_t<F>(std::forward<F>(f)));
+            initiate_io(this), token, std::move(want), std::decay_t<F>(std::forward<F>(f)));
     }
 
     /// Runs a non-blocking call if the handle is ready; does not wait.
     /**
-     * Whether the handle is ready, the kernel says until the first wait; afterwards, what the
-     * reactor has reported. After a call that would block, `try_io` makes no call until the loop
+     * Until the first wait, the kernel says whether the handle is ready; afterwards, the reports of
+     * the reactor do. After a call that would block, `try_io` makes no call until the loop
      * has run and an event has come. (Where the reactor reports events only while somebody waits,
      * as `select(2)` does, the kernel is asked again.) Outside of a loop, use `query`, or make the
      * call yourself.
@@ -629,12 +630,12 @@ public:
 
     /// Asks whether the handle is readable; if not, keeps the waker.
     /**
-     * For authors of awaitables of their own. Each direction has one slot: it keeps the newest
-     * waker, and the one that it displaces is woken. A waker is woken by the next event, by
-     * `cancel`, and when the registration ends; it is then posted to its associated executor, which
-     * defaults to the I/O executor. A kept waker counts as outstanding work.
+     * For authors of awaitables of their own. Each direction has one slot for the newest
+     * waker; a displaced waker is woken. A waker is woken by the next event, by
+     * `cancel`, and when the registration ends: Moor posts the waker to its associated executor,
+     * which defaults to the I/O executor. A kept waker counts as outstanding work.
      *
-     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @param waker The callback, kept if the result is `would_block`, destroyed otherwise.
      * @returns The event; `would_block` if the waker was kept; `no_memory` if there was none to
      * keep it; or an error of `async_wait`.
      *
@@ -652,7 +653,7 @@ public:
 
     /// Asks whether the handle is writable; if not, keeps the waker.
     /**
-     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @param waker The callback, kept if the result is `would_block`, destroyed otherwise.
      * @returns As `poll_read_ready`.
      */
     boost::system::result<ready_event> poll_write_ready(waker_type waker) {
@@ -661,7 +662,7 @@ public:
 
     /// Repeats a non-blocking call until it does not block, or the waker is kept.
     /**
-     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @param waker The callback, kept if the result is `would_block`, destroyed otherwise.
      * @param f The call, as for `async_io`.
      * @returns The value of the call, or its error; or as `poll_read_ready`.
      *
@@ -680,7 +681,7 @@ public:
 
     /// Repeats a non-blocking call until it does not block, or the waker is kept.
     /**
-     * @param waker The callback. It is kept if the result is `would_block`, destroyed otherwise.
+     * @param waker The callback, kept if the result is `would_block`, destroyed otherwise.
      * @param f The call, as for `async_io`.
      * @returns The value of the call, or its error; or as `poll_read_ready`.
      */
@@ -692,7 +693,7 @@ public:
 
     /// Returns the cached readiness, without a system call.
     /**
-     * Nothing is known of a handle that no operation has waited for yet.
+     * Before the first operation has waited, nothing is known.
      *
      * @param want The events of interest.
      */
@@ -700,9 +701,9 @@ public:
         return io_ ? io_->peek(want) : ready_event();
     }
 
-    /// Returns what the kernel says now, with one `poll(2)`. The cache does not change.
+    /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
     /**
-     * @param ec Set to what went wrong, if anything did: the errors of `async_wait`.
+     * @param ec Set to the error, if any: the errors of `async_wait`.
      */
     readiness query(error_code& ec) const {
         if ((ec = usable(interest::readable)))
@@ -718,7 +719,7 @@ public:
                              ec);
         return ec ? readiness() : detail::from_poll_events(events, io_->identity().is_fifo());
     }
-    /// Returns what the kernel says now, with one `poll(2)`. The cache does not change.
+    /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
     /**
      * @throws boost::system::system_error With the errors of the other overload.
      *
@@ -734,11 +735,11 @@ public:
         return r;
     }
 
-    /// Drops from the cache what an event observed, but nothing that came later.
+    /// Drops an event from the cache, but nothing newer.
     /**
-     * That a side is closed is not dropped.
+     * Closed sides stay known.
      *
-     * @param event What a wait observed, or a part of it: see `ready_event::only`.
+     * @param event The event of a wait, or a part of the event: see `ready_event::only`.
      */
     void clear(const ready_event& event) noexcept {
         if (io_)
@@ -751,7 +752,7 @@ private:
     template <class OtherExecutor>
     friend class basic_descriptor;
 
-    /// Starts a wait when its token wants it.
+    /// Starts a wait, now or later, as the token wants.
     template <class Deliver>
     class initiate_wait {
     public:

@@ -62,10 +62,10 @@ using initiated = typename completion_token_for<void, Signature, Token, Initiati
 
 /// Starts an operation, now or later, as the token wants it.
 template <class Signature, class Token, class Initiation, class... Args>
-auto initiate(Initiation initiation, Token& token, Args... args)
+auto initiate(Initiation initiation, Token& token, Args&&... args)
     -> initiated<Signature, Token, Initiation, Args...> {
     return boost::asio::async_initiate<Token, Signature>(std::move(initiation), token,
-                                                         std::move(args)...);
+                                                         std::forward<Args>(args)...);
 }
 
 } // namespace detail

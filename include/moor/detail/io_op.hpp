@@ -163,11 +163,11 @@ bool attempt(scheduled_io& state, const ready_event& event, F& f,
              io_outcome<io_raw_result<F>>& outcome, const MayRepeat& may_repeat,
              bool counted = false) {
     static_assert(!is_transfer<F>::value, "the state makes it");
-    do
+    do {
         outcome.call(f);
-    while (is_interrupted(outcome.ec) && may_repeat());
-    if (is_would_block(outcome.ec))
-        return false;
+        if (is_would_block(outcome.ec))
+            return false;
+    } while (is_interrupted(outcome.ec) && may_repeat());
     BOOST_ASSERT_MSG(!hides_an_error(outcome),
                      "the callable returned a negative number without an error: see check_errno");
     if (!outcome.ec && outcome.is_drained)
