@@ -163,17 +163,21 @@ bool attempt(scheduled_io& state, const ready_event& event, F& f,
              io_outcome<io_raw_result<F>>& outcome, const MayRepeat& may_repeat,
              bool counted = false) {
     static_assert(!is_transfer<F>::value, "the state makes it");
-    do {
+    for (;;) {
         outcome.call(f);
+        if (BOOST_LIKELY(outcome.ec.value() == 0))
+            break;
         if (is_would_block(outcome.ec))
             return false;
-    } while (is_interrupted(outcome.ec) && may_repeat());
+        if (!is_interrupted(outcome.ec) || !may_repeat())
+            return true;
+    }
     BOOST_ASSERT_MSG(!hides_an_error(outcome),
                      "the callable returned a negative number without an error: see check_errno");
-    if (!outcome.ec && outcome.is_drained)
+    if (outcome.is_drained)
         state.would_block(event);
     else if constexpr (!std::is_void<io_result<F>>::value)
-        if (!outcome.ec && outcome.is_short)
+        if (outcome.is_short)
             state.cut_short(event, counted);
     return true;
 }
