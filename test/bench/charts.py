@@ -59,7 +59,9 @@ def draw(title, axis, bars, theme):
 
 
 def write(directory, name, title, axis, bars):
-    """Writes the files and returns the Markdown that shows them."""
+    """Writes the files and returns the Markdown that shows them; nothing if there are no bars."""
+    if not bars:
+        return ""
     directory.mkdir(parents=True, exist_ok=True)
     for theme in THEMES:
         (directory / f"{name}-{theme}.svg").write_text(draw(title, axis, bars, theme))

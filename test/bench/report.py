@@ -57,7 +57,7 @@ def command_line():
     a("--asio", metavar="DIR",
       help="build against the Boost.Asio in this directory: an unpacked Boost, or a directory with "
       "boost/asio.hpp")
-    a("--repetitions", type=int, metavar="N", help="repeat each measurement (default: 9; quick: 15)")
+    a("--repetitions", type=int, metavar="N", help="repeat each measurement (default: 9; quick: 7)")
     a("--min-time", type=float, default=0.02, metavar="SECONDS",
       help="measure at least this long in each repetition (default: %(default)s)")
     a("--requests", type=int, default=20000, metavar="N",
@@ -66,17 +66,19 @@ def command_line():
       help="put each measured section between its two comments in this file, and draw the charts in "
       "the directory of the same name")
     a("--json", metavar="FILE", help="write all samples to this file")
+    a("--from", dest="samples", metavar="FILE",
+      help="measure nothing, and report the samples of a file that --json wrote")
     a("--check", action="store_true", help="fail if a goal is missed")
     a("--build-only", action="store_true", help="build the programs, and stop")
     args = parser.parse_args()
     args.only = args.only.replace("-", "_").split(",")
     args.backend = args.backend.split(",")
-    args.repetitions = args.repetitions or (15 if args.quick else 9)
+    args.repetitions = args.repetitions or (7 if args.quick else 9)
     for given, known in ((args.only, GROUPS), (args.backend, BACKENDS)):
         if set(given) - set(known):
             parser.error(f"unknown: {', '.join(set(given) - set(known))}; known: {', '.join(known)}")
-    if args.write and args.quick:
-        parser.error("--write needs the whole benchmark, without --quick")
+    if args.write and (args.quick or args.before):
+        parser.error("--write needs the whole benchmark, without --quick and --before")
     return args
 
 
@@ -164,8 +166,9 @@ def wanted_counts(args, backend):
         for w in sections.COUNTED_RINGS:
             wanted += [("instructions", c, w), ("system_calls", c, w)]
         wanted.append(("allocations", c, "2/1"))
+    counters = [c for c in measuring.COUNTERS if c != "allocations" or not args.quick]
     for w in ("ready", "churn", "churn_pending"):
-        wanted += [(k, c, w) for c in names if does(c, w) for k in measuring.COUNTERS]
+        wanted += [(k, c, w) for c in names if does(c, w) for k in counters]
     if backend == "epoll" and not args.quick:
         wanted += [("instructions", c + s, w) for c in TWO_WAYS for s in sections.SUFFIXES
                    for w in sections.COUNTED_RINGS]
@@ -180,7 +183,7 @@ def wanted_counts(args, backend):
                         ("hand", "pipe"), ("asio_socket", "socketpair"), ("asio_socket", "tcp"))):
                     continue
                 for w in sections.STREAM_CASES[:1] if kind == "bulk" else sections.STREAM_CASES:
-                    wanted += [(k, f"{kind}/{c}", w) for k in measuring.COUNTERS]
+                    wanted += [(k, f"{kind}/{c}", w) for k in counters]
     return wanted
 
 
@@ -199,7 +202,8 @@ def wanted_echo(args, backend):
     return [(kind, n, size, server, args.requests if size < 1000 else args.requests // 2)
             for kind in sections.ECHO_KINDS
             for n in sections.ECHO_CONNECTIONS[backend] if n < 1000 or not args.quick
-            for size in sections.ECHO_BYTES for server in servers]
+            for size in sections.ECHO_BYTES if size < 1000 or not args.quick
+            for server in servers]
 
 
 def measure(args, programs):
@@ -213,7 +217,8 @@ def measure(args, programs):
                         if group in args.only else {})
     found["echo"] = (measuring.measure_echo(programs, n, case(wanted_echo))
                      if "echo" in args.only else {})
-    found["counts"] = (measuring.measure_counts(programs, case(wanted_counts))
+    found["counts"] = (measuring.measure_counts(programs, case(wanted_counts),
+                                                 (1000, 3000) if args.quick else (4000, 14000))
                        if "counts" in args.only else {})
     results = {}
     for v in {v for v, _ in programs}:
@@ -243,42 +248,60 @@ def put(path, name, text):
     path.write_text(head + begin + "\n\n" + text + "\n\n" + end + rest.split(end, 1)[1])
 
 
-def dump(results):
+def dump(results, measured):
     """Everything as JSON."""
     def plain(x):
         if isinstance(x, measuring.Times):
             return x.samples
         if isinstance(x, dict):
-            return {k if isinstance(k, str) else "/".join(k): plain(v) for k, v in x.items()}
+            return {k if isinstance(k, str) else " ".join(k): plain(v) for k, v in x.items()}
         return x
-    return json.dumps({v: plain(vars(r)) for v, r in results.items()}, indent=1)
+    return json.dumps({"measured": measured, **{v: plain(vars(r)) for v, r in results.items()}},
+                      indent=1)
+
+
+def load(text):
+    """The counterpart of dump."""
+    data = json.loads(text)
+    measured = data.pop("measured")
+    for r in data.values():
+        for group in ("waits", "threads", "streams"):
+            r[group] = {b: measuring.Times(x) for b, x in r[group].items()}
+        r["echo"] = {b: {w: measuring.Times(x) for w, x in whats.items()}
+                     for b, whats in r["echo"].items()}
+        r["counts"] = {b: {tuple(k.split(" ")): x for k, x in counts.items()}
+                       for b, counts in r["counts"].items()}
+    return {v: sections.Results(**r) for v, r in data.items()}, measured
 
 
 def main():
     args = command_line()
-    programs, asio = build(args)
-    if args.build_only:
-        return
-    results = measure(args, programs)
-    note("done")
+    if args.samples:
+        results, measured = load(pathlib.Path(args.samples).read_text())
+    else:
+        programs, asio = build(args)
+        if args.build_only:
+            return
+        results = measure(args, programs)
+        note("done")
+        command = "test/bench/run.sh" + "".join(" " + a for a in sys.argv[1:])
+        measured = f"Measured by `{command}` on {measuring.machine()}, {asio}."
+    if args.json:
+        pathlib.Path(args.json).write_text(dump(results, measured))
     r = results["this"]
 
     with tempfile.TemporaryDirectory() as d:
         directory = pathlib.Path(args.write).with_suffix("") if args.write else pathlib.Path(d)
-        found = {name: f(r, lambda *a: charts.write(directory, *a))
-                 for name, f in sections.SECTIONS.items()}
-    command = "test/bench/run.sh" + "".join(" " + a for a in sys.argv[1:])
-    found["measured"] = f"Measured by `{command}` on {measuring.machine()}, {asio}."
-    if args.before:
-        print(sections.compare(results["before"], r) + "\n")
-    for name in ["measured"] + list(sections.SECTIONS):
-        text = found[name]
+        found = {"measured": measured, **{name: f(r, lambda *a: charts.write(directory, *a))
+                                          for name, f in sections.SECTIONS.items()}}
+    if "before" in results:
+        found = {"measured": measured, "compare": sections.compare(results["before"], r),
+                 "goals": found["goals"]}
+    for name, text in found.items():
         if text:
             print(re.sub(r"<picture>.*?</picture>\n*", "", text) + "\n")
             if args.write:
                 put(pathlib.Path(args.write), name, text)
-    if args.json:
-        pathlib.Path(args.json).write_text(dump(results))
     if args.check and any(map(sections.missed, sections.goal_rows(r))):
         sys.exit("A goal is missed")
 

@@ -99,9 +99,9 @@ class Results:
 
     def ratio(self, workload, competitor, base, backend="epoll"):
         """None if one of them was not measured."""
-        if not (self.has(workload, competitor, backend) and self.has(workload, base, backend)):
+        if backend not in self.waits:
             return None
-        return self.ns(workload, competitor, backend) / self.ns(workload, base, backend)
+        return self.waits[backend].ratio(f"{workload}:{competitor}", f"{workload}:{base}")
 
     def count(self, counter, competitor, workload, backend="epoll"):
         return self.counts.get(backend, {}).get((counter, competitor, workload))
@@ -127,9 +127,13 @@ def calls_text(calls, without=()):
 
 
 def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    lines += ["| " + " | ".join(r) + " |" for r in rows if any(r[1:])]
-    return "\n".join(lines) if len(lines) > 2 else ""
+    """Without the rows and columns that are empty."""
+    rows = [r for r in rows if any(r[1:])]
+    if not rows:
+        return ""
+    kept = [k for k in range(len(header)) if k == 0 or any(r[k] for r in rows)]
+    line = lambda cells: "| " + " | ".join(cells[k] for k in kept) + " |"
+    return "\n".join([line(header), "| --- |" + " ---: |" * (len(kept) - 1)] + [line(r) for r in rows])
 
 
 def title(workload):
@@ -159,7 +163,7 @@ def summary(r, chart):
     for c, when in SUMMARY.items():
         row = [describe(c)] + [text(r.ratio(w, c, "asio_wait")) for w in RINGS["epoll"]]
         row += [calls_text(r.count("system_calls", c, "2/1"), ("epoll_wait", "write"))]
-        rows.append(row + [when] if any(row[1:]) else [describe(c), ""])
+        rows.append(row + [when] if any(row[1:]) else [""] * (len(row) + 1))
     found = table(["way to wait"] + [f"time, {title(w)}" for w in RINGS["epoll"]]
                   + ["system calls, beside one `epoll_wait` and one `write`", "choose it if"], rows)
     return found.replace(" ---: |\n", " --- |\n", 1) if found else ""
@@ -171,6 +175,8 @@ def how(r):
     if not spreads:
         return ""
     n = max(len(v) for t in r.waits.values() for v in t.samples.values())
+    if n < 2:
+        return ""
     return (f"Medians of {n} repetitions in random order; the interquartile range was "
             f"{100 * statistics.median(spreads):.0f} % of the median (the widest: "
             f"{100 * max(spreads):.0f} %).")
@@ -233,10 +239,9 @@ def backends(r, chart):
                     both([r.polls(c, w, b) for w in COUNTED_RINGS], ".2g")]
             rows.append(row)
         bars = [bar for bar in (wait_bar(r, "2/1", c, "asio_wait", b) for c in COMPETITORS) if bar]
-        if bars:
-            found.append(chart(f"round-trip-{b}", f"A round trip on {b}: {title('2/1')}",
-                               "time, as a ratio to Asio's async_wait on the same backend; less is "
-                               "better", bars))
+        found.append(chart(f"round-trip-{b}", f"A round trip on {b}: {title('2/1')}",
+                           "time, as a ratio to Asio's async_wait on the same backend; less is "
+                           "better", bars))
         found.append(table(
             [f"{b}, time to `async_wait`"] + rings
             + ["ready wait", "register, ready wait, deregister", "register, pending wait, deregister",
@@ -252,7 +257,7 @@ def growth(r, chart):
             for c in COMPETITORS if "drain" not in c]
     return parts(
         chart("growth", f"A round trip: {title('9000/1000')}",
-              "time, as a ratio to epoll written by hand; less is better", bars) if bars else "",
+              "time, as a ratio to epoll written by hand; less is better", bars),
         table(["epoll, time to the loop by hand"] + GROWTH, rows))
 
 
@@ -293,9 +298,10 @@ def threads(r, chart):
             continue
         t = r.threads[b]
         name = lambda w, c: f"{w}:{c}/real_time"
-        rows = [[describe(c)] + [f"{t.median(name(w, c)):.0f}" for w in THREADS]
-                + [f"{t.ratio(name(w, c), name(w, 'asio_wait')):.2f}" for w in THREADS]
-                for c in COMPETITORS if name(THREADS[0], c) in t]
+        rows = [[describe(c)]
+                + [f"{t.median(name(w, c)):.0f}" if name(w, c) in t else "" for w in THREADS]
+                + [text(t.ratio(name(w, c), name(w, "asio_wait"))) for w in THREADS]
+                for c in COMPETITORS]
         found.append(table([f"{b}, 100/50, by the clock"]
                            + [f"ns, {n} thread{'s' * (n > 1)}" for n in (1, 2, 4)]
                            + [f"to `async_wait`, {n}" for n in (1, 2, 4)], rows))
@@ -337,7 +343,7 @@ def streams(r, chart):
                     bars.append((plain(f"{what.partition(':')[0]}: {who}"), ratios[0],
                                  t.spread(stream(kind, c, cases[0])) * ratios[0] / 2, family(c)))
         cases = " / ".join(STREAM_CASES)
-        if bars and b == "epoll":
+        if b == "epoll":
             found.append(chart("streams", f"Streams: {title('2/1')}",
                                "time, as a ratio to Asio's posix::stream_descriptor; less is better",
                                bars))
@@ -370,7 +376,7 @@ def echo(r, chart):
                     if size == 64 and n in rates:
                         bars.append((plain(who), rates.median(n) / 1000,
                                      rates.spread(n) * rates.median(n) / 2000, family(server)))
-            if bars and b == "epoll":
+            if b == "epoll":
                 found.append(chart(f"echo-{kind}", f"An echo server: {what}, 100 connections, 64 bytes",
                                    "thousand requests a second; more is better", bars))
             header = [f"{b}, {what}"]
@@ -427,10 +433,9 @@ def goal_rows(r):
     if "epoll" in r.threads:
         t, base = r.threads["epoll"], "100/50*2:asio_wait/real_time"
         for c, limit in (("moor_level", 1.00), ("moor_edge", 0.85)):
-            if f"100/50*2:{c}/real_time" in t:
-                add(f"epoll, {c[5:]}, two threads, {title('100/50')}", limit,
-                    t.ratio(f"100/50*2:{c}/real_time", base),
-                    t.ratio("100/50*2:asio_bare/real_time", base))
+            add(f"epoll, {c[5:]}, two threads, {title('100/50')}", limit,
+                t.ratio(f"100/50*2:{c}/real_time", base),
+                t.ratio("100/50*2:asio_bare/real_time", base))
     for w in RINGS["epoll"]:
         add(f"epoll, `async_io` that reads to would-block, {title(w)}", 1.00,
             r.ratio(w, "moor_level_io_drain", "asio_wait"))
@@ -443,10 +448,9 @@ def goal_rows(r):
         t = r.streams["epoll"]
         for kind, limit in (("pipe", 0.85), ("socketpair", 0.85), ("tcp", 0.92), ("bulk", 1.00)):
             for case in STREAM_CASES[:1] if kind == "bulk" else STREAM_CASES:
-                if stream(kind, "moor", case) in t:
-                    add(f"epoll, streams, {STREAM_KINDS[kind]}"
-                        + ("" if kind == "bulk" else f", {title(case)}"), limit,
-                        t.ratio(stream(kind, "moor", case), stream(kind, "asio", case)))
+                add(f"epoll, streams, {STREAM_KINDS[kind]}"
+                    + ("" if kind == "bulk" else f", {title(case)}"), limit,
+                    t.ratio(stream(kind, "moor", case), stream(kind, "asio", case)))
     waits("io_uring", "moor_edge", "edge", {"2/1": 1.02, "100/50": 1.02})
     waits("io_uring", "moor_level", "level", {"2/1": 1.03, "100/50": 1.03})
     for c in ("moor_edge", "moor_level"):
@@ -493,54 +497,73 @@ def paired(before, after):
     return statistics.median(ratios), spread(ratios)
 
 
+def is_compared(group, name):
+    """Moor's, and Asio's own operation, which should not change."""
+    competitor = name.split("/")[1] if group == "streams" else name.partition(":")[2].split("/")[0]
+    return competitor.startswith("moor") or competitor in ("asio", "asio_wait")
+
+
+def asios(group, name):
+    """The name of Asio's own operation in the same case."""
+    if group == "streams":
+        kind, _, *case = name.split("/")
+        return "/".join([kind, "asio"] + case)
+    workload, _, rest = name.partition(":")
+    return f"{workload}:asio_wait" + ("/real_time" if group == "threads" else "")
+
+
+def compared_times(before, after, b):
+    rows = []
+    for group in ("waits", "threads", "streams"):
+        old, new = getattr(before, group).get(b), getattr(after, group).get(b)
+        if not old or not new:
+            continue
+        for name in sorted(new.samples):
+            if name not in old or not is_compared(group, name):
+                continue
+            median, wide = paired(old.samples[name], new.samples[name])
+            base = asios(group, name)
+            row = [f"{group} {name.replace('/real_time', '')}", f"{old.median(name):.0f}",
+                   f"{new.median(name):.0f}", f"{median:.3f}", f"± {50 * wide:.0f} %"]
+            row += [f"{paired(t.samples[base], t.samples[name])[0]:.2f}"
+                    if base in t and base != name else "" for t in (old, new)]
+            rows.append(row)
+    return table([b, "ns before", "ns after", "after/before", "quartiles", "to Asio's, before",
+                  "to Asio's, after"], rows)
+
+
+def compared_echo(before, after, b):
+    whats = {"requests a second": 1000, "p99": 1, "processor": 1000}
+    rows = []
+    for name in sorted(after.echo[b]["p99"].samples) if b in after.echo else []:
+        row = [f"echo {name}"]
+        for what, scale in whats.items():
+            old, new = before.echo[b][what], after.echo[b][what]
+            row += [f"{old.median(name) / scale:.2f}", f"{new.median(name) / scale:.2f}",
+                    f"{paired(old.samples[name], new.samples[name])[0]:.3f}"]
+        rows.append(row)
+    return table([b] + [f"{w}, {x}" for w in ("1,000 requests/s", "99 % µs", "processor µs")
+                        for x in ("before", "after", "after/before")], rows)
+
+
+def compared_counts(before, after, b):
+    rows, same = [], 0
+    for (counter, c, w), new in after.counts.get(b, {}).items():
+        old = before.counts[b].get((counter, c, w))
+        if old is None:
+            continue
+        was, now = ((calls_text(x) if counter == "system_calls" else f"{x:.4g}") for x in (old, new))
+        if was == now:
+            same += 1
+        elif counter == "system_calls":
+            rows.append([f"system calls, {w}:{c}", was, now, ""])
+        else:
+            rows.append([f"{counter}, {w}:{c}", was, now, f"{new / old:.3f}" if old else ""])
+    return parts(table([f"{b}, for each round trip", "before", "after", "after/before"], rows),
+                 f"{b}: {same} other counts are equal." if same else "")
+
+
 def compare(before, after):
     """Tables of two variants that were measured in one interleaved run."""
-    found = []
-    for b in BACKENDS:
-        rows = []
-        for group in ("waits", "threads", "streams"):
-            old, new = getattr(before, group).get(b), getattr(after, group).get(b)
-            if not old or not new:
-                continue
-            for name in new.samples:
-                if name not in old:
-                    continue
-                median, wide = paired(old.samples[name], new.samples[name])
-                base = ("/".join([name.split("/")[0], "asio"] + name.split("/")[2:])
-                        if group == "streams" else None)
-                if group != "streams":
-                    workload, _, rest = name.partition(":")
-                    base = f"{workload}:asio_wait" + ("/real_time" if group == "threads" else "")
-                row = [f"{group} {name.replace('/real_time', '')}", f"{old.median(name):.0f}",
-                       f"{new.median(name):.0f}", f"{median:.3f}", f"± {50 * wide:.0f} %"]
-                for t in (old, new):
-                    row.append(f"{paired(t.samples[base], t.samples[name])[0]:.2f}"
-                               if base in t and base != name else "")
-                rows.append(row)
-        found.append(table([b, "ns before", "ns after", "after/before", "", "to Asio's, before",
-                            "to Asio's, after"], rows))
-        if b in after.echo and b in before.echo:
-            rows = []
-            for name in after.echo[b]["p99"].samples:
-                row = [f"echo {name}"]
-                for what, scale in (("requests a second", 1000), ("p99", 1), ("processor", 1000)):
-                    old, new = before.echo[b][what], after.echo[b][what]
-                    median, _ = paired(old.samples[name], new.samples[name])
-                    row += [f"{old.median(name) / scale:.2f}", f"{new.median(name) / scale:.2f}",
-                            f"{median:.3f}"]
-                rows.append(row)
-            found.append(table([b] + [f"{w}, {x}" for w in ("1,000 requests/s", "99 % µs",
-                                                            "processor µs")
-                                      for x in ("before", "after", "after/before")], rows))
-        rows = []
-        for (counter, c, w), new in after.counts.get(b, {}).items():
-            old = before.counts[b].get((counter, c, w))
-            if old is None:
-                continue
-            if counter == "system_calls":
-                rows.append([f"system calls, {w}:{c}", calls_text(old), calls_text(new), ""])
-            else:
-                rows.append([f"{counter}, {w}:{c}", f"{old:.4g}", f"{new:.4g}",
-                             f"{new / old:.3f}" if old else ""])
-        found.append(table([f"{b}, for each round trip", "before", "after", "after/before"], rows))
-    return parts(*found)
+    return parts(*(f(before, after, b) for b in BACKENDS
+                   for f in (compared_times, compared_echo, compared_counts)))

@@ -21,7 +21,7 @@ namespace {
 
 using namespace bench;
 
-constexpr std::uint64_t batch = 50'000;
+constexpr std::uint64_t batch = 20'000;
 
 void run(benchmark::State& state, const entry& e, const workload& w) {
     auto c = e.make(w);
