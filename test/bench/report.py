@@ -218,7 +218,7 @@ def measure(args, programs):
     found["echo"] = (measuring.measure_echo(programs, n, case(wanted_echo))
                      if "echo" in args.only else {})
     found["counts"] = (measuring.measure_counts(programs, case(wanted_counts),
-                                                 (1000, 3000) if args.quick else (4000, 14000))
+                                                 (1000, 3000) if args.quick else (1000, 5000))
                        if "counts" in args.only else {})
     results = {}
     for v in {v for v, _ in programs}:

@@ -127,13 +127,15 @@ def calls_text(calls, without=()):
 
 
 def table(header, rows):
-    """Without the rows and columns that are empty."""
+    """Without the rows and columns that are empty. Numbers are aligned to the right; a column whose
+    header ends in "if" has text."""
     rows = [r for r in rows if any(r[1:])]
     if not rows:
         return ""
     kept = [k for k in range(len(header)) if k == 0 or any(r[k] for r in rows)]
     line = lambda cells: "| " + " | ".join(cells[k] for k in kept) + " |"
-    return "\n".join([line(header), "| --- |" + " ---: |" * (len(kept) - 1)] + [line(r) for r in rows])
+    return "\n".join([line(header), "|" + "|".join(
+        " --- " if k == 0 or header[k].endswith(" if") else " ---: " for k in kept) + "|"] + [line(r) for r in rows])
 
 
 def title(workload):
@@ -162,11 +164,13 @@ def summary(r, chart):
     rows = []
     for c, when in SUMMARY.items():
         row = [describe(c)] + [text(r.ratio(w, c, "asio_wait")) for w in RINGS["epoll"]]
-        row += [calls_text(r.count("system_calls", c, "2/1"), ("epoll_wait", "write"))]
+        calls = r.count("system_calls", c, "2/1")
+        if calls is not None:
+            calls = {**calls, "read": calls.get("read", 0) - 1}
+        row += [calls_text(calls, ("epoll_wait", "write"))]
         rows.append(row + [when] if any(row[1:]) else [""] * (len(row) + 1))
-    found = table(["way to wait"] + [f"time, {title(w)}" for w in RINGS["epoll"]]
-                  + ["system calls, beside one `epoll_wait` and one `write`", "choose it if"], rows)
-    return found.replace(" ---: |\n", " --- |\n", 1) if found else ""
+    return table(["way to wait"] + [f"time, {title(w)}" for w in RINGS["epoll"]]
+                 + ["further system calls", "choose it if"], rows)
 
 
 def how(r):
