@@ -65,7 +65,8 @@ def command_line():
     a("--write", metavar="FILE",
       help="put each measured section between its two comments in this file, and draw the charts in "
       "the directory of the same name")
-    a("--json", metavar="FILE", help="write all samples to this file")
+    a("--json", metavar="FILE", default="build/bench.json",
+      help="write all samples to this file (default: %(default)s)")
     a("--from", dest="samples", metavar="FILE",
       help="measure nothing, and report the samples of a file that --json wrote")
     a("--check", action="store_true", help="fail if a goal is missed")
@@ -286,7 +287,6 @@ def main():
         note("done")
         command = "test/bench/run.sh" + "".join(" " + a for a in sys.argv[1:])
         measured = f"Measured by `{command}` on {measuring.machine()}, {asio}."
-    if args.json:
         pathlib.Path(args.json).write_text(dump(results, measured))
     r = results["this"]
 

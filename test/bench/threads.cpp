@@ -28,7 +28,7 @@ void run(benchmark::State& state, const entry& e, const workload& w) {
     c->run(batch);
     for (auto _ : state)
         c->run(batch);
-    state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * batch));
+    state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(batch));
 }
 
 } // namespace

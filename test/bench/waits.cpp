@@ -30,7 +30,7 @@ void run(benchmark::State& state, const entry& e, const workload& w) {
     c->run(batch); // every allocation and registration is made, and the caches are warm
     for (auto _ : state)
         c->run(batch);
-    state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * batch));
+    state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(batch));
 }
 
 /// select(2) is limited to 1,024 descriptors, and a ring takes two for each handle.

@@ -207,9 +207,9 @@ private:
 struct bare_io : asio::detail::io_uring_operation {
     using service = asio::detail::io_uring_service;
 
-    bare_io(int handle, func_type complete)
-        : io_uring_operation(error_code(), &bare_io::prepare, &bare_io::perform, complete),
-          handle(handle) {}
+    bare_io(int fd, func_type on_event)
+        : io_uring_operation(error_code(), &bare_io::prepare, &bare_io::perform, on_event),
+          handle(fd) {}
 
     void open(service& s) { s.register_io_object(data); }
     void start(service& s) { s.start_op(service::read_op, data, this, false); }
@@ -228,8 +228,8 @@ struct bare_io : asio::detail::io_uring_operation {
 struct bare_io : asio::detail::reactor_op {
     using service = asio::detail::reactor;
 
-    bare_io(int handle, func_type complete)
-        : reactor_op(error_code(), &bare_io::perform, complete), handle(handle) {}
+    bare_io(int fd, func_type on_event)
+        : reactor_op(error_code(), &bare_io::perform, on_event), handle(fd) {}
 
     void open(service& s) { expect(s.register_descriptor(handle, data) == 0, "registration"); }
     void start(service& s) { s.start_op(service::read_op, handle, data, this, false, true); }
@@ -251,9 +251,9 @@ struct bare_io : asio::detail::reactor_op {
 #endif
 
 struct bare_station final : bare_io {
-    template <class Complete>
-    bare_station(void* owner, unsigned i, int handle, Complete complete)
-        : bare_io(handle, complete), owner(owner), i(i) {}
+    template <class OnEvent>
+    bare_station(void* self, unsigned index, int fd, OnEvent on_event)
+        : bare_io(fd, on_event), owner(self), i(index) {}
 
     void* owner;
     unsigned i;
@@ -283,8 +283,8 @@ private:
     using asio_competitor<Hint>::context_;
     using asio_competitor<Hint>::ring_;
 
-    bare_station& add(unsigned i, int handle) {
-        bare_station& s = stations.emplace_back(this, i, handle, &complete);
+    bare_station& add(unsigned i, int fd) {
+        bare_station& s = stations.emplace_back(this, i, fd, &complete);
         s.open(service_);
         return s;
     }
