@@ -10,7 +10,7 @@
 #include "../echo.hpp"
 #include "../ring.hpp"
 
-#include <cstdlib>
+#include <cstddef>
 #include <deque>
 #include <memory>
 #include <vector>
@@ -32,6 +32,7 @@ public:
             else
                 expect(::uv_pipe_init(&loop_, &h.pipe, 0) == 0 && ::uv_pipe_open(&h.pipe, fd) == 0,
                        "uv_pipe_open");
+            h.stream.data = this;
             expect(::uv_read_start(&h.stream, &allocate, &on_read) == 0, "uv_read_start");
         }
     }
@@ -46,40 +47,45 @@ private:
         ::uv_pipe_t pipe;
     };
 
-    /// The bytes of one read, until they are written.
+    /// The bytes of one read, until they are written. A block is used again afterwards.
     struct block {
         ::uv_write_t write;
         char bytes[echo_buffer];
     };
 
-    static void allocate(::uv_handle_t*, std::size_t, ::uv_buf_t* buffer) {
-        auto* b = static_cast<block*>(std::malloc(sizeof(block)));
-        expect(b != nullptr, "malloc");
-        *buffer = ::uv_buf_init(b->bytes, sizeof(b->bytes));
+    template <class Handle>
+    static libuv_server& of(Handle* h) {
+        return *static_cast<libuv_server*>(h->data);
     }
 
-    static block* block_of(char* bytes) {
-        return reinterpret_cast<block*>(bytes - offsetof(block, bytes));
+    static void allocate(::uv_handle_t* h, std::size_t, ::uv_buf_t* buffer) {
+        libuv_server& self = of(h);
+        if (self.free_.empty())
+            self.free_.push_back(&self.blocks_.emplace_back());
+        *buffer = ::uv_buf_init(self.free_.back()->bytes, echo_buffer);
     }
 
-    static void on_read(::uv_stream_t* stream, ssize_t n, const ::uv_buf_t* buffer) {
-        block* b = buffer->base ? block_of(buffer->base) : nullptr;
+    /// The block that was the last of the free ones.
+    static void on_read(::uv_stream_t* stream, ssize_t n, const ::uv_buf_t*) {
+        libuv_server& self = of(stream);
         if (n > 0) {
+            block* b = self.free_.back();
+            self.free_.pop_back();
             ::uv_buf_t answer = ::uv_buf_init(b->bytes, static_cast<unsigned>(n));
             b->write.data = b;
             expect(::uv_write(&b->write, stream, &answer, 1, &on_written) == 0, "uv_write");
-            return;
-        }
-        std::free(b);
-        if (n < 0)
+        } else if (n < 0) {
             ::uv_close(reinterpret_cast<::uv_handle_t*>(stream), nullptr);
+        }
     }
 
     static void on_written(::uv_write_t* write, int status) {
         expect(status == 0, "uv_write");
-        std::free(write->data);
+        of(write->handle).free_.push_back(static_cast<block*>(write->data));
     }
 
+    std::deque<block> blocks_;
+    std::vector<block*> free_;
     ::uv_loop_t loop_;
     std::deque<handle> handles_;
 };
