@@ -23,15 +23,12 @@ def step_for(most):
     return next(k * power for k in (1, 2, 5, 10) if most / (k * power) <= 10)
 
 
-def number(value):
-    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
-
-
 def draw(title, axis, bars, theme):
     """`bars`: (label, value, half of the interquartile range, family), the family a key of a theme."""
     colours = THEMES[theme]
     most = max(value + error for _, value, error, _ in bars)
     step = step_for(most)
+    digits = 2 if most < 10 else 0
     scale = (WIDTH - LABELS - RIGHT) / most
     top, bottom = 40, 40 + ROW * len(bars)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{bottom + 48}" '
@@ -41,7 +38,7 @@ def draw(title, axis, bars, theme):
            f'<text x="8" y="22" font-size="15" font-weight="bold">{html.escape(title)}</text>']
     for k in range(int(most / step + 1e-9) + 1):
         x = LABELS + k * step * scale
-        label = f"{k * step:,.{1 if step < 1 else 0}f}" if step >= 0.1 else f"{k * step:.2f}"
+        label = f"{k * step:,.{1 if step < 1 else 0}f}"
         out += [f'<line x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}" stroke="{colours["line"]}"/>',
                 f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{label}</text>']
     out.append(f'<text x="{LABELS + (WIDTH - LABELS - RIGHT) / 2}" y="{bottom + 38}" '
@@ -54,7 +51,7 @@ def draw(title, axis, bars, theme):
                 f'fill="{colours[family]}"/>',
                 f'<line x1="{end - error * scale:.1f}" y1="{middle}" x2="{end + error * scale:.1f}" '
                 f'y2="{middle}" stroke="{colours["text"]}"/>',
-                f'<text x="{end + error * scale + 6:.1f}" y="{middle + 4}">{number(value)}</text>']
+                f'<text x="{end + error * scale + 6:.1f}" y="{middle + 4}">{value:,.{digits}f}</text>']
     return "\n".join(out + ["</svg>"]) + "\n"
 
 

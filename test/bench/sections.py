@@ -242,7 +242,8 @@ def backends(r, chart):
             row += [both([r.count("instructions", c, w, b) for w in COUNTED_RINGS], ".0f"),
                     both([r.polls(c, w, b) for w in COUNTED_RINGS], ".2g")]
             rows.append(row)
-        bars = [bar for bar in (wait_bar(r, "2/1", c, "asio_wait", b) for c in COMPETITORS) if bar]
+        bars = [bar for bar in (wait_bar(r, "2/1", c, "asio_wait", b) for c in COMPETITORS
+                                if "drain" not in c or c.startswith("moor")) if bar]
         found.append(chart(f"round-trip-{b}", f"A round trip on {b}: {title('2/1')}",
                            "time, as a ratio to Asio's async_wait on the same backend; less is "
                            "better", bars))
