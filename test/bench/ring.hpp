@@ -4,12 +4,12 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// What is to be done, the handles to do it with, and the loop written by hand.
+// The workloads, and the handles that they are done with.
 //
-// A ring: N handles, all of them waited for; A bytes under way, each round a ring of its own of N/A
-// handles, so that no two ever meet. A hop reads the byte from one handle and writes it towards the
-// next. Everybody makes exactly one write a hop and the same first read; what else is called is
-// what is being compared.
+// A ring has N handles, and a wait is pending on each of them. A bytes are under way, each in a
+// ring of its own of N/A handles, so no two bytes meet. A round trip is a wait, the read of the
+// byte from one handle, and the write of the byte towards the next. Each competitor makes one write
+// a round trip and the same first read; the other calls are the subject of the comparison.
 //
 
 #ifndef MOOR_BENCH_RING_HPP
@@ -24,6 +24,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -31,7 +32,6 @@
 #include <vector>
 
 #include <fcntl.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -97,19 +97,20 @@ struct pipe_pair {
     }
 };
 
-/// What is done, so many times. As text:
+/// One kind of work. As text:
 /**
- * - HANDLES/ACTIVE, HANDLES/ACTIVE/IDLE: rings of pipes, and idle pipes beside them that are waited
- *   for as well; followed by `*THREADS`, with so many threads;
+ * - HANDLES/ACTIVE, HANDLES/ACTIVE/IDLE: rings of pipes, and idle pipes with a pending wait each;
+ *   followed by `*THREADS`, with that number of threads in the loop;
  * - pingpong: the two ends of a socketpair answer each other;
  * - wake: another thread makes a handle readable whenever the loop sleeps;
- * - chatter: the ring 2/1; each hop also writes to a handle that was waited for once, before;
+ * - chatter: the ring 2/1; each round trip also writes to a handle on which a single wait completed
+ *   before;
  * - ready: a wait on a handle that is ready already;
- * - churn, churn_parked: register, wait, read, deregister; the byte comes before the wait, or
- * after.
+ * - churn, churn_pending: register, wait, read, deregister; the byte comes before the wait, or
+ *   while the wait is pending.
  */
 struct workload {
-    enum class kind { ring, pingpong, wake, chatter, ready, churn, churn_parked };
+    enum class kind { ring, pingpong, wake, chatter, ready, churn, churn_pending };
 
     kind what = kind::ring;
     unsigned handles = 2;
@@ -131,8 +132,8 @@ struct workload {
             w.what = kind::ready;
         else if (text == "churn")
             w.what = kind::churn;
-        else if (text == "churn_parked")
-            w.what = kind::churn_parked;
+        else if (text == "churn_pending")
+            w.what = kind::churn_pending;
         else if (std::sscanf(text.c_str(), "%u/%u*%u", &w.handles, &w.active, &w.threads) < 2 ||
                  (std::sscanf(text.c_str(), "%u/%u/%u", &w.handles, &w.active, &w.idle), false)) {
             std::fprintf(stderr, "Not a workload: %s\n", text.c_str());
@@ -178,25 +179,25 @@ public:
     ring(const ring&) = delete;
     ring& operator=(const ring&) = delete;
 
-    /// How many handles are to be waited for.
+    /// The number of handles with a pending wait.
     unsigned size() const noexcept { return static_cast<unsigned>(stations_.size()); }
     int handle(unsigned i) const noexcept { return stations_[i].in; }
 
-    /// The handle to be registered that nobody will wait for, or -1. It is readable.
+    /// The readable handle to be registered without a second wait, or -1.
     int chatter() const noexcept { return chatter_; }
 
     char* buffer(unsigned i) noexcept { return tracks_[stations_[i].track].buffer; }
     static constexpr std::size_t buffer_size = 64;
 
-    /// Sets the bytes off. There will be `hops` writes, these included, and as many reads.
-    void start(std::uint64_t hops) {
-        std::uint64_t each = hops / tracks_.size();
-        expect(each != 0 && each * tracks_.size() == hops, "not the same for each ring");
+    /// Sends the bytes off. There will be `round_trips` writes, these included, and as many reads.
+    void start(std::uint64_t round_trips) {
+        std::uint64_t each = round_trips / tracks_.size();
+        expect(each != 0 && each * tracks_.size() == round_trips, "not the same for each ring");
         for (track& t : tracks_)
             t.left = each;
         tracks_left_ = tracks_.size();
         if (waker_) {
-            waker_->start(hops);
+            waker_->start(round_trips);
             return;
         }
         for (std::size_t k = 0; k != tracks_.size(); ++k)
@@ -208,7 +209,7 @@ public:
     /// Reads the byte that is there.
     void take(unsigned i) { arrived(::read(stations_[i].in, buffer(i), buffer_size)); }
 
-    /// The same for those who may be told of a byte that is not there. False: it is not.
+    /// The same for competitors whose wait may have been spurious. False: nothing was there.
     bool try_take(unsigned i) {
         std::ptrdiff_t n = ::read(stations_[i].in, buffer(i), buffer_size);
         if (n == -1 && errno == EAGAIN)
@@ -217,13 +218,13 @@ public:
         return true;
     }
 
-    /// Finds that nothing more is there.
+    /// Makes the read that would block.
     void drain(unsigned i) {
         if (::read(stations_[i].in, buffer(i), buffer_size) != -1 || errno != EAGAIN)
             fail("more than one byte");
     }
 
-    /// Somebody else read it.
+    /// The competitor has read the byte.
     void arrived(std::ptrdiff_t n) {
         if (n != 1)
             fail("not one byte");
@@ -231,7 +232,7 @@ public:
             waker_->arrived();
     }
 
-    /// Hands it on. True: that was the last hop of all.
+    /// Writes the byte towards the next handle. True: the work is done.
     bool pass_on(unsigned i) {
         if (chatter_ != -1)
             expect(::eventfd_write(chatter_, 1) == 0, "eventfd_write");
@@ -291,7 +292,7 @@ private:
         }
     };
 
-    /// One byte's way. Only whoever has the byte touches it.
+    /// The way of one byte. Only the thread that has the byte uses it.
     struct alignas(128) track {
         std::uint64_t left;
         char buffer[buffer_size];
@@ -311,158 +312,44 @@ private:
     std::deque<pipe_pair> pipes_;
 };
 
-/// Somebody who does a workload.
-class peer {
+/// One way to wait, doing one workload.
+class competitor {
 public:
-    virtual ~peer() = default;
+    virtual ~competitor() = default;
     virtual void run(std::uint64_t times) = 0;
 
     /// For `wake`: see ring.
     virtual std::vector<double> latencies() { return {}; }
 };
 
-/// `make` returns null if that is not what this one does.
-struct peer_entry {
+/// A competitor by name. `make` returns null for a workload that the competitor does not do.
+struct entry {
     std::string name;
-    std::unique_ptr<peer> (*make)(const workload& w);
+    std::unique_ptr<competitor> (*make)(const workload& w);
 };
 
-/// Whether a reader goes on to the would-block that proves that a handle is drained.
+/// Whether the reader reads until the read would block.
 enum class second_read { no, yes };
 
-// ---- the loop written by hand
+/// The competitors that are linked into this program. Each source file of competitors adds its own
+/// when the program starts.
+inline std::vector<entry>& competitors() {
+    static std::vector<entry> all;
+    return all;
+}
 
-/// `Trigger`: 0 for level, or EPOLLET.
-template <std::uint32_t Trigger, second_read Second>
-class hand_written final : public peer {
-public:
-    explicit hand_written(const workload& w)
-        : ring_(w), threads_(w.threads), epoll_(::epoll_create1(EPOLL_CLOEXEC)),
-          stop_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
-        expect(epoll_ != -1 && stop_ != -1, "epoll_create1");
-        for (unsigned i = 0; i != ring_.size(); ++i)
-            add(ring_.handle(i), i);
-        // With a level trigger, what nobody waits for can't stay.
-        if (ring_.chatter() != -1 && Trigger != 0)
-            add(ring_.chatter(), nobody);
-        if (threads_ > 1)
-            add(stop_, last);
+struct added {
+    explicit added(std::vector<entry> v) {
+        std::move(v.begin(), v.end(), std::back_inserter(competitors()));
     }
-    ~hand_written() override {
-        ::close(epoll_);
-        ::close(stop_);
-    }
-
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
-        std::vector<std::thread> others;
-        for (unsigned t = 1; t < threads_; ++t)
-            others.emplace_back([this] { loop(); });
-        loop();
-        for (std::thread& t : others)
-            t.join();
-    }
-
-    std::vector<double> latencies() override { return ring_.latencies(); }
-
-private:
-    static constexpr std::uint32_t nobody = ~std::uint32_t{0};
-    static constexpr std::uint32_t last = nobody - 1;
-
-    void add(int fd, std::uint32_t i) {
-        ::epoll_event e{};
-        e.events = EPOLLIN | Trigger;
-        e.data.u32 = i;
-        expect(::epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &e) == 0, "epoll_ctl");
-    }
-
-    void loop() {
-        while (!ring_.done()) {
-            ::epoll_event events[128]; // as many as Asio asks for
-            int n = ::epoll_wait(epoll_, events, 128, -1);
-            for (int k = 0; k < n; ++k) {
-                unsigned i = events[k].data.u32;
-                if (i >= last)
-                    continue;
-                ring_.take(i);
-                if (Second == second_read::yes)
-                    ring_.drain(i);
-                if (ring_.pass_on(i) && threads_ > 1)
-                    expect(::eventfd_write(stop_, 1) == 0, "eventfd_write");
-            }
-        }
-        if (threads_ > 1) // the next one
-            expect(::eventfd_write(stop_, 1) == 0, "eventfd_write");
-    }
-
-    ring ring_;
-    unsigned threads_;
-    int epoll_;
-    int stop_;
 };
 
-/// A level-triggered epoll set, a handle that stays ready.
-class hand_ready final : public peer {
-public:
-    hand_ready() : epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
-        ::epoll_event e{};
-        e.events = EPOLLIN;
-        expect(::epoll_ctl(epoll_, EPOLL_CTL_ADD, pipe_.in, &e) == 0, "epoll_ctl");
-        pipe_.put();
-    }
-    ~hand_ready() override { ::close(epoll_); }
-
-    void run(std::uint64_t times) override {
-        for (; times != 0; --times) {
-            ::epoll_event events[128];
-            expect(::epoll_wait(epoll_, events, 128, -1) == 1, "epoll_wait");
-        }
-    }
-
-private:
-    pipe_pair pipe_;
-    int epoll_;
-};
-
-/// EPOLL_CTL_ADD, epoll_wait, read, EPOLL_CTL_DEL.
-class hand_churn final : public peer {
-public:
-    explicit hand_churn(bool parked) : parked_(parked), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
-    ~hand_churn() override { ::close(epoll_); }
-
-    void run(std::uint64_t times) override {
-        for (; times != 0; --times) {
-            if (!parked_)
-                pipe_.put();
-            ::epoll_event e{};
-            e.events = EPOLLIN | EPOLLET;
-            expect(::epoll_ctl(epoll_, EPOLL_CTL_ADD, pipe_.in, &e) == 0, "epoll_ctl");
-            if (parked_)
-                pipe_.put();
-            ::epoll_event events[128];
-            expect(::epoll_wait(epoll_, events, 128, -1) == 1, "epoll_wait");
-            pipe_.take();
-            expect(::epoll_ctl(epoll_, EPOLL_CTL_DEL, pipe_.in, nullptr) == 0, "epoll_ctl");
-        }
-    }
-
-private:
-    pipe_pair pipe_;
-    bool parked_;
-    int epoll_;
-};
-
-/// By workload.
-template <std::uint32_t Trigger, second_read Second>
-std::unique_ptr<peer> make_hand(const workload& w) {
-    if (w.is_ring()) // with a level trigger, several threads would see the same event
-        return w.threads > 1 && Trigger == 0 ? nullptr
-                                             : std::make_unique<hand_written<Trigger, Second>>(w);
-    if (w.what == workload::kind::ready)
-        return Trigger == 0 ? std::make_unique<hand_ready>() : nullptr;
-    if (Trigger == 0 || Second == second_read::yes)
-        return nullptr;
-    return std::make_unique<hand_churn>(w.what == workload::kind::churn_parked);
+/// Null if no competitor has that name.
+inline const entry* find_competitor(const std::string& name) {
+    for (const entry& e : competitors())
+        if (e.name == name)
+            return &e;
+    return nullptr;
 }
 
 } // namespace bench

@@ -4,12 +4,12 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The times of streams, to be compared as ring.cpp's are: within one run only, and repetitions
-// interleaved at random. Names: KIND/PEER/HANDLES/ACTIVE and bulk/PEER. Terminals hand bytes over
-// in a thread of the kernel, whose time is nobody's here.
+// The times of streams: of the processor, to be compared within one run only. Names:
+// KIND/COMPETITOR/HANDLES/ACTIVE and bulk/COMPETITOR. A thread of the kernel delivers the bytes of
+// a terminal, and its time is not counted here.
 //
 
-#include "stream_peers.hpp"
+#include "streams.hpp"
 
 #include <cstdint>
 
@@ -19,26 +19,25 @@ namespace {
 
 using namespace bench;
 
-void run_bench(benchmark::State& state, const stream_entry& entry, unsigned handles,
-               unsigned active) {
-    const std::uint64_t batch = entry.bulk ? 100 : 5'000;
-    auto p = entry.make(handles, active);
+void run_bench(benchmark::State& state, const stream_entry& e, unsigned handles, unsigned active) {
+    const std::uint64_t batch = e.bulk ? 100 : 5'000;
+    auto p = e.make(handles, active);
     p->run(batch); // every allocation is made, and the caches are warm
     for (auto _ : state)
         p->run(batch);
     state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(batch));
 }
 
-void add(const std::string& name, const stream_entry& entry, unsigned handles, unsigned active) {
-    benchmark::RegisterBenchmark(name.c_str(), [&entry, handles, active](benchmark::State& state) {
-        run_bench(state, entry, handles, active);
+void add(const std::string& name, const stream_entry& e, unsigned handles, unsigned active) {
+    benchmark::RegisterBenchmark(name.c_str(), [&e, handles, active](benchmark::State& state) {
+        run_bench(state, e, handles, active);
     });
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
-    for (const stream_entry& e : stream_peers()) {
+    for (const stream_entry& e : stream_competitors()) {
         if (e.bulk) {
             add(e.name, e, 2, 1);
             continue;

@@ -4,11 +4,12 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The same rings with 1, 2 and 4 threads in the loop: by the clock, so on a quiet machine only.
-// Names: WORKLOAD:PEER/real_time. A process of its own, since one that has had two threads locks.
+// A ring with 1, 2 and 4 threads in the loop: by the clock, so on a quiet machine only. Names:
+// WORKLOAD:COMPETITOR/real_time. A process of its own, since locks cost more in a process that has
+// had a second thread.
 //
 
-#include "all_peers.hpp"
+#include "ring.hpp"
 
 #include <cstdint>
 #include <string>
@@ -20,21 +21,21 @@ namespace {
 
 using namespace bench;
 
-constexpr std::uint64_t batch = 50'000;
+constexpr std::uint64_t batch = 20'000;
 
-void run(benchmark::State& state, const peer_entry& entry, const workload& w) {
-    auto peer = entry.make(w);
-    peer->run(batch);
+void run(benchmark::State& state, const entry& e, const workload& w) {
+    auto c = e.make(w);
+    c->run(batch);
     for (auto _ : state)
-        peer->run(batch);
-    state.SetItemsProcessed(static_cast<std::int64_t>(state.iterations() * batch));
+        c->run(batch);
+    state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(batch));
 }
 
 } // namespace
 
 int main(int argc, char** argv) {
     std::thread([] {}).join();
-    for (const peer_entry& p : peers()) {
+    for (const entry& p : competitors()) {
         if (p.name.find('@') != std::string::npos)
             continue;
         for (const char* text : {"100/50", "100/50*2", "100/50*4"}) {

@@ -3,7 +3,7 @@
 //
 // libuv's uv_poll_t, which is level-triggered.
 
-#include "loops.hpp"
+#include "../ring.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -33,9 +33,9 @@ struct loop {
     }
 };
 
-class ring_peer final : public peer, loop {
+class ring_competitor final : public competitor, loop {
 public:
-    explicit ring_peer(const workload& w) : ring_(w), watchers_(ring_.size()) {
+    explicit ring_competitor(const workload& w) : ring_(w), watchers_(ring_.size()) {
         for (unsigned i = 0; i != ring_.size(); ++i) {
             watchers_[i].self = this;
             watchers_[i].i = i;
@@ -46,7 +46,7 @@ public:
                   [](::uv_poll_t* poll, int, int) { ::uv_poll_stop(poll); });
         ::uv_run(&loop_, UV_RUN_NOWAIT); // tells the kernel
     }
-    ~ring_peer() override {
+    ~ring_competitor() override {
         for (watcher& w : watchers_)
             close(w.poll);
         if (ring_.chatter() != -1)
@@ -54,8 +54,8 @@ public:
         loop::run(); // before the watchers go
     }
 
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
+    void run(std::uint64_t round_trips) override {
+        ring_.start(round_trips);
         loop::run();
         expect(ring_.done(), "the ring has stopped");
     }
@@ -65,7 +65,7 @@ public:
 private:
     struct watcher {
         ::uv_poll_t poll;
-        ring_peer* self;
+        ring_competitor* self;
         unsigned i;
     };
 
@@ -82,14 +82,14 @@ private:
     ::uv_poll_t chatter_;
 };
 
-class ready_peer final : public peer, loop {
+class ready_competitor final : public competitor, loop {
 public:
-    ready_peer() { pipe_.put(); }
+    ready_competitor() { pipe_.put(); }
 
     void run(std::uint64_t times) override {
         left_ = times;
         start(poll_, pipe_.in, this, [](::uv_poll_t* poll, int, int) {
-            if (--static_cast<ready_peer*>(poll->data)->left_ == 0)
+            if (--static_cast<ready_competitor*>(poll->data)->left_ == 0)
                 close(*poll);
         });
         loop::run();
@@ -101,9 +101,9 @@ private:
     std::uint64_t left_ = 0;
 };
 
-class churn_peer final : public peer, loop {
+class churn_competitor final : public competitor, loop {
 public:
-    explicit churn_peer(bool parked) : parked_(parked) {}
+    explicit churn_competitor(bool pending) : pending_(pending) {}
 
     void run(std::uint64_t times) override {
         left_ = times;
@@ -114,40 +114,41 @@ public:
 
 private:
     void turn() {
-        if (!parked_)
+        if (!pending_)
             pipe_.put();
         start(poll_, pipe_.in, this, &on_ready);
-        if (parked_)
+        if (pending_)
             pipe_.put();
     }
 
     static void on_ready(::uv_poll_t* poll, int status, int) {
         expect(status == 0, "uv_poll");
-        static_cast<churn_peer*>(poll->data)->pipe_.take();
+        static_cast<churn_competitor*>(poll->data)->pipe_.take();
         // Not to be used again before it is closed, which the loop tells at its next turn.
         close(*poll, [](::uv_handle_t* closed) {
-            auto* self = static_cast<churn_peer*>(closed->data);
+            auto* self = static_cast<churn_competitor*>(closed->data);
             if (--self->left_ != 0)
                 self->turn();
         });
     }
 
     pipe_pair pipe_;
-    bool parked_;
+    bool pending_;
     ::uv_poll_t poll_;
     std::uint64_t left_ = 0;
 };
 
-} // namespace
-
-std::unique_ptr<peer> make_libuv(const workload& w) {
+std::unique_ptr<competitor> make_libuv(const workload& w) {
     if (w.threads > 1)
         return nullptr;
     if (w.is_ring())
-        return std::make_unique<ring_peer>(w);
+        return std::make_unique<ring_competitor>(w);
     if (w.what == workload::kind::ready)
-        return std::make_unique<ready_peer>();
-    return std::make_unique<churn_peer>(w.what == workload::kind::churn_parked);
+        return std::make_unique<ready_competitor>();
+    return std::make_unique<churn_competitor>(w.what == workload::kind::churn_pending);
 }
 
+const added libuv_competitors({{"libuv", &make_libuv}});
+
+} // namespace
 } // namespace bench

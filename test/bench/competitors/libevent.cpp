@@ -3,7 +3,7 @@
 //
 // libevent's events: persistent, level-triggered or with EV_ET.
 
-#include "loops.hpp"
+#include "../ring.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -29,9 +29,9 @@ struct loop {
 
 /// `Flags`: 0, or EV_ET.
 template <int Flags, second_read Second>
-class ring_peer final : public peer, loop {
+class ring_competitor final : public competitor, loop {
 public:
-    explicit ring_peer(const workload& w) : ring_(w), watchers_(ring_.size()) {
+    explicit ring_competitor(const workload& w) : ring_(w), watchers_(ring_.size()) {
         for (unsigned i = 0; i != ring_.size(); ++i)
             watchers_[i] = {this, i,
                             start(ring_.handle(i), EV_PERSIST | Flags, &on_ready, &watchers_[i])};
@@ -42,15 +42,15 @@ public:
             ::event_base_loop(base_, EVLOOP_NONBLOCK);
         }
     }
-    ~ring_peer() override {
+    ~ring_competitor() override {
         for (watcher& w : watchers_)
             ::event_free(w.event);
         if (chatter_)
             ::event_free(chatter_);
     }
 
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
+    void run(std::uint64_t round_trips) override {
+        ring_.start(round_trips);
         loop::run();
         expect(ring_.done(), "the ring has stopped");
     }
@@ -59,7 +59,7 @@ public:
 
 private:
     struct watcher {
-        ring_peer* self;
+        ring_competitor* self;
         unsigned i;
         ::event* event;
     };
@@ -78,16 +78,16 @@ private:
     ::event* chatter_ = nullptr;
 };
 
-class ready_peer final : public peer, loop {
+class ready_competitor final : public competitor, loop {
 public:
-    ready_peer() { pipe_.put(); }
+    ready_competitor() { pipe_.put(); }
 
     void run(std::uint64_t times) override {
         left_ = times;
         ::event* e = start(
             pipe_.in, EV_PERSIST,
             [](evutil_socket_t, short, void* data) {
-                auto* self = static_cast<ready_peer*>(data);
+                auto* self = static_cast<ready_competitor*>(data);
                 if (--self->left_ == 0)
                     ::event_base_loopbreak(self->base_);
             },
@@ -101,9 +101,9 @@ private:
     std::uint64_t left_ = 0;
 };
 
-class churn_peer final : public peer, loop {
+class churn_competitor final : public competitor, loop {
 public:
-    explicit churn_peer(bool parked) : parked_(parked) {}
+    explicit churn_competitor(bool pending) : pending_(pending) {}
 
     void run(std::uint64_t times) override {
         left_ = times;
@@ -114,15 +114,15 @@ public:
 
 private:
     void turn() {
-        if (!parked_)
+        if (!pending_)
             pipe_.put();
         event_ = start(pipe_.in, 0, &on_ready, this);
-        if (parked_)
+        if (pending_)
             pipe_.put();
     }
 
     static void on_ready(evutil_socket_t, short, void* data) {
-        auto* self = static_cast<churn_peer*>(data);
+        auto* self = static_cast<churn_competitor*>(data);
         self->pipe_.take();
         ::event_free(self->event_);
         if (--self->left_ != 0)
@@ -130,32 +130,35 @@ private:
     }
 
     pipe_pair pipe_;
-    bool parked_;
+    bool pending_;
     ::event* event_ = nullptr;
     std::uint64_t left_ = 0;
 };
 
 template <int Flags, second_read Second>
-std::unique_ptr<peer> make(const workload& w) {
+std::unique_ptr<competitor> make(const workload& w) {
     if (w.threads > 1)
         return nullptr;
     if (w.is_ring())
-        return std::make_unique<ring_peer<Flags, Second>>(w);
+        return std::make_unique<ring_competitor<Flags, Second>>(w);
     if (Flags != 0)
         return nullptr;
     if (w.what == workload::kind::ready)
-        return std::make_unique<ready_peer>();
-    return std::make_unique<churn_peer>(w.what == workload::kind::churn_parked);
+        return std::make_unique<ready_competitor>();
+    return std::make_unique<churn_competitor>(w.what == workload::kind::churn_pending);
 }
 
-} // namespace
-
-std::unique_ptr<peer> make_libevent(const workload& w) { return make<0, second_read::no>(w); }
-std::unique_ptr<peer> make_libevent_et(const workload& w) {
+std::unique_ptr<competitor> make_libevent(const workload& w) { return make<0, second_read::no>(w); }
+std::unique_ptr<competitor> make_libevent_et(const workload& w) {
     return make<EV_ET, second_read::no>(w);
 }
-std::unique_ptr<peer> make_libevent_et_drain(const workload& w) {
+std::unique_ptr<competitor> make_libevent_et_drain(const workload& w) {
     return make<EV_ET, second_read::yes>(w);
 }
 
+const added libevent_competitors({{"libevent", &make_libevent},
+                                  {"libevent_et", &make_libevent_et},
+                                  {"libevent_et_drain", &make_libevent_et_drain}});
+
+} // namespace
 } // namespace bench

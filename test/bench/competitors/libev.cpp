@@ -3,7 +3,7 @@
 //
 // libev's ev_io, which is level-triggered.
 
-#include "loops.hpp"
+#include "../ring.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -28,9 +28,9 @@ struct loop {
     }
 };
 
-class ring_peer final : public peer, loop {
+class ring_competitor final : public competitor, loop {
 public:
-    explicit ring_peer(const workload& w) : ring_(w), watchers_(ring_.size()) {
+    explicit ring_competitor(const workload& w) : ring_(w), watchers_(ring_.size()) {
         for (unsigned i = 0; i != ring_.size(); ++i) {
             watchers_[i].self = this;
             watchers_[i].i = i;
@@ -42,13 +42,13 @@ public:
         }
         ::ev_run(loop_, EVRUN_NOWAIT); // tells the kernel
     }
-    ~ring_peer() override {
+    ~ring_competitor() override {
         for (watcher& w : watchers_)
             ::ev_io_stop(loop_, &w.io);
     }
 
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
+    void run(std::uint64_t round_trips) override {
+        ring_.start(round_trips);
         loop::run();
         expect(ring_.done(), "the ring has stopped");
     }
@@ -58,7 +58,7 @@ public:
 private:
     struct watcher {
         ::ev_io io;
-        ring_peer* self;
+        ring_competitor* self;
         unsigned i;
     };
 
@@ -74,14 +74,14 @@ private:
     ::ev_io chatter_;
 };
 
-class ready_peer final : public peer, loop {
+class ready_competitor final : public competitor, loop {
 public:
-    ready_peer() { pipe_.put(); }
+    ready_competitor() { pipe_.put(); }
 
     void run(std::uint64_t times) override {
         left_ = times;
         start(io_, pipe_.in, this, [](struct ::ev_loop* l, ::ev_io* io, int) {
-            if (--static_cast<ready_peer*>(io->data)->left_ == 0)
+            if (--static_cast<ready_competitor*>(io->data)->left_ == 0)
                 ::ev_io_stop(l, io);
         });
         loop::run();
@@ -93,9 +93,9 @@ private:
     std::uint64_t left_ = 0;
 };
 
-class churn_peer final : public peer, loop {
+class churn_competitor final : public competitor, loop {
 public:
-    explicit churn_peer(bool parked) : parked_(parked) {}
+    explicit churn_competitor(bool pending) : pending_(pending) {}
 
     void run(std::uint64_t times) override {
         left_ = times;
@@ -106,15 +106,15 @@ public:
 
 private:
     void turn() {
-        if (!parked_)
+        if (!pending_)
             pipe_.put();
         start(io_, pipe_.in, this, &on_ready);
-        if (parked_)
+        if (pending_)
             pipe_.put();
     }
 
     static void on_ready(struct ::ev_loop* l, ::ev_io* io, int) {
-        auto* self = static_cast<churn_peer*>(io->data);
+        auto* self = static_cast<churn_competitor*>(io->data);
         self->pipe_.take();
         ::ev_io_stop(l, io);
         if (--self->left_ != 0)
@@ -122,21 +122,22 @@ private:
     }
 
     pipe_pair pipe_;
-    bool parked_;
+    bool pending_;
     ::ev_io io_;
     std::uint64_t left_ = 0;
 };
 
-} // namespace
-
-std::unique_ptr<peer> make_libev(const workload& w) {
+std::unique_ptr<competitor> make_libev(const workload& w) {
     if (w.threads > 1)
         return nullptr;
     if (w.is_ring())
-        return std::make_unique<ring_peer>(w);
+        return std::make_unique<ring_competitor>(w);
     if (w.what == workload::kind::ready)
-        return std::make_unique<ready_peer>();
-    return std::make_unique<churn_peer>(w.what == workload::kind::churn_parked);
+        return std::make_unique<ready_competitor>();
+    return std::make_unique<churn_competitor>(w.what == workload::kind::churn_pending);
 }
 
+const added libev_competitors({{"libev", &make_libev}});
+
+} // namespace
 } // namespace bench

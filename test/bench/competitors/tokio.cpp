@@ -3,8 +3,8 @@
 //
 // Tokio's AsyncFd. The reads and writes are made here, called from Rust.
 
-#include "loops.hpp"
-#include "tokio/peer.h"
+#include "../ring.hpp"
+#include "tokio/competitor.h"
 
 #include <cstdint>
 #include <vector>
@@ -12,9 +12,9 @@
 namespace bench {
 namespace {
 
-class tokio_peer : public peer {
+class tokio_competitor : public competitor {
 public:
-    ~tokio_peer() override { ::moor_tokio_free(rust_); }
+    ~tokio_competitor() override { ::moor_tokio_free(rust_); }
 
 protected:
     void open(const moor_tokio_spec& spec) {
@@ -22,12 +22,12 @@ protected:
         expect(rust_ != nullptr, "moor_tokio_new");
     }
 
-    ::moor_tokio_peer* rust_ = nullptr;
+    ::moor_tokio_competitor* rust_ = nullptr;
 };
 
-class ring_peer final : public tokio_peer {
+class ring_competitor final : public tokio_competitor {
 public:
-    ring_peer(const workload& w, second_read second) : ring_(w) {
+    ring_competitor(const workload& w, second_read second) : ring_(w) {
         std::vector<int> fds;
         for (unsigned i = 0; i != ring_.size(); ++i)
             fds.push_back(ring_.handle(i));
@@ -51,9 +51,9 @@ public:
         open(spec);
     }
 
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
-        ::moor_tokio_run(rust_, hops);
+    void run(std::uint64_t round_trips) override {
+        ring_.start(round_trips);
+        ::moor_tokio_run(rust_, round_trips);
         expect(ring_.done(), "the ring has stopped");
     }
 
@@ -63,13 +63,13 @@ private:
     ring ring_;
 };
 
-class one_handle final : public tokio_peer {
+class one_handle final : public tokio_competitor {
 public:
     explicit one_handle(workload::kind what) {
         moor_tokio_spec spec{};
         spec.kind = what == workload::kind::ready   ? moor_tokio_ready
                     : what == workload::kind::churn ? moor_tokio_churn
-                                                    : moor_tokio_churn_parked;
+                                                    : moor_tokio_churn_pending;
         spec.handles = &pipe_.in;
         spec.count = 1;
         spec.chatter = -1;
@@ -91,16 +91,17 @@ private:
     pipe_pair pipe_;
 };
 
-} // namespace
-
-std::unique_ptr<peer> make_tokio(const workload& w) {
+std::unique_ptr<competitor> make_tokio(const workload& w) {
     if (w.is_ring())
-        return std::make_unique<ring_peer>(w, second_read::no);
+        return std::make_unique<ring_competitor>(w, second_read::no);
     return std::make_unique<one_handle>(w.what);
 }
 
-std::unique_ptr<peer> make_tokio_drain(const workload& w) {
-    return w.is_ring() ? std::make_unique<ring_peer>(w, second_read::yes) : nullptr;
+std::unique_ptr<competitor> make_tokio_drain(const workload& w) {
+    return w.is_ring() ? std::make_unique<ring_competitor>(w, second_read::yes) : nullptr;
 }
 
+const added tokio_competitors({{"tokio", &make_tokio}, {"tokio_drain", &make_tokio_drain}});
+
+} // namespace
 } // namespace bench

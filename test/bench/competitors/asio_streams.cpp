@@ -1,25 +1,24 @@
 //
-// test/bench/stream_peers.hpp
+// test/bench/competitors/asio_streams.cpp
 //
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// Streams that answer each other. Stations come in pairs; what a station reads it writes to its
-// partner, which does the same. Each station always waits to read; an active pair has one byte
-// under way. A hop is one async_read_some that gets the byte, and one async_write_some that hands
-// it on. (Each byte has its own pair, since a terminal delivers late, and bytes that meet stay
-// together.)
+// Streams that answer each other, on the backend that this file is compiled for. Stations come in
+// pairs; a station writes to its partner what it reads, and the partner does the same. A read is
+// pending on each station; an active pair has one byte under way. A round trip is one
+// async_read_some that gets the byte, and one async_write_some that hands it on. (Each byte has its
+// own pair, since a terminal delivers late, and bytes that meet stay together.)
 //
 
-#ifndef MOOR_BENCH_STREAM_PEERS_HPP
-#define MOOR_BENCH_STREAM_PEERS_HPP
-
-#include "peers.hpp"
+#include "../sockets.hpp"
+#include "../streams.hpp"
 
 #include <moor.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
@@ -36,19 +35,18 @@
 #include <utility>
 #include <vector>
 
-#include <arpa/inet.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
 
 namespace bench {
+namespace {
+
+namespace asio = boost::asio;
+using boost::system::error_code;
 
 // ---- the handles
-// ----------------------------------------------------------------------------------
 
 enum class kind { pipe, pty, socketpair, tcp };
 
@@ -58,7 +56,7 @@ struct station_handles {
     int out;
 };
 
-inline void make_pty_pair(int (&fd)[2]) {
+void make_pty_pair(int (&fd)[2]) {
     fd[0] = ::posix_openpt(O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
     char name[64];
     expect(fd[0] != -1 && ::grantpt(fd[0]) == 0 && ::unlockpt(fd[0]) == 0 &&
@@ -69,28 +67,6 @@ inline void make_pty_pair(int (&fd)[2]) {
     expect(fd[1] != -1 && ::tcgetattr(fd[1], &t) == 0, "open of a terminal");
     ::cfmakeraw(&t);
     expect(::tcsetattr(fd[1], TCSANOW, &t) == 0, "tcsetattr");
-}
-
-inline void make_tcp_pair(int (&fd)[2]) {
-    int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ::sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    ::socklen_t length = sizeof(address);
-    auto* a = reinterpret_cast<::sockaddr*>(&address);
-    expect(::bind(listener, a, length) == 0 && ::listen(listener, 1) == 0 &&
-               ::getsockname(listener, a, &length) == 0,
-           "listen");
-    fd[0] = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    expect(::connect(fd[0], a, length) == 0, "connect");
-    fd[1] = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
-    expect(fd[1] != -1, "accept4");
-    ::close(listener);
-    for (int f : fd) {
-        int on = 1;
-        expect(::setsockopt(f, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) == 0, "TCP_NODELAY");
-        expect(::fcntl(f, F_SETFL, O_NONBLOCK) == 0, "O_NONBLOCK");
-    }
 }
 
 /// Non-blocking handles for a number of stations. Stations 2n and 2n + 1 are partners.
@@ -112,8 +88,7 @@ public:
                 make_pty_pair(a);
                 break;
             case kind::socketpair:
-                expect(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, a) == 0,
-                       "socketpair");
+                make_unix_pair(a);
                 break;
             case kind::tcp:
                 make_tcp_pair(a);
@@ -152,10 +127,9 @@ private:
 constexpr std::size_t station_buffer = 64;
 
 // ---- the hand-written loop
-// -------------------------------------------------------------------------
 
 /// Knows that one read takes what there is, and that a write finds room.
-class hand_written_echo final : public peer {
+class hand_written_echo final : public competitor {
 public:
     hand_written_echo(kind k, unsigned handles, unsigned active)
         : wiring_(k, handles), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {
@@ -170,8 +144,8 @@ public:
     }
     ~hand_written_echo() override { ::close(epoll_); }
 
-    void run(std::uint64_t hops) override {
-        for (std::uint64_t done = 0; done < hops;) {
+    void run(std::uint64_t round_trips) override {
+        for (std::uint64_t done = 0; done < round_trips;) {
             ::epoll_event events[128];
             int n = ::epoll_wait(epoll_, events, 128, -1);
             for (int k = 0; k < n; ++k, ++done) {
@@ -189,9 +163,8 @@ private:
 };
 
 // ---- streams in an io_context
-// --------------------------------------------------------------------------
 
-inline void check(const error_code& ec) {
+void check(const error_code& ec) {
     if (ec) {
         std::fprintf(stderr, "%s\n", ec.message().c_str());
         std::abort();
@@ -217,7 +190,7 @@ struct open<asio::ip::tcp::socket> {
 };
 
 template <class Stream>
-class stream_echo final : public peer {
+class stream_echo final : public competitor {
 public:
     stream_echo(kind k, unsigned handles, unsigned active) : wiring_(k, handles) {
         for (unsigned i = 0; i != handles; ++i) {
@@ -227,20 +200,20 @@ public:
                 stations_.back().out.emplace(open<Stream>::stream(context_, s.out));
             read(stations_.back());
         }
-        context_.poll(); // every read is parked
+        context_.poll(); // every read is pending
         wiring_.start(active);
     }
     ~stream_echo() override {
         for (station& s : stations_) {
-            s.in.release(); // it is the wiring's
+            s.in.release(); // the wiring owns the handle
             if (s.out)
                 s.out->release();
         }
     }
 
     /// What is under way afterwards goes on in the next run.
-    void run(std::uint64_t hops) override {
-        left_ = hops;
+    void run(std::uint64_t round_trips) override {
+        left_ = round_trips;
         context_.restart();
         context_.run();
         expect(left_ == 0, "the bytes have stopped");
@@ -260,12 +233,14 @@ private:
         station* s;
 
         void operator()(const error_code& ec, std::size_t n) const {
+            // Asio's transfers of a terminal on io_uring are interrupted now and then.
+            if (ec == asio::error::interrupted)
+                return self->read(*s);
             check(ec);
             expect(n == 1, "more than one byte");
             if (--self->left_ == 0)
                 self->context_.stop();
-            Stream& out = s->out ? *s->out : s->in;
-            out.async_write_some(asio::buffer(s->buffer, 1), on_written{self, s});
+            self->write(*s);
         }
     };
     struct on_written {
@@ -273,6 +248,8 @@ private:
         station* s;
 
         void operator()(const error_code& ec, std::size_t n) const {
+            if (ec == asio::error::interrupted)
+                return self->write(*s);
             check(ec);
             expect(n == 1, "nothing written");
             self->read(*s);
@@ -280,6 +257,10 @@ private:
     };
 
     void read(station& s) { s.in.async_read_some(asio::buffer(s.buffer), on_read{this, &s}); }
+    void write(station& s) {
+        Stream& out = s.out ? *s.out : s.in;
+        out.async_write_some(asio::buffer(s.buffer, 1), on_written{this, &s});
+    }
 
     wiring wiring_;
     asio::io_context context_;
@@ -288,11 +269,10 @@ private:
 };
 
 // ---- many bytes through a pipe
-// ------------------------------------------------------------------------
 
-/// The pipe is filled and emptied at the same time. A hop here is a block of 64 KiB.
+/// The pipe is filled and emptied at the same time. A round trip here is a block of 64 KiB.
 template <class Stream>
-class stream_bulk final : public peer {
+class stream_bulk final : public competitor {
 public:
     static constexpr std::size_t block = 65536;
 
@@ -350,50 +330,39 @@ private:
 };
 
 // ---- all of them
-// ---------------------------------------------------------------------------------------
 
-struct stream_entry {
-    std::string name; ///< KIND/PEER
-    std::function<std::unique_ptr<peer>(unsigned handles, unsigned active)> make;
-    bool bulk = false;
-};
-
-namespace detail {
-
-template <class Peer>
-stream_entry entry(const char* name, kind k, bool bulk = false) {
+template <class Competitor>
+stream_entry entry_of(const char* name, kind k, bool bulk = false) {
     return {name,
-            [k](unsigned handles, unsigned active) -> std::unique_ptr<peer> {
-                return std::make_unique<Peer>(k, handles, active);
+            [k](unsigned handles, unsigned active) -> std::unique_ptr<competitor> {
+                return std::make_unique<Competitor>(k, handles, active);
             },
             bulk};
 }
 
-} // namespace detail
+} // namespace
 
-inline const std::vector<stream_entry>& stream_peers() {
-    using detail::entry;
+const std::vector<stream_entry>& stream_competitors() {
     using asio_stream = asio::posix::stream_descriptor;
     using moor_stream = moor::stream_descriptor;
+    using unix_socket = asio::local::stream_protocol::socket;
+    using tcp_socket = asio::ip::tcp::socket;
     static const std::vector<stream_entry> all = {
-        entry<hand_written_echo>("pipe/hand", kind::pipe),
-        entry<stream_echo<asio_stream>>("pipe/asio", kind::pipe),
-        entry<stream_echo<moor_stream>>("pipe/moor", kind::pipe),
-        entry<stream_echo<asio_stream>>("pty/asio", kind::pty),
-        entry<stream_echo<moor_stream>>("pty/moor", kind::pty),
-        entry<stream_echo<asio_stream>>("socketpair/asio", kind::socketpair),
-        entry<stream_echo<asio::local::stream_protocol::socket>>("socketpair/asio_socket",
-                                                                 kind::socketpair),
-        entry<stream_echo<moor_stream>>("socketpair/moor", kind::socketpair),
-        entry<stream_echo<asio_stream>>("tcp/asio", kind::tcp),
-        entry<stream_echo<asio::ip::tcp::socket>>("tcp/asio_socket", kind::tcp),
-        entry<stream_echo<moor_stream>>("tcp/moor", kind::tcp),
-        entry<stream_bulk<asio_stream>>("bulk/asio", kind::pipe, true),
-        entry<stream_bulk<moor_stream>>("bulk/moor", kind::pipe, true),
+        entry_of<hand_written_echo>("pipe/hand", kind::pipe),
+        entry_of<stream_echo<asio_stream>>("pipe/asio", kind::pipe),
+        entry_of<stream_echo<moor_stream>>("pipe/moor", kind::pipe),
+        entry_of<stream_echo<asio_stream>>("pty/asio", kind::pty),
+        entry_of<stream_echo<moor_stream>>("pty/moor", kind::pty),
+        entry_of<stream_echo<asio_stream>>("socketpair/asio", kind::socketpair),
+        entry_of<stream_echo<unix_socket>>("socketpair/asio_socket", kind::socketpair),
+        entry_of<stream_echo<moor_stream>>("socketpair/moor", kind::socketpair),
+        entry_of<stream_echo<asio_stream>>("tcp/asio", kind::tcp),
+        entry_of<stream_echo<tcp_socket>>("tcp/asio_socket", kind::tcp),
+        entry_of<stream_echo<moor_stream>>("tcp/moor", kind::tcp),
+        entry_of<stream_bulk<asio_stream>>("bulk/asio", kind::pipe, true),
+        entry_of<stream_bulk<moor_stream>>("bulk/moor", kind::pipe, true),
     };
     return all;
 }
 
 } // namespace bench
-
-#endif // MOOR_BENCH_STREAM_PEERS_HPP

@@ -1,21 +1,23 @@
 //
-// test/bench/instructions/hops.cpp
+// test/bench/counts.cpp
 //
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// Does a workload so many times with one peer, under a tool that counts what the program does
-// (callgrind, strace): the difference between two numbers of times, divided, is exact. It counts
-// the calls of malloc and its like by itself, and prints them.
+// Does a workload a given number of times with one competitor, under a tool that counts (callgrind,
+// strace): the difference between two runs of different length, divided, is exact. The program
+// itself counts the calls of malloc and its relatives, and prints their number.
 //
 
-#include "../all_peers.hpp"
+#include "ring.hpp"
+#include "streams.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <memory>
+#include <string>
 
 extern "C" {
 
@@ -31,7 +33,7 @@ std::uint64_t allocations = 0; // of the one thread that there is
 
 } // namespace
 
-// The library's own take the place of these in every library of the process.
+// These take the place of the C library's in every library of the process.
 extern "C" {
 
 void* malloc(std::size_t n) {
@@ -61,22 +63,34 @@ int posix_memalign(void** p, std::size_t alignment, std::size_t n) {
 }
 }
 
+namespace {
+
+unsigned number(const char* text) { return static_cast<unsigned>(std::strtoul(text, nullptr, 10)); }
+
+/// Null if there is no such competitor, or the competitor does not do the workload.
+std::unique_ptr<bench::competitor> make(const std::string& name, const std::string& workload) {
+    if (const bench::entry* e = bench::find_competitor(name))
+        return e->make(bench::workload::parse(workload));
+    for (const bench::stream_entry& e : bench::stream_competitors())
+        if (e.name == name) {
+            bench::workload w = bench::workload::parse(workload);
+            return e.make(w.handles, w.active);
+        }
+    return nullptr;
+}
+
+} // namespace
+
 int main(int argc, char** argv) {
-    if (argc == 2 && std::strcmp(argv[1], "--list") == 0) {
-        for (const bench::peer_entry& p : bench::peers())
-            std::puts(p.name.c_str());
-        return 0;
-    }
     if (argc != 4) {
-        std::fprintf(stderr, "Usage: %s PEER WORKLOAD TIMES | --list\n", argv[0]);
+        std::fprintf(stderr, "Usage: %s [KIND/]COMPETITOR WORKLOAD TIMES\n", argv[0]);
         return 2;
     }
-    const bench::peer_entry* entry = bench::find_peer(argv[1]);
-    auto peer = entry ? entry->make(bench::workload::parse(argv[2])) : nullptr;
-    if (!peer) {
+    auto c = make(argv[1], argv[2]);
+    if (!c) {
         std::fprintf(stderr, "%s does not do %s\n", argv[1], argv[2]);
         return 2;
     }
-    peer->run(std::strtoull(argv[3], nullptr, 10));
+    c->run(number(argv[3]));
     std::printf("allocations %llu\n", static_cast<unsigned long long>(allocations));
 }

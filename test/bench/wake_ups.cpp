@@ -1,14 +1,15 @@
 //
-// test/bench/latency/wake.cpp
+// test/bench/wake_ups.cpp
 //
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// From a write in one thread to the handler in another, which sleeps in its loop: everybody in
-// turns, ROUNDS times TIMES. Prints lines of "peer p50 p99 p99.9", in nanoseconds.
+// The time from a write in one thread to the handler in another thread, which sleeps in its loop:
+// the competitors in turns, ROUNDS times TIMES. Prints lines of "COMPETITOR p50 p99 p99.9", in
+// nanoseconds.
 //
 
-#include "../all_peers.hpp"
+#include "ring.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -27,26 +28,26 @@ int main(int argc, char** argv) {
     unsigned long rounds = std::strtoul(argv[1], nullptr, 10);
     unsigned long times = std::strtoul(argv[2], nullptr, 10);
 
-    struct competitor {
+    struct measured {
         std::string name;
-        std::unique_ptr<bench::peer> peer;
+        std::unique_ptr<bench::competitor> competitor;
         std::vector<double> latencies;
     };
-    std::vector<competitor> all;
-    for (const bench::peer_entry& p : bench::peers())
+    std::vector<measured> all;
+    for (const bench::entry& p : bench::competitors())
         if (p.name.find('@') == std::string::npos)
             all.push_back({p.name, p.make(bench::workload::parse("wake")), {}});
-    for (competitor& c : all) {
-        c.peer->run(times);
-        c.peer->latencies(); // the first ones are not counted
+    for (measured& c : all) {
+        c.competitor->run(times);
+        c.competitor->latencies(); // the first ones are not counted
     }
     for (unsigned long r = 0; r != rounds; ++r)
-        for (competitor& c : all) {
-            c.peer->run(times);
-            for (double l : c.peer->latencies())
+        for (measured& c : all) {
+            c.competitor->run(times);
+            for (double l : c.competitor->latencies())
                 c.latencies.push_back(l);
         }
-    for (competitor& c : all) {
+    for (measured& c : all) {
         std::sort(c.latencies.begin(), c.latencies.end());
         auto at = [&](double q) {
             return c.latencies[static_cast<std::size_t>(

@@ -1,23 +1,22 @@
 //
-// test/bench/peers.hpp
+// test/bench/competitors/asio.cpp
 //
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// Everyone who can hand bytes round a ring of pipes in an io_context.
+// The competitors that run in an io_context: Asio's and Moor's operations, on the backend that this
+// file is compiled for.
 //
 
-#ifndef MOOR_BENCH_PEERS_HPP
-#define MOOR_BENCH_PEERS_HPP
-
-#include "ring.hpp"
+#include "../ring.hpp"
 
 #include <moor.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/detail/concurrency_hint.hpp>
-#include <boost/asio/detail/epoll_reactor.hpp>
+#include <boost/asio/detail/config.hpp>
+#include <boost/asio/detail/reactor.hpp>
 #include <boost/asio/detail/reactor_op.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
@@ -35,27 +34,34 @@
 #include <utility>
 #include <vector>
 
+#include <poll.h>
 #include <unistd.h>
 
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+#include <boost/asio/detail/io_uring_operation.hpp>
+#include <boost/asio/detail/io_uring_service.hpp>
+#endif
+
 namespace bench {
+namespace {
 
 namespace asio = boost::asio;
 using boost::system::error_code;
 
-// ---- those who run in an io_context
+// ---- a ring in an io_context
 
-/// What they have in common. Every handle is always waited for, so the context never runs out of
-/// work; the last hop stops it. `Hint`: the context's concurrency hint.
+/// The common part. A wait is pending on each handle, so the context never runs out of work; the
+/// last round trip stops it. `Hint`: the context's concurrency hint.
 template <int Hint>
-class asio_peer : public peer {
+class asio_competitor : public competitor {
 public:
-    explicit asio_peer(const workload& w) : ring_(w), threads_(w.threads) {}
+    explicit asio_competitor(const workload& w) : ring_(w), threads_(w.threads) {}
 
-    /// What the other hints promise.
+    /// The other hints promise a single thread.
     static constexpr bool one_thread = Hint != BOOST_ASIO_CONCURRENCY_HINT_SAFE;
 
-    void run(std::uint64_t hops) override {
-        ring_.start(hops);
+    void run(std::uint64_t round_trips) override {
+        ring_.start(round_trips);
         context_.restart();
         std::vector<std::thread> others;
         for (unsigned t = 1; t < threads_; ++t)
@@ -74,7 +80,7 @@ protected:
             context_.stop();
     }
 
-    /// What was started is to be parked before the bytes set off.
+    /// Each wait is pending before the bytes are sent off.
     void settle() {
         context_.poll();
         context_.restart();
@@ -92,25 +98,25 @@ protected:
     asio::io_context context_{Hint};
 };
 
-/// A descriptor of Asio's for a handle that stays its owner's.
+/// A descriptor of Asio's that does not own its handle.
 template <class Executor>
-class lent_descriptor : public asio::posix::basic_stream_descriptor<Executor> {
+class non_owning_descriptor : public asio::posix::basic_stream_descriptor<Executor> {
     using base = asio::posix::basic_stream_descriptor<Executor>;
 
 public:
     using base::base;
-    lent_descriptor(lent_descriptor&&) = default;
-    ~lent_descriptor() {
+    non_owning_descriptor(non_owning_descriptor&&) = default;
+    ~non_owning_descriptor() {
         if (this->is_open())
             this->release();
     }
 };
 
 /// posix::descriptor::async_wait, then a read.
-template <class Executor, int Hint>
-class asio_wait final : public asio_peer<Hint> {
+template <class Executor, int Hint, second_read Second>
+class asio_wait final : public asio_competitor<Hint> {
 public:
-    explicit asio_wait(const workload& w) : asio_peer<Hint>(w) {
+    explicit asio_wait(const workload& w) : asio_competitor<Hint>(w) {
         descriptors_.reserve(ring_.size());
         for (unsigned i = 0; i != ring_.size(); ++i)
             descriptors_.emplace_back(context_.get_executor(), ring_.handle(i));
@@ -124,9 +130,9 @@ public:
     }
 
 private:
-    using asio_peer<Hint>::context_;
-    using asio_peer<Hint>::ring_;
-    using descriptor = lent_descriptor<Executor>;
+    using asio_competitor<Hint>::context_;
+    using asio_competitor<Hint>::ring_;
+    using descriptor = non_owning_descriptor<Executor>;
 
     struct on_ready {
         asio_wait* self;
@@ -134,8 +140,11 @@ private:
 
         void operator()(const error_code& ec) const {
             self->check(ec);
-            if (self->ring_.try_take(i)) // with several threads, it may have been an old event
+            if (self->ring_.try_take(i)) { // with several threads, the event may be a stale one
+                if (Second == second_read::yes)
+                    self->ring_.drain(i);
                 self->pass_on(i);
+            }
             self->wait(i);
         }
     };
@@ -150,9 +159,9 @@ private:
 
 /// posix::stream_descriptor::async_read_some.
 template <class Executor, int Hint>
-class asio_read_some final : public asio_peer<Hint> {
+class asio_read_some final : public asio_competitor<Hint> {
 public:
-    explicit asio_read_some(const workload& w) : asio_peer<Hint>(w) {
+    explicit asio_read_some(const workload& w) : asio_competitor<Hint>(w) {
         descriptors_.reserve(ring_.size());
         for (unsigned i = 0; i != ring_.size(); ++i)
             descriptors_.emplace_back(context_.get_executor(), ring_.handle(i));
@@ -166,9 +175,9 @@ public:
     }
 
 private:
-    using asio_peer<Hint>::context_;
-    using asio_peer<Hint>::ring_;
-    using descriptor = lent_descriptor<Executor>;
+    using asio_competitor<Hint>::context_;
+    using asio_competitor<Hint>::ring_;
+    using descriptor = non_owning_descriptor<Executor>;
 
     struct on_read {
         asio_read_some* self;
@@ -191,82 +200,114 @@ private:
     descriptor chatter_{context_.get_executor()};
 };
 
-/// What nobody who builds on Asio's epoll reactor can do without: its own operation, embedded in
-/// its owner, which is started again after every event. No handler, executor, lock, cache or count.
+/// Asio's own operation, embedded in its owner, and started again after each event: the least that
+/// a wait in Asio's reactor costs. No handler, executor, lock, cache or count.
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+
+struct bare_io : asio::detail::io_uring_operation {
+    using service = asio::detail::io_uring_service;
+
+    bare_io(int fd, func_type on_event)
+        : io_uring_operation(error_code(), &bare_io::prepare, &bare_io::perform, on_event),
+          handle(fd) {}
+
+    void open(service& s) { s.register_io_object(data); }
+    void start(service& s) { s.start_op(service::read_op, data, this, false); }
+
+    static void prepare(io_uring_operation* op, ::io_uring_sqe* sqe) {
+        ::io_uring_prep_poll_add(sqe, static_cast<bare_io*>(op)->handle, POLLIN);
+    }
+    static bool perform(io_uring_operation*, bool after_completion) { return after_completion; }
+
+    int handle;
+    service::per_io_object_data data{};
+};
+
+#else
+
+struct bare_io : asio::detail::reactor_op {
+    using service = asio::detail::reactor;
+
+    bare_io(int fd, func_type on_event)
+        : reactor_op(error_code(), &bare_io::perform, on_event), handle(fd) {}
+
+    void open(service& s) { expect(s.register_descriptor(handle, data) == 0, "registration"); }
+    void start(service& s) { s.start_op(service::read_op, handle, data, this, false, true); }
+
+    static status perform(reactor_op* op) {
+        return std::exchange(static_cast<bare_io*>(op)->is_new, false) ? not_done
+                                                                       : done_and_exhausted;
+    }
+
+    int handle;
+    service::per_descriptor_data data{};
+#if defined(BOOST_ASIO_HAS_EPOLL)
+    bool is_new = true; // the reactor asks at once whether a new handle is ready
+#else
+    bool is_new = false;
+#endif
+};
+
+#endif
+
+struct bare_station final : bare_io {
+    template <class OnEvent>
+    bare_station(void* self, unsigned index, int fd, OnEvent on_event)
+        : bare_io(fd, on_event), owner(self), i(index) {}
+
+    void* owner;
+    unsigned i;
+};
+
+/// The context destroys pending operations, so the operations are destroyed after the context.
+struct bare_stations {
+    std::deque<bare_station> stations;
+};
+
 template <int Hint>
-class bare_operation final : public asio_peer<Hint> {
-    using reactor = asio::detail::epoll_reactor;
+class bare_operation final : bare_stations, public asio_competitor<Hint> {
+    using service = bare_io::service;
 
 public:
     explicit bare_operation(const workload& w)
-        : asio_peer<Hint>(w), reactor_(asio::use_service<reactor>(context_)) {
-        reactor_.init_task();
-        for (unsigned i = 0; i != ring_.size(); ++i) {
-            station& s = stations_.emplace_back(*this, i);
-            expect(reactor_.register_descriptor(ring_.handle(i), s.data) == 0, "epoll_ctl");
-            s.start();
-        }
+        : asio_competitor<Hint>(w), service_(asio::use_service<service>(context_)) {
+        service_.init_task();
+        for (unsigned i = 0; i != ring_.size(); ++i)
+            add(i, ring_.handle(i)).start(service_);
         if (ring_.chatter() != -1)
-            expect(reactor_.register_descriptor(ring_.chatter(), chatter_) == 0, "epoll_ctl");
+            add(ring_.size(), ring_.chatter());
         this->settle();
-    }
-    ~bare_operation() override {
-        for (station& s : stations_)
-            leave(ring_.handle(s.i), s.data);
-        if (ring_.chatter() != -1)
-            leave(ring_.chatter(), chatter_);
     }
 
 private:
-    using asio_peer<Hint>::context_;
-    using asio_peer<Hint>::ring_;
+    using asio_competitor<Hint>::context_;
+    using asio_competitor<Hint>::ring_;
 
-    struct station final : asio::detail::reactor_op {
-        bare_operation& self;
-        unsigned i;
-        reactor::per_descriptor_data data{};
-        bool is_new = true; // the reactor asks at once whether a new handle is ready
-
-        station(bare_operation& owner, unsigned index)
-            : reactor_op(error_code(), &station::perform, &station::complete), self(owner),
-              i(index) {}
-
-        void start() {
-            self.reactor_.start_op(reactor::read_op, self.ring_.handle(i), data, this, false, true);
-        }
-
-        static status perform(reactor_op* op) {
-            return std::exchange(static_cast<station*>(op)->is_new, false) ? not_done
-                                                                           : done_and_exhausted;
-        }
-
-        static void complete(void* owner, asio::detail::scheduler_operation* op, const error_code&,
-                             std::size_t) {
-            if (!owner)
-                return;
-            station* s = static_cast<station*>(op);
-            s->self.ring_.take(s->i);
-            s->self.pass_on(s->i);
-            s->start();
-        }
-    };
-
-    /// Drops the operation.
-    void leave(int fd, reactor::per_descriptor_data& data) {
-        reactor_.deregister_internal_descriptor(fd, data);
-        reactor_.cleanup_descriptor_data(data);
+    bare_station& add(unsigned i, int fd) {
+        bare_station& s = stations.emplace_back(this, i, fd, &complete);
+        s.open(service_);
+        return s;
     }
 
-    reactor& reactor_;
-    std::deque<station> stations_;
-    reactor::per_descriptor_data chatter_{};
+    static void complete(void* owner, asio::detail::scheduler_operation* op, const error_code&,
+                         std::size_t) {
+        if (!owner)
+            return;
+        auto* s = static_cast<bare_station*>(op);
+        auto* self = static_cast<bare_operation*>(s->owner);
+        self->ring_.take(s->i);
+        self->pass_on(s->i);
+        s->start(self->service_);
+    }
+
+    service& service_;
 };
 
 /// moor::registration::async_wait_readable, then a read.
 template <class Executor, int Hint, moor::trigger Trigger, second_read Second>
-class moor_wait final : public asio_peer<Hint> {
+class moor_wait final : public asio_competitor<Hint> {
 public:
-    explicit moor_wait(const workload& w) : asio_peer<Hint>(w) {
+    explicit moor_wait(const workload& w) : asio_competitor<Hint>(w) {
         registrations_.reserve(ring_.size());
         for (unsigned i = 0; i != ring_.size(); ++i)
             registrations_.emplace_back(context_.get_executor(), ring_.handle(i), Trigger);
@@ -280,8 +321,8 @@ public:
     }
 
 private:
-    using asio_peer<Hint>::context_;
-    using asio_peer<Hint>::ring_;
+    using asio_competitor<Hint>::context_;
+    using asio_competitor<Hint>::ring_;
     using registration = moor::basic_registration<Executor>;
 
     struct on_ready {
@@ -306,9 +347,9 @@ private:
 
 /// moor::registration::async_io.
 template <class Executor, int Hint, moor::trigger Trigger, second_read Second>
-class moor_io final : public asio_peer<Hint> {
+class moor_io final : public asio_competitor<Hint> {
 public:
-    explicit moor_io(const workload& w) : asio_peer<Hint>(w) {
+    explicit moor_io(const workload& w) : asio_competitor<Hint>(w) {
         registrations_.reserve(ring_.size());
         for (unsigned i = 0; i != ring_.size(); ++i)
             registrations_.emplace_back(context_.get_executor(), ring_.handle(i), Trigger);
@@ -322,8 +363,8 @@ public:
     }
 
 private:
-    using asio_peer<Hint>::context_;
-    using asio_peer<Hint>::ring_;
+    using asio_competitor<Hint>::context_;
+    using asio_competitor<Hint>::ring_;
     using registration = moor::basic_registration<Executor>;
 
     struct reader {
@@ -363,7 +404,7 @@ private:
 
 /// `Repeater`: starts a wait on the handle that it was given.
 template <class Repeater>
-class ready final : public peer {
+class ready final : public competitor {
 public:
     ready() { pipe_.put(); }
 
@@ -397,7 +438,7 @@ private:
 
 template <class Executor>
 struct asio_repeater {
-    lent_descriptor<Executor> d;
+    non_owning_descriptor<Executor> d;
 
     asio_repeater(asio::io_context& context, int fd) : d(context.get_executor(), fd) {}
     template <class Handler>
@@ -418,7 +459,7 @@ struct moor_repeater {
     }
 };
 
-/// An async_io whose callable makes no call: what the cache answers by itself.
+/// An async_io whose callable makes no call: the cache alone answers.
 template <class Executor>
 struct moor_cached_repeater {
     moor::basic_registration<Executor> r;
@@ -435,9 +476,9 @@ struct moor_cached_repeater {
 
 /// One read and one write a turn, whether the byte comes before the wait or after it.
 template <class Churner>
-class churn final : public peer {
+class churn final : public competitor {
 public:
-    explicit churn(bool parked) : parked_(parked) {}
+    explicit churn(bool pending) : pending_(pending) {}
 
     void run(std::uint64_t times) override {
         left_ = times;
@@ -461,16 +502,16 @@ private:
     };
 
     void turn() {
-        if (!parked_)
+        if (!pending_)
             pipe_.put();
         churner_.open(pipe_.in);
         churner_.wait(on_ready{this});
-        if (parked_)
+        if (pending_)
             pipe_.put();
     }
 
     pipe_pair pipe_;
-    bool parked_;
+    bool pending_;
     asio::io_context context_;
     Churner churner_{context_};
     std::uint64_t left_ = 0;
@@ -504,70 +545,61 @@ struct moor_churner {
 
 // ---- by workload
 
-namespace detail {
-
-/// The ring, and perhaps (void: not) the repeated wait and the churn.
-template <class Ring, class Repeater, class Churner>
-std::unique_ptr<peer> make(const workload& w) {
+/// The ring, and (void: not) the repeated wait and the churn.
+template <class Ring, class Repeater = void, class Churner = void>
+std::unique_ptr<competitor> make(const workload& w) {
     if (w.is_ring())
         return w.threads > 1 && Ring::one_thread ? nullptr : std::make_unique<Ring>(w);
     if (w.what == workload::kind::ready) {
         if constexpr (!std::is_void<Repeater>::value)
             return std::make_unique<ready<Repeater>>();
     } else if constexpr (!std::is_void<Churner>::value) {
-        return std::make_unique<churn<Churner>>(w.what == workload::kind::churn_parked);
+        return std::make_unique<churn<Churner>>(w.what == workload::kind::churn_pending);
     }
     return nullptr;
 }
 
 template <class Executor, int Hint>
-void add_waits(std::vector<peer_entry>& v, const std::string& suffix) {
+std::vector<entry> waits(const std::string& suffix) {
     using moor::trigger;
     constexpr second_read once = second_read::no;
-    v.push_back(
+    return {
         {"asio_wait" + suffix,
-         &make<asio_wait<Executor, Hint>, asio_repeater<Executor>, asio_churner<Executor>>});
-    v.push_back({"moor_edge" + suffix,
-                 &make<moor_wait<Executor, Hint, trigger::edge, once>,
-                       moor_cached_repeater<Executor>, moor_churner<Executor, trigger::edge>>});
-    v.push_back({"moor_level" + suffix,
-                 &make<moor_wait<Executor, Hint, trigger::level, once>, moor_repeater<Executor>,
-                       moor_churner<Executor, trigger::level>>});
+         &make<asio_wait<Executor, Hint, once>, asio_repeater<Executor>, asio_churner<Executor>>},
+        {"moor_edge" + suffix,
+         &make<moor_wait<Executor, Hint, trigger::edge, once>, moor_cached_repeater<Executor>,
+               moor_churner<Executor, trigger::edge>>},
+        {"moor_level" + suffix,
+         &make<moor_wait<Executor, Hint, trigger::level, once>, moor_repeater<Executor>,
+               moor_churner<Executor, trigger::level>>}};
 }
 
 template <class Executor, int Hint>
-void add_others(std::vector<peer_entry>& v, const std::string& suffix) {
+std::vector<entry> others() {
     using moor::trigger;
     constexpr second_read once = second_read::no, twice = second_read::yes;
-    if (suffix.empty())
-        v.push_back({"asio_bare", &make<bare_operation<Hint>, void, void>});
-    v.push_back({"asio_read_some" + suffix, &make<asio_read_some<Executor, Hint>, void, void>});
-    v.push_back({"moor_edge_drain" + suffix,
-                 &make<moor_wait<Executor, Hint, trigger::edge, twice>, void, void>});
-    v.push_back(
-        {"moor_edge_io" + suffix, &make<moor_io<Executor, Hint, trigger::edge, once>, void, void>});
-    v.push_back({"moor_level_io" + suffix,
-                 &make<moor_io<Executor, Hint, trigger::level, once>, void, void>});
-    v.push_back({"moor_level_io_drain" + suffix,
-                 &make<moor_io<Executor, Hint, trigger::level, twice>, void, void>});
+    return {{"asio_bare", &make<bare_operation<Hint>>},
+            {"asio_wait_drain", &make<asio_wait<Executor, Hint, twice>>},
+            {"asio_read_some", &make<asio_read_some<Executor, Hint>>},
+            {"moor_edge_drain", &make<moor_wait<Executor, Hint, trigger::edge, twice>>},
+            {"moor_edge_io", &make<moor_io<Executor, Hint, trigger::edge, once>>},
+            {"moor_level_io", &make<moor_io<Executor, Hint, trigger::level, once>>},
+            {"moor_level_io_drain", &make<moor_io<Executor, Hint, trigger::level, twice>>}};
 }
 
-} // namespace detail
+using any = asio::any_io_executor;
+constexpr int safe = BOOST_ASIO_CONCURRENCY_HINT_SAFE;
 
-/// Those who run in an io_context. The suffixes: "@ioc" says that io_context::executor_type takes
-/// the place of the default, any_io_executor; "@1" and "@unsafe" are concurrency hints.
-inline void add_asio_peers(std::vector<peer_entry>& v) {
-    using any = asio::any_io_executor;
-    using ioc = asio::io_context::executor_type;
-    constexpr int safe = BOOST_ASIO_CONCURRENCY_HINT_SAFE;
-    detail::add_waits<any, safe>(v, "");
-    detail::add_others<any, safe>(v, "");
-    detail::add_waits<ioc, safe>(v, "@ioc");
-    detail::add_others<ioc, safe>(v, "@ioc");
-    detail::add_waits<any, 1>(v, "@1");
-    detail::add_waits<any, BOOST_ASIO_CONCURRENCY_HINT_UNSAFE>(v, "@unsafe");
-}
+const added default_waits(waits<any, safe>(""));
+const added default_others(others<any, safe>());
 
+// "@ioc": io_context::executor_type takes the place of the default, any_io_executor. "@1" and
+// "@unsafe" are concurrency hints. The backend makes no difference to these.
+#if defined(BOOST_ASIO_HAS_EPOLL)
+const added ioc_waits(waits<asio::io_context::executor_type, safe>("@ioc"));
+const added hint_1(waits<any, 1>("@1"));
+const added hint_unsafe(waits<any, BOOST_ASIO_CONCURRENCY_HINT_UNSAFE>("@unsafe"));
+#endif
+
+} // namespace
 } // namespace bench
-
-#endif // MOOR_BENCH_PEERS_HPP

@@ -1,14 +1,14 @@
 //
-// test/bench/memory/peers.cpp
+// test/bench/waiting_memory.cpp
 //
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// What a handle that is waited for takes from malloc with each peer, of 9,000: everything, with
-// the object that its user keeps, and the operation that waits. Prints lines of "peer bytes".
+// The memory that a handle with a pending wait takes from malloc with each competitor, of 9,000:
+// the reactor's, the user's object, and the operation. Prints lines of "COMPETITOR BYTES".
 //
 
-#include "../all_peers.hpp"
+#include "ring.hpp"
 
 #include <cstdio>
 #include <memory>
@@ -32,11 +32,11 @@ int main() {
     auto alone = std::make_unique<bench::ring>(w);
     double ring = in_use() - before;
     alone.reset();
-    for (const bench::peer_entry& p : bench::peers()) {
+    for (const bench::entry& p : bench::competitors()) {
         if (p.name.find('@') != std::string::npos)
             continue;
         before = in_use();
-        auto peer = p.make(w);
+        auto c = p.make(w);
         std::printf("%s %.1f\n", p.name.c_str(), (in_use() - before - ring) / handles);
     }
 }

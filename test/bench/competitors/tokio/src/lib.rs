@@ -1,7 +1,7 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The workloads on tokio::io::unix::AsyncFd. See peer.h.
+// The workloads on tokio::io::unix::AsyncFd. See competitor.h.
 
 use std::ffi::c_void;
 use std::future::Future;
@@ -19,7 +19,7 @@ const RING: i32 = 0;
 const READY: i32 = 1;
 const CHURN: i32 = 2;
 
-/// As in peer.h.
+/// As in competitor.h.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Spec {
@@ -51,7 +51,7 @@ impl Spec {
     }
 }
 
-pub struct Peer {
+pub struct Competitor {
     spec: Spec,
     handle: RawFd,
     ready: Option<AsyncFd<RawFd>>,
@@ -126,9 +126,9 @@ async fn churn(handle: RawFd, spec: Spec, times: u64) {
 }
 
 /// # Safety
-/// `spec` and its handles are as peer.h has them.
+/// `spec` and its handles are as competitor.h has them.
 #[no_mangle]
-pub unsafe extern "C" fn moor_tokio_new(spec: *const Spec) -> *mut Peer {
+pub unsafe extern "C" fn moor_tokio_new(spec: *const Spec) -> *mut Competitor {
     let spec = *spec;
     let mut builder = match spec.threads {
         1 => Builder::new_current_thread(),
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn moor_tokio_new(spec: *const Spec) -> *mut Peer {
             tokio::task::yield_now().await;
         }
     });
-    Box::into_raw(Box::new(Peer {
+    Box::into_raw(Box::new(Competitor {
         spec,
         handle: handles[0],
         ready,
@@ -172,20 +172,20 @@ pub unsafe extern "C" fn moor_tokio_new(spec: *const Spec) -> *mut Peer {
 }
 
 /// # Safety
-/// `peer` is what moor_tokio_new returned.
+/// `competitor` is what moor_tokio_new returned.
 #[no_mangle]
-pub unsafe extern "C" fn moor_tokio_run(peer: *mut Peer, times: u64) {
-    let peer = &*peer;
-    match peer.spec.kind {
-        RING => peer.runtime.block_on(peer.finished.notified()),
-        READY => peer.runtime.block_on(wait_often(peer.ready.as_ref().expect("ready"), times)),
-        _ => peer.runtime.block_on(churn(peer.handle, peer.spec, times)),
+pub unsafe extern "C" fn moor_tokio_run(competitor: *mut Competitor, times: u64) {
+    let competitor = &*competitor;
+    match competitor.spec.kind {
+        RING => competitor.runtime.block_on(competitor.finished.notified()),
+        READY => competitor.runtime.block_on(wait_often(competitor.ready.as_ref().expect("ready"), times)),
+        _ => competitor.runtime.block_on(churn(competitor.handle, competitor.spec, times)),
     }
 }
 
 /// # Safety
-/// `peer` is what moor_tokio_new returned, and is not used any more.
+/// `competitor` is what moor_tokio_new returned, and is not used any more.
 #[no_mangle]
-pub unsafe extern "C" fn moor_tokio_free(peer: *mut Peer) {
-    drop(Box::from_raw(peer));
+pub unsafe extern "C" fn moor_tokio_free(competitor: *mut Competitor) {
+    drop(Box::from_raw(competitor));
 }
