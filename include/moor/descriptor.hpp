@@ -101,10 +101,10 @@ struct handle_traits {
     static constexpr unsigned to_restore = 64;        // and an operation set it
 
     static unsigned of(const file_identity& id) noexcept {
-        return id.is_socket()                                 ? socket
-               : id.is_fifo()                                 ? fifo
-               : (id.is_always_ready() || id.type == S_IFBLK) ? file
-                                                              : 0;
+        return id.is_socket()                         ? socket
+               : id.is_fifo()                         ? fifo
+               : (id.is_file() || id.type == S_IFBLK) ? file
+                                                      : 0;
     }
 };
 

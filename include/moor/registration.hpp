@@ -14,6 +14,7 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/throw_if.hpp>
+#include <moor/detail/wait_canceller.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
@@ -22,7 +23,6 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/async_result.hpp>
-#include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/execution/context.hpp>
 #include <boost/asio/execution/executor.hpp>
 #include <boost/asio/execution_context.hpp>
@@ -57,24 +57,6 @@ struct registration_options {
 };
 
 namespace detail {
-
-/// What a cancellation slot holds: the state, never the registration, which may move or die.
-class wait_canceller {
-public:
-    wait_canceller(scheduled_io_ptr state, std::uint64_t id) noexcept
-        : state_(std::move(state)), id_(id) {}
-
-    void operator()(asio::cancellation_type_t type) {
-        using asio::cancellation_type;
-        if ((type & (cancellation_type::terminal | cancellation_type::partial |
-                     cancellation_type::total)) != cancellation_type::none)
-            state_->cancel(id_);
-    }
-
-private:
-    scheduled_io_ptr state_;
-    std::uint64_t id_;
-};
 
 template <class T, class = void>
 struct is_handle_owner : std::false_type {};
@@ -429,6 +411,50 @@ public:
         error_code ec;
         reset(handle, options, ec);
         detail::throw_if(ec, "moor::registration::reset", handle);
+    }
+
+    /// Replaces the handle if the library that owns it has put another file in its place.
+    /**
+     * Call it before each wait on a library that closes and reopens its descriptor, as libpq does
+     * while it connects: the kernel gives the new file the lowest free number, which is often the
+     * old one. The registered file and the given one are compared by number and identity (device
+     * and inode, one `fstat(2)`). If they are the same, nothing happens, and pending waits stay
+     * pending. Otherwise this is `reset`. Two eventfds, or other anonymous files, under one number
+     * can't be told apart, and count as the same file unless `abandon` came between.
+     *
+     * @param handle The descriptor that the library has now.
+     * @param options How to register another one.
+     * @param ec The errors of `register_handle`; the registration has no handle then.
+     * @return Whether the registration was replaced: then wait again.
+     *
+     * @par Example
+     * @code
+     * reg.renew(PQsocket(connection));
+     * reg.async_wait_readable(handler);
+     * @endcode
+     */
+    bool renew(native_handle_type handle, registration_options options, error_code& ec) {
+        if (io_ && io_->closed() == detail::scheduled_io::still_open &&
+            io_->native_handle() == handle && detail::identify(handle, ec) == io_->identity() &&
+            !ec)
+            return false;
+        reset(handle, options, ec);
+        return !ec;
+    }
+    /// @copydoc renew
+    bool renew(native_handle_type handle, error_code& ec) {
+        return renew(handle, registration_options(), ec);
+    }
+    /// Replaces the handle if another file is in its place; throws.
+    /**
+     * @throws boost::system::system_error with the errors of `register_handle`.
+     * @return Whether the registration was replaced.
+     */
+    bool renew(native_handle_type handle, registration_options options = {}) {
+        error_code ec;
+        bool is_new = renew(handle, options, ec);
+        detail::throw_if(ec, "moor::registration::renew", handle);
+        return is_new;
     }
 
     /// Names the registration, for `registration_service::snapshot` and `dump`.

@@ -20,6 +20,11 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <type_traits>
+
+#if defined(__linux__)
+#include <sys/epoll.h>
+#endif
 
 #include <fcntl.h>
 #include <poll.h>
@@ -73,9 +78,19 @@ struct file_identity {
     bool is_socket() const noexcept { return type == S_IFSOCK; }
     bool is_character_device() const noexcept { return type == S_IFCHR; }
 
-    /// Regular files and directories: epoll refuses them, poll(2) calls them ready.
-    bool is_always_ready() const noexcept { return type == S_IFREG || type == S_IFDIR; }
+    /// Whether fstat(2) says "regular file" or "directory". Most of these can't be polled, but
+    /// message queues and some files of /proc and /sys can: see is_always_ready().
+    bool is_file() const noexcept { return type == S_IFREG || type == S_IFDIR; }
 };
+
+/// A conversion that is none on some platforms.
+template <class To, class From>
+constexpr To narrowed(From n) noexcept {
+    if constexpr (std::is_same<To, From>::value)
+        return n;
+    else
+        return static_cast<To>(n);
+}
 
 /// bad_descriptor if the number is not open.
 inline file_identity identify(int handle, error_code& ec) noexcept {
@@ -83,8 +98,8 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
     struct ::stat st;
     if (::fstat(handle, &st) == 0) {
         ec = error_code();
-        id.device = static_cast<std::uint32_t>(st.st_dev);
-        id.inode = static_cast<std::uint64_t>(st.st_ino);
+        id.device = narrowed<std::uint32_t>(st.st_dev);
+        id.inode = narrowed<std::uint64_t>(st.st_ino);
         id.type = static_cast<std::uint32_t>(st.st_mode & S_IFMT);
     } else {
         ec = error_code(errno, boost::asio::error::get_system_category());
@@ -166,8 +181,8 @@ inline short to_poll_events(interest i) noexcept {
     return static_cast<short>(events);
 }
 
-/// What pollfd::revents says. A pipe has one direction: there POLLHUP means that the writers are
-/// gone, and POLLERR that the readers are.
+/// What pollfd::revents says. A hang-up closes both directions, on each kind of file. On a pipe
+/// POLLERR says that the readers have gone.
 inline readiness from_poll_events(int events, bool is_fifo) noexcept {
     readiness r;
     if (events & POLLIN)
@@ -179,7 +194,7 @@ inline readiness from_poll_events(int events, bool is_fifo) noexcept {
     if (events & poll_rdhup)
         r |= readiness::read_closed;
     if (events & POLLHUP)
-        r |= is_fifo ? readiness::read_closed : readiness::read_closed | readiness::write_closed;
+        r |= readiness::read_closed | readiness::write_closed;
     if (events & POLLERR)
         r |= is_fifo ? readiness::error | readiness::write_closed : readiness::error;
     return r;
@@ -199,6 +214,24 @@ inline int poll_now(int handle, short events, error_code& ec) noexcept {
     else
         ec = error_code();
     return n < 0 ? 0 : p.revents;
+}
+
+/// Whether the kernel refuses to poll a handle, as it does with most regular files and with
+/// directories: poll(2) calls them ready at all times. Asked of epoll, since poll(2) does not tell
+/// "always ready" from "ready now".
+inline bool is_always_ready(int handle, const file_identity& id) noexcept {
+    if (!id.is_file())
+        return false;
+#if defined(__linux__)
+    int set = ::epoll_create1(EPOLL_CLOEXEC);
+    if (set >= 0) {
+        ::epoll_event event{};
+        bool is_refused = ::epoll_ctl(set, EPOLL_CTL_ADD, handle, &event) != 0 && errno == EPERM;
+        ::close(set);
+        return is_refused;
+    }
+#endif
+    return (void)handle, true;
 }
 
 } // namespace detail

@@ -243,7 +243,7 @@ public:
         handle_ = handle;
         identity_ = id;
         trigger_ = mode;
-        always_ready_ = id.is_always_ready();
+        always_ready_ = is_always_ready(handle, id);
         unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         unlooked_ = 0;
@@ -532,15 +532,18 @@ public:
         bool ask = r.empty() ? !is_armed(channels_of(want)) || doubts(want)
                              : verify && trigger_ == trigger::level;
         if (ask && !always_ready_)
-            r = verify_now(want, ec);
+            r = verify_now(verify ? want : to_ask(want), ec);
         return make_event(r);
     }
 
     void clear(const ready_event& e) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
         if (closed() == still_open) {
-            unsigned repeated = channels_of(word_.clear_but_repeats(e));
-            unknown_ = static_cast<std::uint8_t>(unknown_ | repeated);
+            // A level-triggered wait is exact whatever was cleared: the next one asks.
+            interest asked = word_.clear_but_repeats(e);
+            if (trigger_ == trigger::level)
+                asked = e.ready();
+            unknown_ = static_cast<std::uint8_t>(unknown_ | channels_of(asked));
         }
     }
 
@@ -765,8 +768,19 @@ private:
 
     bool is_attached() const noexcept { return (unknown_ & unattached) == 0; }
 
-    /// Whether it takes a look to know that nothing is there.
-    bool doubts(interest want) const noexcept { return (unknown_ & channels_of(want)) != 0; }
+    /// Whether it takes a check to know that nothing is there. Closing does always: a call that
+    /// would block says nothing of it, and the reactor's events do not tell it from data.
+    bool doubts(interest want) const noexcept {
+        return (unknown_ & channels_of(want)) != 0 || !(want & readiness_word::closing).empty();
+    }
+
+    /// What of it has to be asked of the kernel. (An edge-triggered wait must not be told again of
+    /// data that it was told of, because closing is asked for, too.)
+    interest to_ask(interest want) const noexcept {
+        return trigger_ == trigger::edge && (unknown_ & channels_of(want)) == 0
+                   ? want & readiness_word::closing
+                   : want;
+    }
 
     ready_event make_event(readiness r) const noexcept {
         return ready_event_access::make(r, word_.tick());
@@ -790,7 +804,8 @@ private:
         word_.observe(want | readiness_word::closing,
                       from_poll_events(events, identity_.is_fifo()));
         if (trigger_ == trigger::edge)
-            unknown_ = static_cast<std::uint8_t>(unknown_ & ~channels_of(want));
+            unknown_ = static_cast<std::uint8_t>(
+                unknown_ & ~channels_of(want & (pollable | interest::priority)));
         return word_.matched(want);
     }
 
@@ -813,7 +828,7 @@ private:
             if (w.purpose_ == purpose::io && doubts(want & pollable))
                 return want & pollable;
         }
-        return verify_now(want, ec, seen);
+        return verify_now(to_ask(want), ec, seen);
     }
 
     readiness visible_to(purpose why) const noexcept {
