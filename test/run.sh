@@ -6,38 +6,50 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . test/support/setup.sh
 
 usage() {
-    cat <<'EOF'
-Usage: test/run.sh [OPTION...]
+    cat <<'EOT'
+Usage: test/run.sh [OPTION...]            the tests that a change needs, in less than five minutes
+       test/run.sh [OPTION...] SUITE...   these suites only, on epoll
+       test/run.sh --all [OPTION...]      all tests, in less than forty minutes
 
-Builds Moor's tests in all configurations, then runs them under one ctest, whose summary is the last thing
-printed. Installs what is missing on a Debian 12. Stops at the first configuration that does not build.
+Builds the tests, runs them, and ends with CTest's summary. On Debian 12, run as root, the script first
+installs the packages that are missing.
 
-  --quick           the first configuration only
-  --only A,B        these configurations only
-  --list            list the configurations and exit
-  --repeat N        how often each epoll suite is repeated in the first configuration (default 10)
-                    (0: nor is a GiB moved through each kind of handle)
-  --build-dir DIR   where the build trees go (default build)
-  --no-install      never call apt-get
-  --lint            instead: check the formatting and run clang-tidy over the headers
-  --verbose         show what the builds print
-  -j N              parallel jobs (default: as many as there are processors)
+Without arguments: one compiler; every suite on epoll, and the suites to which the backend matters on
+select and io_uring. With --all: all compilers, C++ standards and sanitizers, the packaging, and
+repetitions. A suite is a file of test/suites, without its .cpp.
+
+  --backend A,B     run the named suites on these backends (epoll, select, io_uring)
+  --asio DIR        use the Boost.Asio whose headers are in DIR (DIR/boost/asio.hpp)
+  --all             run the tests in all configurations
+  --only A,B        run the tests in these configurations only
+  --list            list the configurations
+  --repeat N        how often the first configuration of --all repeats each suite on epoll (default 10);
+                    0 also leaves out the transfers of one GiB
+  --lint            check the formatting and run clang-tidy over the headers; run no tests
+  --build-dir DIR   where to build (default build)
+  --no-install      install no packages
+  --verbose         show the whole output of the builds
+  -j N              the number of parallel jobs (default: the number of processors)
   -h, --help        this text
 
-One suite by hand afterwards: build/gcc20/test/moor_test_epoll --run_test=wait
-EOF
+Each suite is a program afterwards, with the options of Boost.Test:
+       build/gcc20/test/waits.epoll --list_content
+EOT
 }
 
-# name|compiler|C++|sanitizers|backends|packaging|flags, the quickest first. Packaging: the headers one
-# by one, Asio's build modes, the CMake consumers, b2. Compiling is most of the time: each compiler,
-# standard and sanitizer is there once rather than all their combinations.
+# name|compiler|C++|sanitizers|every suite on|the suites to which the backend matters on|packaging|flags
+# Compiling takes most of the time, and g++ takes twice as long as clang++. So each compiler, standard and
+# sanitizer is here once rather than in all combinations, and clang++ has the larger share. Packaging: the
+# headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the repetitions.
 configurations=(
-    'gcc20|g++|20||epoll;select;io_uring|ON|-O0'
-    'clang17|clang++|17||epoll;select;io_uring|OFF|-O0'
-    'asan|clang++|20|address,undefined|epoll;select;io_uring|OFF|-O0'
-    'tsan|g++|20|thread|epoll;select;io_uring|OFF|-O0'
-    'gcc23|g++|23||epoll|OFF|-O2'
+    'gcc20|g++|20||epoll|select;io_uring|ON|-O0'
+    'clang17|clang++|17||epoll;select;io_uring||OFF|-O0'
+    'asan|clang++|20|address,undefined|epoll|select;io_uring|OFF|-O0'
+    'tsan|clang++|20|thread|epoll|select;io_uring|OFF|-O0'
+    'gcc23|g++|23|||epoll|OFF|-O2'
 )
+# Built and run before all else.
+plainest=(smoke waits io)
 packages=(
     g++ clang libclang-rt-14-dev cmake ninja-build
     libboost1.81-dev libboost-test1.81-dev libboost-context1.81-dev libboost-coroutine1.81-dev
@@ -47,17 +59,23 @@ packages=(
 
 # ---------------------------------------------------------------------------------------------------
 
+all=no
+asio=
+backends=
 build_dir=build
 install=yes
 jobs=$(nproc)
 lint=no
-only=
+only=${configurations[0]%%|*}
 repeat=10
+suites=
 verbose=no
 while [ $# -gt 0 ]; do
     case $1 in
-        --quick) only=${configurations[0]%%|*} ;;
-        --only) only=${2:?--only needs names}; shift ;;
+        --all) all=yes only= ;;
+        --asio) asio=${2:?--asio needs a directory}; shift ;;
+        --backend) backends=${2:?--backend needs names}; shift ;;
+        --only) all=yes only=${2:?--only needs names}; shift ;;
         --list) printf '%s\n' "${configurations[@]}" | tr '|' '\t'; exit ;;
         --repeat) repeat=${2:?--repeat needs a number}; shift ;;
         --build-dir) build_dir=${2:?--build-dir needs a directory}; shift ;;
@@ -65,8 +83,10 @@ while [ $# -gt 0 ]; do
         --lint) lint=yes ;;
         --verbose) verbose=yes ;;
         -j) jobs=${2:?-j needs a number}; shift ;;
+        -j[0-9]*) jobs=${1#-j} ;;
         -h | --help) usage; exit ;;
-        *) usage >&2; exit 2 ;;
+        -*) usage >&2; echo "test/run.sh: there is no option $1" >&2; exit 2 ;;
+        *) suites+=${suites:+ }$1 ;;
     esac
     shift
 done
@@ -77,16 +97,43 @@ failed() {
     exit 1
 }
 
-# Runs a command with its output in a file, shown if it fails.
-logged() {
-    local log=$1
+# Runs a command, and shows all of its output, or ("brief", for a build) every five seconds the last step.
+# Repeats the last line if the command is silent for ten seconds. $log gets the whole output.
+progress() {
+    local show=$1 line status=0 shown=$SECONDS last=
     shift
-    if [ "$verbose" = yes ]; then
-        "$@" 2>&1 | tee -a "$log"
-    elif ! "$@" >>"$log" 2>&1; then
-        cat "$log"
-        return 1
+    "$@" 2>&1 | while [ "$status" -ne 1 ]; do # 1: the end of the output; over 128: no line for 5 s
+        status=0
+        IFS= read -r -t 5 line || status=$?
+        if [ "$status" -eq 0 ]; then
+            printf '%s\n' "$line" >>"$log"
+            if [ "$show" = all ]; then
+                printf '%s\n' "$line"
+                last=$line shown=$SECONDS
+            elif [[ $line =~ ^\[[1-9] ]]; then
+                last=${line/Building CXX object *CMakeFiles\//}
+            fi
+        fi
+        if [ $((SECONDS - shown)) -ge 5 ]; then
+            printf '%6d s  %s\n' "$SECONDS" "$last"
+            shown=$SECONDS
+        fi
+    done
+}
+
+# build [TARGET...]: builds them, or everything, in $tree
+build() {
+    if ! progress "$([ "$verbose" = yes ] && echo all || echo brief)" \
+        cmake --build "$tree" -j "$jobs" ${1:+--target "$@"}; then
+        [ "$verbose" = yes ] || sed -n '/^FAILED/,$p' "$log"
+        failed "building $name"
     fi
+}
+
+# run_tests DIRECTORY [CTEST OPTION...]
+run_tests() {
+    progress all ctest --test-dir "$1" -j "$jobs" --output-on-failure --no-tests=error \
+        --no-label-summary "${@:2}"
 }
 
 if [ "$lint" = yes ]; then
@@ -104,42 +151,71 @@ for name in ${only//,/ }; do
     printf '%s\n' "${configurations[@]}" | grep -q "^$name|" ||
         failed "there is no configuration $name (see --list)"
 done
+for suite in $suites; do
+    [ -f "test/suites/$suite.cpp" ] ||
+        failed "there is no suite $suite; there are: $(cd test/suites && echo *.cpp | sed "s,\.cpp,,g")"
+done
+for backend in ${backends//,/ }; do
+    [[ $backend =~ ^(epoll|select|io_uring)$ ]] ||
+        failed "there is no backend $backend; there are: epoll select io_uring"
+done
+if [ -n "$asio" ]; then
+    asio=$(realpath "$asio")
+    asio_version=$(sed -n 's,^#define BOOST_ASIO_VERSION .*// *,,p' "$asio/boost/asio/version.hpp") ||
+        failed "there is no boost/asio/version.hpp in $asio"
+fi
 [ "$install" = no ] || moor_need_packages "${packages[@]}" || failed "installing packages"
 
 mkdir -p "$build_dir"
 build_dir=$(cd "$build_dir" && pwd)
 trees=()
 for configuration in "${configurations[@]}"; do
-    IFS='|' read -r name compiler standard sanitize backends packaging flags <<<"$configuration"
+    IFS='|' read -r name compiler standard sanitize every partly packaging flags <<<"$configuration"
     if [ -n "$only" ] && [[ ",$only," != *",$name,"* ]]; then
         continue
+    fi
+    if [ -n "$backends$suites" ]; then
+        every=${backends:-epoll} partly=
+    fi
+    every=${every//,/;}
+    if [ "$all" = no ] || [ -n "$suites$asio" ]; then
+        packaging=OFF
+    fi
+    if [ -n "$asio" ]; then
+        name+=-asio-$asio_version
     fi
     tree=$build_dir/$name
     log=$tree.log
     started=$SECONDS
-    printf '%-8s %s, C++%s, %s%s: ' \
-        "$name" "$compiler" "$standard" "${backends//;/ }" "${sanitize:+, $sanitize}"
-    : >"$log"
-    logged "$log" cmake -S . -B "$tree" -G Ninja \
-        -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_STANDARD="$standard" \
-        -DCMAKE_CXX_FLAGS="$flags" \
-        -DMOOR_SANITIZE="$sanitize" -DMOOR_TEST_BACKENDS="$backends" \
-        -DMOOR_TEST_PREFIX="$name." -DMOOR_TEST_PACKAGING="$packaging" \
+    echo "$name: $compiler, C++$standard${sanitize:+, $sanitize}, ${suites:-every suite} on ${every:-none}" \
+        "${partly:+and where the backend matters on $partly}"
+    cmake -S . -B "$tree" -G Ninja \
+        -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_STANDARD="$standard" -DCMAKE_CXX_FLAGS="$flags" \
+        -DMOOR_SANITIZE="$sanitize" -DMOOR_TEST_PREFIX="$name." -DMOOR_TEST_ASIO="$asio" \
+        -DMOOR_TEST_SUITES="${suites// /;}" \
+        -DMOOR_TEST_BACKENDS="$every" -DMOOR_TEST_BACKENDS_PARTLY="$partly" \
+        -DMOOR_TEST_PACKAGING="$packaging" -DMOOR_BUILD_EXAMPLES="$packaging" \
         -DMOOR_TEST_REPEAT="$([ "$packaging" = ON ] && echo "$repeat" || echo 0)" \
-        -DMOOR_BUILD_EXAMPLES="$packaging" \
-        || failed "configuring $name"
-    logged "$log" cmake --build "$tree" -j "$jobs" || failed "building $name"
-    echo "built in $((SECONDS - started)) s"
-    trees+=("$name")
+        >"$log" 2>&1 || { cat "$log"; failed "configuring $name"; }
 
-    # A failure of the plainest suites is better known now than after all the builds.
-    if [ "${#trees[@]}" -eq 1 ]; then
-        logged "$log.epoll" ctest --test-dir "$tree" -L '^epoll$' -j "$jobs" --output-on-failure \
-            || failed "the epoll suites of $name"
-        rm -f "$log.epoll"
+    # First what breaks most often, then all suites of one backend: a failure is known before the long rest.
+    if [ "${#trees[@]}" -eq 0 ] && [ -z "$suites" ]; then
+        backend=${every:-$partly}
+        backend=${backend%%;*}
+        build "${plainest[@]/%/.$backend}"
+        run_tests "$tree" -R "^$name\.($(IFS='|' && echo "${plainest[*]}"))\.$backend$" ||
+            failed "the first suites of $name"
+        build
+        [ "$all" = no ] || run_tests "$tree" -L "^$backend$" || failed "the $backend suites of $name"
+    else
+        build
     fi
+    echo "$name: built in $((SECONDS - started)) s"
+    trees+=("$name")
 done
 
 # One ctest over all the trees.
 printf 'subdirs("%s")\n' "${trees[@]}" >"$build_dir/CTestTestfile.cmake"
-ctest --test-dir "$build_dir" -j "$jobs" --output-on-failure --no-label-summary
+log=$build_dir/ctest.log
+: >"$log"
+run_tests "$build_dir"

@@ -8,7 +8,7 @@
 # standard output in any case.
 moor_need_packages() {
     if ! command -v dpkg-query >/dev/null; then
-        echo "This is not Debian: hoping that the counterparts of these are installed: $*" >&2
+        echo "This is not Debian. Install the equivalents of: $*" >&2
         return 0
     fi
 
