@@ -532,7 +532,7 @@ public:
         bool ask = r.empty() ? !is_armed(channels_of(want)) || doubts(want)
                              : verify && trigger_ == trigger::level;
         if (ask && !always_ready_)
-            r = verify_now(verify ? want : to_ask(want), ec);
+            r = verify_now(r.empty() ? to_ask(want) : want, ec);
         return make_event(r);
     }
 
@@ -827,8 +827,9 @@ private:
                 return readiness();
             if (w.purpose_ == purpose::io && doubts(want & pollable))
                 return want & pollable;
+            return verify_now(to_ask(want), ec, seen);
         }
-        return verify_now(to_ask(want), ec, seen);
+        return verify_now(want, ec, seen);
     }
 
     readiness visible_to(purpose why) const noexcept {
