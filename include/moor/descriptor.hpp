@@ -11,6 +11,7 @@
 #include <moor/detail/adapted_handler.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/detail/kernel.hpp>
+#include <moor/detail/system_calls.hpp>
 #include <moor/detail/throw_if.hpp>
 #include <moor/detail/transfer.hpp>
 #include <moor/error.hpp>
@@ -55,20 +56,25 @@ private:
 
 /// Makes a descriptor use a handle without owning it.
 /**
- * The descriptor does not close the handle, does not duplicate it, and leaves its flags as they
- * are. `O_NONBLOCK` in particular is a property of the open file, which other processes may share
- * (a terminal, with the shell). Asynchronous transfers do without the flag:
+ * The descriptor does not close the handle, and leaves the flags of the handle as they are.
+ * `O_NONBLOCK` in particular is a property of the open file, which other descriptors and processes
+ * may share (a terminal, with the shell): no operation sets the flag, not for a moment.
+ * Asynchronous transfers do without the flag:
  *
  * | the handle is | a read | a write |
  * | --- | --- | --- |
  * | a socket | `recv` with `MSG_DONTWAIT` | `send` with `MSG_DONTWAIT` |
  * | a regular file, a directory, a block device | `read` | `write` |
- * | a pipe, or another file that knows `RWF_NOWAIT` | `preadv2` | `pwritev2` |
- * | any other: a terminal, a named pipe, inotify | `poll`, then `read` | `poll`, then `write` |
+ * | a terminal, if it can be opened | both on a second descriptor, which is opened through
+ *   `/proc/self/fd` with `O_NONBLOCK` and is closed with this one | |
+ * | a pipe, and any other file that takes `RWF_NOWAIT` | `preadv2` | `pwritev2` |
+ * | else: a named pipe, inotify, the master of a pseudoterminal | `poll`, then `read` | `poll`,
+ *   then `write` of as much as fits: `PIPE_BUF` bytes at a time |
  *
- * In the last case `O_NONBLOCK` is set just before a write and cleared just after, unless it was
- * set before; a process that is killed within the `write` leaves the flag set. A read blocks if
- * another reader of the file takes the data between the `poll` and the `read`.
+ * In the last case, a read blocks if somebody else takes the bytes that `poll` saw, and a write if
+ * somebody else takes the room. Meanwhile no lock is held: other operations, `cancel` and `close`
+ * go on. While a terminal's second descriptor is open, whoever is at the other end of a
+ * pseudoterminal sees no hang-up.
  *
  * @param handle The handle. It has to stay open until the descriptor is closed or destroyed.
  *
@@ -99,14 +105,24 @@ struct handle_traits {
     static constexpr unsigned user_non_blocking = 16; // synchronous operations do not wait
     static constexpr unsigned file_non_blocking = 32; // O_NONBLOCK was seen or set
     static constexpr unsigned to_restore = 64;        // and an operation set it
+    static constexpr unsigned terminal = 128;         //
 
-    static unsigned of(const file_identity& id) noexcept {
-        return id.is_socket()                         ? socket
-               : id.is_fifo()                         ? fifo
-               : (id.is_file() || id.type == S_IFBLK) ? file
-                                                      : 0;
+    static unsigned of(int handle, const file_identity& id) noexcept {
+        return id.is_socket()                                 ? socket
+               : id.is_fifo()                                 ? fifo
+               : (id.is_file() || id.type == S_IFBLK)         ? file
+               : id.is_character_device() && ::isatty(handle) ? terminal
+                                                              : 0;
     }
 };
+
+/// Whether Asio reads before it waits; a reactor that does not must not find an end, or be stopped
+/// as a background job, where Asio would have waited.
+#if defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE)
+inline constexpr bool asio_reads_first = true;
+#else
+inline constexpr bool asio_reads_first = false;
+#endif
 
 /// A call that is never made: only the completion goes to the handler's executor.
 template <class Value>
@@ -247,6 +263,7 @@ public:
      */
     basic_descriptor(basic_descriptor&& other) noexcept
         : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
+          opened_(other.opened_.exchange(not_opened, std::memory_order_relaxed)),
           traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
 
     /// Moves a descriptor on another executor.
@@ -259,6 +276,7 @@ public:
                                int> = 0>
     basic_descriptor(basic_descriptor<OtherExecutor>&& other)
         : registration_(std::move(other.registration_)), handle_(std::exchange(other.handle_, -1)),
+          opened_(other.opened_.exchange(not_opened, std::memory_order_relaxed)),
           traits_(other.traits_.exchange(0, std::memory_order_relaxed)) {}
 
     /// Closes the present handle if owned, and moves a descriptor.
@@ -270,6 +288,8 @@ public:
             end();
             registration_ = std::move(other.registration_);
             handle_ = std::exchange(other.handle_, -1);
+            opened_.store(other.opened_.exchange(not_opened, std::memory_order_relaxed),
+                          std::memory_order_relaxed);
             set_traits(other.traits_.exchange(0, std::memory_order_relaxed));
         }
         return *this;
@@ -647,9 +667,10 @@ protected:
             return wait(Call::event == POLLIN ? wait_read : wait_write, ec), std::size_t(0);
         if (detail::is_nothing(buffers))
             return 0;
-        bool waits = !non_blocking();
-        return detail::transfer_now<Call>(handle_, waits ? blocking_mode() : non_blocking_mode(),
-                                          waits, buffers, ec);
+        if (!non_blocking())
+            return detail::transfer_now<Call>(handle_, blocking_mode(), true, buffers, ec);
+        int handle = transfer_handle();
+        return detail::transfer_now<Call>(handle, non_blocking_mode(handle), false, buffers, ec);
     }
 
     /// Starts an asynchronous transfer, for the stream descriptor.
@@ -668,8 +689,9 @@ protected:
         std::decay_t<Handler> h(std::forward<Handler>(handler));
         constexpr auto channel =
             Call::event == POLLIN ? detail::read_channel : detail::write_channel;
+        int handle = transfer_handle();
         registration_.template start_transfer<channel>(
-            h, detail::transfer<Call, Buffers>(handle_, non_blocking_mode(), buffers));
+            h, detail::transfer<Call, Buffers>(handle, non_blocking_mode(handle), buffers));
     }
 
 private:
@@ -760,19 +782,54 @@ private:
         return error_code();
     }
 
-    detail::transfer_mode blocking_mode() const noexcept {
-        return has(detail::handle_traits::socket) ? detail::transfer_mode::socket
-                                                  : detail::transfer_mode::plain;
+    detail::call_mode blocking_mode() const noexcept {
+        using detail::call_mode;
+        return call_mode(has(detail::handle_traits::socket) ? call_mode::call::socket
+                                                            : call_mode::call::plain);
     }
 
-    detail::transfer_mode non_blocking_mode() const noexcept {
-        using detail::transfer_mode;
+    /// For transfers on `transfer_handle()`.
+    detail::call_mode non_blocking_mode(int handle) const noexcept {
+        using detail::call_mode;
         using traits = detail::handle_traits;
+        using call = call_mode::call;
         unsigned t = this->traits();
-        return (t & traits::socket)     ? transfer_mode::socket_now
-               : (t & traits::file)     ? transfer_mode::plain
-               : (t & traits::borrowed) ? transfer_mode::now
-                                        : transfer_mode::plain;
+        if (t & traits::socket)
+            return call_mode(call::socket_now);
+        if (t & traits::file)
+            return call_mode(call::plain);
+        if ((t & traits::borrowed) && handle == handle_)
+            return call_mode(call::now, (t & traits::fifo)       ? call_mode::file::pipe
+                                        : (t & traits::terminal) ? call_mode::file::terminal
+                                                                 : call_mode::file::other);
+        if (t & traits::terminal)
+            return call_mode(detail::asio_reads_first && !(t & traits::borrowed)
+                                 ? call::plain
+                                 : call::plain_polled);
+        return call_mode(!detail::asio_reads_first && (t & traits::fifo) ? call::plain_checked
+                                                                         : call::plain);
+    }
+
+    /// The number that transfers use: the handle's, or that of a terminal's second descriptor.
+    int transfer_handle() noexcept {
+        using traits = detail::handle_traits;
+        constexpr unsigned both = traits::borrowed | traits::terminal;
+        return BOOST_LIKELY((this->traits() & both) != both) ? handle_ : opened_handle();
+    }
+
+    /// The second descriptor of a borrowed terminal, opened at the first transfer; or the handle.
+    int opened_handle() noexcept {
+        int opened = opened_.load(std::memory_order_relaxed);
+        if (opened == not_opened) {
+            int fresh = detail::open_anew(handle_);
+            if (fresh < 0)
+                fresh = can_not_open;
+            if (opened_.compare_exchange_strong(opened, fresh, std::memory_order_relaxed))
+                opened = fresh;
+            else if (fresh >= 0)
+                ::close(fresh); // another thread was first
+        }
+        return opened >= 0 ? opened : handle_;
     }
 
     error_code take(int handle, unsigned traits, error_code& ec) {
@@ -785,15 +842,19 @@ private:
         if (ec)
             return ec;
         handle_ = handle;
-        set_traits(traits | detail::handle_traits::of(id));
+        set_traits(traits | detail::handle_traits::of(handle, id));
         return ec;
     }
 
-    /// Ends the registration: nothing uses the number any more.
+    /// Ends the registration: nothing uses the number any more, nor that of a second descriptor,
+    /// which is closed.
     int forget() {
         error_code ignored;
         registration_.deregister(ignored);
         set_traits(0);
+        int opened = opened_.exchange(not_opened, std::memory_order_relaxed);
+        if (opened >= 0)
+            ::close(opened);
         return std::exchange(handle_, -1);
     }
 
@@ -821,8 +882,12 @@ private:
         traits_.fetch_or(on, std::memory_order_relaxed);
     }
 
+    static constexpr int not_opened = -1;
+    static constexpr int can_not_open = -2;
+
     registration_type registration_;
     int handle_ = -1;
+    std::atomic<int> opened_{not_opened}; // a second descriptor of a borrowed terminal
     std::atomic<unsigned> traits_{0};
 };
 

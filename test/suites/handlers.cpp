@@ -7,12 +7,15 @@
 #include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/tracker.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
@@ -23,6 +26,7 @@
 #endif
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <functional>
 #include <future>
@@ -492,6 +496,110 @@ BOOST_FIXTURE_TEST_CASE(a_retry_of_async_io_allocates_nothing_more, fixture) {
     BOOST_TEST(calls >= 3);
     BOOST_TEST(memory.total == 1);
     BOOST_TEST(memory.live == 0);
+}
+
+/// How an operation comes to its end.
+enum class ending {
+    by_an_event,
+    at_once,
+    by_cancelling,
+    by_deregistering,
+    by_closing,
+    unregistered
+};
+
+template <class Op, class Executor>
+void check_that_memory_is_given_back_first(ending how, moor::trigger t,
+                                           Executor (*executor)(asio::io_context&)) {
+    asio::io_context io;
+    test::fd_pair p = test::make_socketpair();
+    moor::basic_registration<Executor> r(executor(io));
+    if (how != ending::unregistered)
+        r.register_handle(p.a, t);
+    if (how == ending::at_once)
+        test::put(p.b, "x");
+    test::allocation_counts memory;
+    bool done = false;
+    Op::start(r, with_memory(memory, [&](error_code, auto...) {
+                  BOOST_TEST(memory.live == 0);
+                  done = true;
+              }));
+    BOOST_TEST(memory.live == 1);
+    if (how != ending::at_once && how != ending::unregistered)
+        test::run_ready(io);
+    if (how == ending::by_an_event)
+        test::put(p.b, "x");
+    else if (how == ending::by_cancelling)
+        r.cancel();
+    else if (how == ending::by_deregistering)
+        r.deregister();
+    else if (how == ending::by_closing)
+        moor::use_registration_service(io).close();
+    test::run_until(io, [&] { return done; });
+    BOOST_TEST(memory.total == 1);
+}
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(memory_is_given_back_before_a_handler_runs_however_it_came_to_it, Op,
+                              all_operations) {
+    for (ending how : {ending::by_an_event, ending::at_once, ending::by_cancelling,
+                       ending::by_deregistering, ending::by_closing, ending::unregistered})
+        for (moor::trigger t : test::both_triggers)
+            BOOST_TEST_CONTEXT("ending " << static_cast<int>(how)) {
+                check_that_memory_is_given_back_first<Op, asio::io_context::executor_type>(
+                    how, t, [](asio::io_context& io) { return io.get_executor(); });
+                check_that_memory_is_given_back_first<Op, asio::any_io_executor>(
+                    how, t,
+                    [](asio::io_context& io) { return asio::any_io_executor(io.get_executor()); });
+                check_that_memory_is_given_back_first<Op, asio::any_io_executor>(
+                    how, t, [](asio::io_context& io) {
+                        return asio::any_io_executor(asio::make_strand(io));
+                    });
+            }
+}
+
+BOOST_FIXTURE_TEST_CASE(memory_of_a_transfer_is_given_back_before_its_handler_runs, fixture) {
+    reg.deregister();
+    moor::basic_stream_descriptor<asio::io_context::executor_type> plain(io);
+    moor::stream_descriptor erased(io);
+    auto check = [&](auto& stream) {
+        stream.assign(moor::borrow(p.a.get()));
+        test::allocation_counts memory;
+        std::array<char, 4> bytes;
+        int done = 0;
+        auto handler = [&](error_code, std::size_t) {
+            BOOST_TEST(memory.live == 0);
+            ++done;
+        };
+        auto read = [&] {
+            stream.async_read_some(asio::buffer(bytes), with_memory(memory, handler));
+        };
+        read(); // by an event
+        test::run_ready(io);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return done == 1; });
+        test::put(p.b, "x"); // at once
+        read();
+        test::run_until(io, [&] { return done == 2; });
+        stream.async_write_some(asio::buffer("x", 1), with_memory(memory, handler));
+        test::run_until(io, [&] { return done == 3; });
+        stream.async_read_some(asio::buffer(bytes.data(), 0), with_memory(memory, handler));
+        test::run_until(io, [&] { return done == 4; });
+        read();
+        test::run_ready(io);
+        stream.cancel();
+        test::run_until(io, [&] { return done == 5; });
+        read();
+        test::run_ready(io);
+        stream.close();
+        test::run_until(io, [&] { return done == 6; });
+        read(); // an error
+        test::run_until(io, [&] { return done == 7; });
+        BOOST_TEST(memory.total == 7);
+        BOOST_TEST(memory.live == 0);
+        test::drain(p.b);
+    };
+    check(plain);
+    check(erased);
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(memory_is_given_back_before_a_handler_on_another_executor_runs, Op,

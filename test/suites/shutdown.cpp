@@ -9,6 +9,7 @@
 #include "support/handles.hpp"
 #include "support/operations.hpp"
 #include "support/tracker.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
@@ -163,18 +164,42 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_that_owns_the_registration_leaks_nothing
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_that_owns_the_registration_and_the_handle, Op,
                               all_operations) {
     // Its destructor closes the handle: after the registration, before, or while it is destroyed.
-    for (bool handle_first : {true, false}) {
-        asio::io_context io;
-        test::fd_pair p = test::make_socketpair();
-        auto fd = std::make_shared<test::unique_fd>(std::move(p.a));
-        auto reg = std::make_shared<moor::registration>(io, fd->get());
-        moor::registration& r = *reg;
-        if (handle_first)
-            Op::start(r, [a = std::move(reg), b = std::move(fd)](error_code, auto...) {});
-        else
-            Op::start(r, [b = std::move(fd), a = std::move(reg)](error_code, auto...) {});
-        io.poll();
-    }
+    for (bool handle_first : {true, false})
+        for (bool is_ready : {false, true}) {
+            test::fd_pair p = test::make_socketpair();
+            const int number = p.a;
+            auto fd = std::make_shared<test::unique_fd>(std::move(p.a));
+            std::weak_ptr<test::unique_fd> handle = fd;
+            std::weak_ptr<moor::registration> registration;
+            int invoked = 0;
+            {
+                asio::io_context io;
+                auto reg = std::make_shared<moor::registration>(io, fd->get());
+                registration = reg;
+                moor::registration& r = *reg;
+                if (handle_first)
+                    Op::start(r, [&invoked, a = std::move(reg),
+                                  b = std::move(fd)](error_code, auto...) { ++invoked; });
+                else
+                    Op::start(r, [&invoked, b = std::move(fd),
+                                  a = std::move(reg)](error_code, auto...) { ++invoked; });
+                test::run_ready(io);
+                BOOST_TEST(!registration.expired());
+                BOOST_TEST(::fcntl(number, F_GETFD) != -1);
+                if (is_ready) {
+                    test::put(p.b, "x");
+                    test::run_until(io, [&] { return invoked == 1; });
+                    // Everything went with the handler, and the number is free for another file.
+                    BOOST_TEST(registration.expired());
+                    BOOST_TEST(::fcntl(number, F_GETFD) == -1);
+                    test::run_ready(io);
+                }
+            }
+            BOOST_TEST(invoked == (is_ready ? 1 : 0));
+            BOOST_TEST(registration.expired());
+            BOOST_TEST(handle.expired());
+            BOOST_TEST(::fcntl(number, F_GETFD) == -1);
+        }
 }
 
 /// Calls `f` when it is destroyed, unless it was moved from.
@@ -627,8 +652,11 @@ BOOST_AUTO_TEST_CASE(close_races_the_poll_slots) {
 BOOST_AUTO_TEST_CASE(close_races_registering_and_deregistering) {
     for (int round = 0; round != 100; ++round) {
         test::fd_pair p = test::make_socketpair();
+        test::fd_pair q = test::make_socketpair();
         asio::thread_pool pool(1);
         auto& service = moor::use_registration_service(pool);
+        moor::registration bystander(pool, q.a);
+        auto stayed = bystander.async_wait_readable(asio::use_future);
         std::atomic<bool> go{false};
         std::thread closer([&] {
             while (!go) {}
@@ -636,18 +664,38 @@ BOOST_AUTO_TEST_CASE(close_races_registering_and_deregistering) {
         });
         moor::registration reg(pool);
         error_code ec;
+        int started = 0;
+        std::atomic<int> ended{0};
+        std::atomic<int> ended_otherwise{0};
         for (int i = 0; i != 100 && !ec; ++i) {
             reg.register_handle(p.a.get(), ec);
             go = true;
             if (!ec) {
-                reg.async_wait_readable([](error_code) {});
+                ++started;
+                reg.async_wait_readable([&](error_code e) {
+                    ++ended;
+                    if (e != test::aborted && e != test::gone)
+                        ++ended_otherwise;
+                });
                 reg.deregister();
             }
         }
         go = true;
         closer.join();
-        BOOST_REQUIRE((!ec || ec == moor::error::gone));
+        BOOST_REQUIRE((!ec || ec == test::gone));
+        // It has closed, whoever was first: what pended is over, and nothing begins any more.
+        BOOST_TEST(service.is_closed());
+        bool is_over = stayed.wait_for(test::cap) == std::future_status::ready;
+        BOOST_REQUIRE(is_over);
+        BOOST_CHECK_EXCEPTION(
+            stayed.get(), boost::system::system_error,
+            [](const boost::system::system_error& e) { return e.code() == test::gone; });
+        error_code late;
+        reg.register_handle(p.a.get(), late);
+        BOOST_TEST((late == test::gone));
         pool.join();
+        BOOST_TEST(ended == started);
+        BOOST_TEST(ended_otherwise == 0);
     }
 }
 

@@ -12,17 +12,22 @@
 #include <new>
 #include <utility>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 namespace {
 
-std::atomic<long> polls{0}, epoll_ctls{0}, epoll_waits{0}, selects{0}, fstats{0}, allocations{0};
+std::atomic<long> polls{0}, epoll_ctls{0}, epoll_waits{0}, selects{0}, fstats{0}, allocations{0},
+    flag_changes{0};
 std::atomic<int> failing_operation{0}, failing_error{0};
 std::atomic<long> allocations_left{-1}; // negative: as many as there is memory for
 
@@ -30,14 +35,22 @@ std::atomic<int> watched{-1};
 std::atomic<long> watched_reads{0}, watched_writes{0}, interruptions{0};
 std::function<void()> before_transfer;
 thread_local std::function<void()> behind_poll;
+thread_local bool is_in_hook = false; // what the hook transfers is not seen
+
+/// Whether a number stands for the watched handle: it is the same, a duplicate, or the same
+/// terminal opened again.
+bool is_watched(int fd);
 
 /// A transfer, unless it is to be interrupted.
 template <class Real>
 ::ssize_t transfer(int fd, std::atomic<long>& count, Real real) {
-    if (fd == watched) {
+    if (watched != -1 && !is_in_hook && is_watched(fd)) {
         ++count;
-        if (before_transfer)
+        if (before_transfer) {
+            is_in_hook = true;
             before_transfer();
+            is_in_hook = false;
+        }
         if (interruptions > 0 && interruptions-- > 0) {
             errno = EINTR;
             return -1;
@@ -52,7 +65,7 @@ namespace test {
 
 call_counts counts() {
     return {polls.load(),        epoll_ctls.load(), epoll_waits.load(), selects.load(),
-            test::uring_calls(), fstats.load(),     allocations.load()};
+            test::uring_calls(), fstats.load(),     allocations.load(), flag_changes.load()};
 }
 
 watched_transfers::watched_transfers(int fd) {
@@ -121,6 +134,47 @@ int __wrap_fstat(int fd, struct ::stat* st);
 int __wrap_fstat(int fd, struct ::stat* st) {
     ++fstats;
     return __real_fstat(fd, st);
+}
+
+} // extern "C"
+
+namespace {
+
+bool is_watched(int fd) {
+    int w = watched;
+    if (fd == w)
+        return true;
+#if defined(SYS_kcmp)
+    constexpr int compare_files = 0; // KCMP_FILE
+    ::pid_t self = ::getpid();
+    if (::syscall(SYS_kcmp, self, self, compare_files, fd, w) == 0)
+        return true;
+#endif
+    struct ::stat a, b;
+    return __real_fstat(fd, &a) == 0 && __real_fstat(w, &b) == 0 && S_ISCHR(a.st_mode) &&
+           a.st_rdev == b.st_rdev && a.st_ino == b.st_ino && a.st_dev == b.st_dev &&
+           major(a.st_rdev) >= 136 && major(a.st_rdev) < 144; // terminals of pseudoterminals
+}
+
+} // namespace
+
+extern "C" {
+
+// Both are variadic, and have at most one argument more, which fits a pointer.
+int __real_ioctl(int fd, unsigned long request, void* argument);
+int __wrap_ioctl(int fd, unsigned long request, void* argument);
+int __wrap_ioctl(int fd, unsigned long request, void* argument) {
+    if (request == FIONBIO)
+        ++flag_changes;
+    return __real_ioctl(fd, request, argument);
+}
+
+int __real_fcntl(int fd, int command, void* argument);
+int __wrap_fcntl(int fd, int command, void* argument);
+int __wrap_fcntl(int fd, int command, void* argument) {
+    if (command == F_SETFL)
+        ++flag_changes;
+    return __real_fcntl(fd, command, argument);
 }
 
 ::ssize_t __real_read(int fd, void* p, std::size_t n);

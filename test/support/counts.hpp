@@ -31,6 +31,7 @@ struct call_counts {
     long io_uring = 0; // requests handed over, and waits for what comes of them
     long fstat = 0;
     long allocations = 0;
+    long flag_changes = 0; // O_NONBLOCK set or cleared
 
     friend call_counts operator-(const call_counts& a, const call_counts& b) {
         return {a.poll - b.poll,
@@ -39,7 +40,8 @@ struct call_counts {
                 a.select - b.select,
                 a.io_uring - b.io_uring,
                 a.fstat - b.fstat,
-                a.allocations - b.allocations};
+                a.allocations - b.allocations,
+                a.flag_changes - b.flag_changes};
     }
 
     /// How often the loop asked the kernel for events, whatever its reactor is.
@@ -61,7 +63,8 @@ inline boost::test_tools::assertion_result allocations_are_counted(boost::unit_t
 }
 
 /// Sees what transfers through one handle from now on: read(2), send(2) and their like, whoever
-/// calls them. One at a time.
+/// calls them, on the handle itself, on a duplicate, or on the same terminal opened again. One at a
+/// time.
 class watched_transfers {
 public:
     explicit watched_transfers(int fd);

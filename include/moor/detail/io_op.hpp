@@ -14,6 +14,7 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/scheduled_io.hpp>
+#include <moor/detail/system_calls.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/readiness.hpp>
 
@@ -135,15 +136,45 @@ struct is_transfer<F, std::void_t<decltype(F::transfer_event)>> : std::true_type
 
 /// Makes a transfer, and says what `scheduled_io` is to know.
 template <class F>
-BOOST_FORCEINLINE scheduled_io::transferred
-make_transfer(F& f, typename F::parts_type& parts, io_outcome<io_raw_result<F>>& outcome) noexcept {
+class transfer_maker {
+public:
     using result = scheduled_io::transferred;
-    auto call = [&](error_code& ec) { return f.call(parts, ec); };
-    outcome.call(call);
-    if (outcome.ec)
-        return is_would_block(outcome.ec) ? result::would_block : result::nothing;
-    return outcome.is_short ? result::part : result::all;
-}
+
+    transfer_maker(F& f, typename F::parts_type& parts, io_outcome<io_raw_result<F>>& o) noexcept
+        : transfer_(f), parts_(parts), outcome_(o) {}
+
+    int handle() const noexcept { return transfer_.handle(); }
+
+    /// Under a lock, so `not_made` if it may block.
+    BOOST_FORCEINLINE result make() const noexcept {
+        if (BOOST_UNLIKELY(transfer_.may_block()))
+            return result::not_made;
+        result r = make_on(transfer_.handle());
+        return BOOST_UNLIKELY(r == result::would_block) && transfer_.may_block() ? result::not_made
+                                                                                 : r;
+    }
+
+    /// Under no lock, on another number of the file.
+    result make_unlocked(const duplicated_handle& handle) const noexcept {
+        if (handle.get() >= 0)
+            return make_on(handle.get());
+        outcome_.ec = system_error_now();
+        return result::nothing;
+    }
+
+private:
+    BOOST_FORCEINLINE result make_on(int handle) const noexcept {
+        auto call = [&](error_code& ec) { return transfer_.call(handle, parts_, ec); };
+        outcome_.call(call);
+        if (outcome_.ec)
+            return is_would_block(outcome_.ec) ? result::would_block : result::nothing;
+        return outcome_.is_short ? result::part : result::all;
+    }
+
+    F& transfer_;
+    typename F::parts_type& parts_;
+    io_outcome<io_raw_result<F>>& outcome_;
+};
 
 /// Whether a callable returned -1 or the like without an error, as a call does that failed.
 template <class R>
@@ -231,7 +262,7 @@ public:
     BOOST_FORCEINLINE bool try_now(scheduled_io& state) {
         outcome_type outcome;
         auto parts = callable_.parts();
-        auto call = [&] { return make_transfer(callable_, parts, outcome); };
+        transfer_maker<F> call(callable_, parts, outcome);
         // An operation with a slot is listed, and can't wait for a deferred check.
         bool has_slot = asio::get_associated_cancellation_slot(handler_).is_connected();
         if (!state.transfer_at_once<C>(call, !has_slot))
@@ -310,8 +341,8 @@ private:
             constexpr channel c = F::transfer_event == POLLIN ? read_channel : write_channel;
             using result = scheduled_io::transferred;
             auto parts = callable_.parts();
-            result r = state_->transfer_in_turn<c>(
-                *this, [&] { return make_transfer(callable_, parts, outcome); });
+            result r =
+                state_->transfer_in_turn<c>(*this, transfer_maker<F>(callable_, parts, outcome));
             if (BOOST_UNLIKELY(r == result::not_made))
                 outcome.ec = state_->closed_error();
             return r != result::would_block;

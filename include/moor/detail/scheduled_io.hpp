@@ -71,6 +71,7 @@
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/readiness_word.hpp>
+#include <moor/detail/system_calls.hpp>
 #include <moor/detail/waiter.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
@@ -413,8 +414,9 @@ public:
 
     // ---- transfers, which take turns ------------------------------------------------------------
 
-    // Their calls are Moor's own, and are made under the lock: whoever ends the registration on
-    // another thread, and may close the number then, waits for them.
+    // Their calls are Moor's own. One that can't block is made under the lock: whoever ends the
+    // registration on another thread, and may close the number then, waits for it. One that may
+    // block is made with the turn and without the lock, on a number of its own.
 
     /// How a call ended, or why there was none.
     enum class transferred : std::uint8_t { all, part, nothing, would_block, not_made };
@@ -435,7 +437,9 @@ public:
         ready_event e = make_event(blind(C));
         bool follows = last_[C] == last_transfer::all &&
                        last_tick_[C] == readiness_word::tick_of<C == write_channel>(word_.tick());
-        transferred t = call();
+        transferred t = call.make();
+        if (BOOST_UNLIKELY(t == transferred::not_made))
+            return false; // it may block, and takes its turn
         if (t == transferred::would_block) {
             if (follows && in_vain_[C] < enough_in_vain)
                 note_in_vain<C>();
@@ -457,14 +461,38 @@ public:
         {
             state_lock lock(mutex_);
             if (BOOST_LIKELY((unknown_ & ended) == 0)) {
-                t = call();
+                t = call.make();
                 if (t == transferred::would_block)
                     return t;
+                if (BOOST_UNLIKELY(t == transferred::not_made)) {
+                    lock.release();
+                    return transfer_unlocked<C>(w, call);
+                }
                 note_transferred<C>(t, w.event_, true);
             }
             next = end_run<C>(w);
         }
         if (BOOST_UNLIKELY(next != nullptr))
+            host_.port.post_counted(next);
+        return t;
+    }
+
+    /// The rest of it for a call that may block. It is entered with the lock, which it gives up.
+    template <channel C, class Call>
+    BOOST_NOINLINE transferred transfer_unlocked(waiter& w, const Call& call) noexcept {
+        duplicated_handle number(call.handle()); // while nobody may close the original
+        mutex_.unlock();
+        transferred t = call.make_unlocked(number);
+        if (t == transferred::would_block)
+            return t;
+        waiter* next;
+        {
+            state_lock lock(mutex_);
+            if ((unknown_ & ended) == 0)
+                note_transferred<C>(t, w.event_, true);
+            next = end_run<C>(w);
+        }
+        if (next)
             host_.port.post_counted(next);
         return t;
     }

@@ -1,0 +1,590 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What counts as news, on each backend: a callable that met would-block is called again only for
+// news, an edge-triggered wait completes only for news, and an end is permanent. Every count is
+// taken over a fixed number of turns of the loop, in which a loop that spins makes hundreds.
+
+#include "support/context.hpp"
+#include "support/handles.hpp"
+#include "support/vocabulary.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+BOOST_AUTO_TEST_SUITE(news)
+
+namespace {
+
+namespace asio = boost::asio;
+using moor::interest;
+using moor::trigger;
+using test::error_code;
+
+/// Runs the loop for a fixed number of turns, whether there is work or not.
+void turn(asio::io_context& io) {
+    auto work = asio::make_work_guard(io);
+    for (int i = 0; i != 300; ++i) {
+        if (io.stopped())
+            io.restart();
+        io.poll_one();
+    }
+}
+
+/// A pair of handles, of which `a` is registered, and the pair's name.
+struct kind {
+    std::string name;
+    test::fd_pair (*make)();
+};
+
+test::fd_pair make_turned_pipe() {
+    test::fd_pair p = test::make_pipe();
+    std::swap(p.a, p.b);
+    return p;
+}
+
+const kind pipe_reader{"reading end of a pipe", test::make_pipe};
+const kind pipe_writer{"writing end of a pipe", make_turned_pipe};
+const kind unix_socket{"unix socket", [] { return test::make_socketpair(); }};
+const kind tcp_socket{"tcp socket", test::make_tcp_pair};
+
+std::string name_of(trigger t) { return t == trigger::edge ? "edge" : "level"; }
+
+/// Calls `f` for each kind and each trigger, with both named in a failure.
+template <class F>
+void for_each(const std::vector<kind>& kinds, F f) {
+    for (const kind& k : kinds)
+        for (trigger t : test::both_triggers)
+            BOOST_TEST_CONTEXT(k.name << ", " << name_of(t)) { f(k, t); }
+}
+
+/// How often a callable may be called that says would-block each time and hears no news: once when
+/// the operation begins, and once more for an event that came before.
+constexpr int few = 2;
+
+/// Says would-block until it is `willing`, whatever the handle has.
+struct unwilling {
+    int calls = 0;
+    bool willing = false;
+
+    auto callable() {
+        return [this](error_code& ec) {
+            ++calls;
+            if (!willing)
+                ec = test::would_block;
+        };
+    }
+};
+
+/// An `async_io` with an unwilling callable is pending. Something happens, which is news: the
+/// callable is called again, at most `most` times, and the operation ends once the callable is
+/// willing.
+template <class Happen>
+void check_hears(asio::io_context& io, unwilling& f, const test::called& done, Happen happen,
+                 int most = few) {
+    turn(io);
+    BOOST_TEST(f.calls <= few);
+    BOOST_TEST(!done);
+    int before = f.calls;
+    happen();
+    turn(io);
+    BOOST_TEST(f.calls > before, "the callable heard nothing of the news");
+    BOOST_TEST(f.calls <= before + most);
+    f.willing = true;
+    happen();
+    turn(io);
+    BOOST_TEST(done.times == 1);
+    BOOST_TEST(!done.ec);
+}
+
+} // namespace
+
+// ---- callables that met would-block -------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_callable_that_would_block_on_reading_is_not_called_for_room_to_write) {
+    for_each({unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        asio::io_context io;
+        test::fd_pair p = k.make();
+        moor::registration r(io, p.a, t);
+        unwilling f;
+        test::called done;
+        r.async_io(interest::readable | interest::writable, f.callable(), done.handler());
+        check_hears(io, f, done, [&] { test::put(p.b, "x"); });
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_callable_that_leaves_data_unread_is_called_again_only_for_more) {
+    for_each({pipe_reader, unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        for (interest want : {interest(interest::readable), interest::readable | interest::priority,
+                              interest::readable | interest::read_closed}) {
+            BOOST_TEST_CONTEXT("waiting for " << want) {
+                asio::io_context io;
+                test::fd_pair p = k.make();
+                test::put(p.b, "x");
+                moor::registration r(io, p.a, t);
+                unwilling f;
+                test::called done;
+                r.async_io(want, f.callable(), done.handler());
+                check_hears(io, f, done, [&] { test::put(p.b, "more"); });
+            }
+        }
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_callable_that_leaves_room_unused_is_called_again_only_for_more) {
+    for_each({pipe_writer, unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        asio::io_context io;
+        test::fd_pair p = k.make();
+        moor::registration r(io, p.a, t);
+        unwilling f;
+        test::called done;
+        r.async_io(interest::writable, f.callable(), done.handler());
+        check_hears(
+            io, f, done,
+            [&] {
+                // The handle has no room for a while.
+                test::fill(p.a);
+                turn(io);
+                for (int i = 0; i != 100; ++i) { // TCP takes its time
+                    test::drain(p.b);
+                    turn(io);
+                }
+            },
+            100); // more room may come in pieces
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_callable_that_would_block_hears_of_an_end) {
+    for_each({pipe_reader, pipe_writer, unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        asio::io_context io;
+        test::fd_pair p = k.make();
+        interest want = k.name == pipe_writer.name ? interest(interest::writable)
+                                                   : interest(interest::readable);
+        if (want.is_readable())
+            test::put(p.b, "x"); // it is ready, and stays so
+        moor::registration r(io, p.a, t);
+        unwilling f;
+        test::called done;
+        r.async_io(want, f.callable(), done.handler());
+        turn(io);
+        BOOST_TEST(f.calls <= few);
+        BOOST_TEST(!done);
+        f.willing = true;
+        p.b.close();
+        turn(io);
+        BOOST_TEST(done.times == 1);
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_callable_that_leaves_data_unread_beside_a_wait_for_something_else) {
+    // Arming a waker beside another one may make the reactor report again what is no news.
+    for_each({unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        for (interest other : {interest(interest::priority), interest(interest::error),
+                               interest(interest::read_closed), interest(interest::write_closed),
+                               interest::priority | interest::read_closed}) {
+            for (bool other_first : {true, false}) {
+                BOOST_TEST_CONTEXT("beside a wait for "
+                                   << other
+                                   << (other_first ? " that began first" : " that began later")) {
+                    asio::io_context io;
+                    test::fd_pair p = k.make();
+                    test::put(p.b, "x");
+                    moor::registration r(io, p.a, t);
+                    unwilling f;
+                    test::called done, beside;
+                    if (other_first)
+                        r.async_wait(other, beside.handler());
+                    r.async_io(interest::readable, f.callable(), done.handler());
+                    if (!other_first)
+                        r.async_wait(other, beside.handler());
+                    check_hears(io, f, done, [&] { test::put(p.b, "more"); });
+                    BOOST_TEST(beside.times == 0);
+                    r.cancel();
+                    turn(io);
+                    BOOST_TEST(beside.times == 1);
+                }
+            }
+        }
+    });
+}
+
+BOOST_AUTO_TEST_CASE(two_callables_that_leave_data_unread_do_not_call_each_other) {
+    for_each({pipe_reader, unix_socket}, [](const kind& k, trigger t) {
+        asio::io_context io;
+        test::fd_pair p = k.make();
+        test::put(p.b, "x");
+        moor::registration r(io, p.a, t);
+        unwilling f, g;
+        test::called f_done, g_done;
+        r.async_io(interest::readable, f.callable(), f_done.handler());
+        r.async_io(interest::readable, g.callable(), g_done.handler());
+        turn(io);
+        BOOST_TEST(f.calls <= few);
+        BOOST_TEST(g.calls <= few);
+        f.willing = g.willing = true;
+        test::put(p.b, "more");
+        turn(io);
+        BOOST_TEST(f_done.times == 1);
+        BOOST_TEST(g_done.times == 1);
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_waker_whose_callable_would_block_is_woken_only_for_news) {
+    for_each({pipe_reader, unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        asio::io_context io;
+        test::fd_pair p = k.make();
+        test::put(p.b, "x");
+        moor::registration r(io, p.a, t);
+        unwilling f;
+        int wakes = 0;
+        bool over = false;
+        std::function<void()> poll = [&] {
+            auto result = r.poll_read_io(
+                [&] {
+                    ++wakes;
+                    poll();
+                },
+                f.callable());
+            over = !result.has_error();
+        };
+        poll();
+        turn(io);
+        BOOST_TEST(wakes <= few);
+        BOOST_TEST(f.calls <= few);
+        BOOST_TEST(!over);
+        f.willing = true;
+        test::put(p.b, "more");
+        turn(io);
+        BOOST_TEST(over);
+    });
+}
+
+// ---- edge-triggered waits -----------------------------------------------------------------------
+
+namespace {
+
+/// Waits again and again, and counts.
+class waiter {
+public:
+    waiter(moor::registration& r, interest want) : registration_(r), want_(want) { wait(); }
+
+    int completions() const { return completions_; }
+    const error_code& ec() const { return ec_; }
+
+private:
+    void wait() {
+        auto on_event = [this](error_code ec, auto&&...) {
+            ++completions_;
+            ec_ = ec;
+            if (!ec)
+                wait();
+        };
+        // The short forms are functions of their own.
+        if (want_ == interest::readable)
+            registration_.async_wait_readable(on_event);
+        else if (want_ == interest::writable)
+            registration_.async_wait_writable(on_event);
+        else
+            registration_.async_wait(want_, on_event);
+    }
+
+    moor::registration& registration_;
+    interest want_;
+    int completions_ = 0;
+    error_code ec_;
+};
+
+/// When data comes, or an end, as seen from the handle that waits.
+enum class moment { before_the_registration, before_the_wait, during_the_wait };
+
+constexpr moment moments[] = {moment::before_the_registration, moment::before_the_wait,
+                              moment::during_the_wait};
+
+const char* name_of(moment m) {
+    return m == moment::before_the_registration ? "before the registration"
+           : m == moment::before_the_wait       ? "before the wait"
+                                                : "during the wait";
+}
+
+/// Registers, waits for `want` with `trigger::edge`, and has something happen at that moment.
+struct edge_program {
+    asio::io_context io;
+    test::fd_pair p;
+    std::unique_ptr<moor::registration> registration;
+    std::unique_ptr<waiter> waits;
+
+    template <class Happen>
+    edge_program(const kind& k, interest want, moment m, Happen happen) : p(k.make()) {
+        if (m == moment::before_the_registration)
+            happen(p);
+        registration = std::make_unique<moor::registration>(io, p.a, trigger::edge);
+        if (m == moment::before_the_wait)
+            happen(p);
+        waits = std::make_unique<waiter>(*registration, want);
+        if (m == moment::during_the_wait) {
+            turn(io);
+            happen(p);
+        }
+        turn(io);
+    }
+    ~edge_program() {
+        registration.reset();
+        turn(io);
+    }
+};
+
+const std::vector<interest> readers{interest(interest::readable),
+                                    interest::readable | interest::priority,
+                                    interest::readable | interest::read_closed};
+
+template <class F>
+void for_each_moment(const std::vector<kind>& kinds, const std::vector<interest>& wanted, F f) {
+    for (const kind& k : kinds)
+        for (interest want : wanted)
+            for (moment m : moments)
+                BOOST_TEST_CONTEXT(k.name << ", waiting for " << want << ", " << name_of(m)) {
+                    f(k, want, m);
+                }
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(data_that_is_left_unread_is_one_event) {
+    for_each_moment({pipe_reader, unix_socket, tcp_socket}, readers,
+                    [](const kind& k, interest want, moment m) {
+                        edge_program e(k, want, m, [](auto& p) { test::put(p.b, "x"); });
+                        BOOST_TEST(e.waits->completions() == 1);
+                        test::put(e.p.b, "more"); // on top of what is unread
+                        turn(e.io);
+                        BOOST_TEST(e.waits->completions() == 2);
+                        turn(e.io);
+                        BOOST_TEST(e.waits->completions() == 2);
+                        test::drain(e.p.a);
+                        turn(e.io);
+                        BOOST_TEST(e.waits->completions() == 2);
+                        test::put(e.p.b, "again");
+                        turn(e.io);
+                        BOOST_TEST(e.waits->completions() == 3);
+                    });
+}
+
+BOOST_AUTO_TEST_CASE(room_that_is_left_unused_is_one_event) {
+    for (const kind& k : {pipe_writer, unix_socket, tcp_socket})
+        BOOST_TEST_CONTEXT(k.name) {
+            edge_program e(k, interest::writable, moment::before_the_wait, [](auto&) {});
+            BOOST_TEST(e.waits->completions() == 1);
+            test::fill(e.p.a);
+            turn(e.io);
+            BOOST_TEST(e.waits->completions() == 1);
+            for (int i = 0; i != 100; ++i) { // TCP takes its time
+                test::drain(e.p.b);
+                turn(e.io);
+            }
+            BOOST_TEST(e.waits->completions() >= 2);
+        }
+}
+
+BOOST_AUTO_TEST_CASE(data_beside_room_is_one_event) {
+    for (const kind& k : {unix_socket, tcp_socket})
+        for (moment m : moments)
+            BOOST_TEST_CONTEXT(k.name << ", " << name_of(m)) {
+                edge_program e(k, interest::readable | interest::writable, m,
+                               [](auto& p) { test::put(p.b, "x"); });
+                // One for both if they were there when the wait began, else one for each.
+                BOOST_TEST(e.waits->completions() >= 1);
+                BOOST_TEST(e.waits->completions() <= 2);
+                int before = e.waits->completions();
+                test::put(e.p.b, "more");
+                turn(e.io);
+                BOOST_TEST(e.waits->completions() == before + 1);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(news_that_comes_while_nobody_waits_is_one_event) {
+    for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
+        BOOST_TEST_CONTEXT(k.name) {
+            asio::io_context io;
+            test::fd_pair p = k.make();
+            moor::registration r(io, p.a, trigger::edge);
+            test::put(p.b, "x");
+            test::called first, second, third;
+            r.async_wait_readable(first.handler());
+            turn(io);
+            BOOST_TEST(first.times == 1);
+            test::put(p.b, "more");
+            turn(io);
+            r.async_wait_readable(second.handler());
+            turn(io);
+            BOOST_TEST(second.times == 1);
+            r.async_wait_readable(third.handler());
+            turn(io);
+            BOOST_TEST(third.times == 0);
+            r.cancel();
+            turn(io);
+        }
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_takes_no_news_with_it) {
+    for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
+        BOOST_TEST_CONTEXT(k.name) {
+            asio::io_context io;
+            test::fd_pair p = k.make();
+            moor::registration r(io, p.a, trigger::edge);
+            test::called cancelled, second, third;
+            r.async_wait_readable(cancelled.handler());
+            turn(io);
+            r.cancel();
+            turn(io);
+            BOOST_TEST((cancelled.ec == test::aborted));
+            test::put(p.b, "x");
+            turn(io);
+            r.async_wait_readable(second.handler());
+            turn(io);
+            BOOST_TEST(second.times == 1);
+            r.async_wait_readable(third.handler());
+            turn(io);
+            BOOST_TEST(third.times == 0);
+            r.cancel();
+            turn(io);
+        }
+}
+
+BOOST_AUTO_TEST_CASE(urgent_data_is_one_event) {
+    for (moment m : moments)
+        BOOST_TEST_CONTEXT(name_of(m)) {
+            edge_program e(tcp_socket, interest::priority, m,
+                           [](auto& p) { BOOST_REQUIRE_EQUAL(::send(p.b, "u", 1, MSG_OOB), 1); });
+            BOOST_TEST(e.waits->completions() == 1);
+            turn(e.io);
+            BOOST_TEST(e.waits->completions() == 1);
+            BOOST_REQUIRE_EQUAL(::send(e.p.b, "v", 1, MSG_OOB), 1);
+            turn(e.io);
+            BOOST_TEST(e.waits->completions() == 2);
+        }
+}
+
+// ---- ends ---------------------------------------------------------------------------------------
+
+namespace {
+
+/// What ends a handle, and the interests that it ends for good.
+struct ending {
+    kind handle;
+    std::string name;
+    void (*happen)(test::fd_pair&);
+    std::vector<interest> wanted;
+};
+
+const std::vector<ending>& endings() {
+    auto close = [](test::fd_pair& p) { p.b.close(); };
+    static const std::vector<ending> all{
+        {pipe_reader,
+         "the writers go",
+         close,
+         {interest(interest::readable), interest(interest::read_closed),
+          interest::readable | interest::read_closed}},
+        {pipe_writer,
+         "the readers go",
+         close,
+         {interest(interest::writable), interest(interest::error), interest(interest::write_closed),
+          interest::writable | interest::error}},
+        {unix_socket,
+         "the other end closes",
+         close,
+         {interest(interest::readable), interest(interest::writable),
+          interest(interest::read_closed), interest(interest::write_closed),
+          interest::readable | interest::writable}},
+        {unix_socket,
+         "the other end writes no more",
+         [](test::fd_pair& p) { ::shutdown(p.b, SHUT_WR); },
+         {interest(interest::readable), interest(interest::read_closed),
+          interest::priority | interest::read_closed}},
+        {tcp_socket,
+         "the other end writes no more",
+         [](test::fd_pair& p) { ::shutdown(p.b, SHUT_WR); },
+         {interest(interest::readable), interest(interest::read_closed)}},
+        {tcp_socket,
+         "both directions are shut down",
+         [](test::fd_pair& p) {
+             ::shutdown(p.b, SHUT_WR);
+             ::shutdown(p.a, SHUT_WR);
+         },
+         {interest(interest::readable), interest(interest::writable),
+          interest(interest::read_closed), interest(interest::write_closed)}}};
+    return all;
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(each_wait_for_an_end_completes) {
+    for (const ending& e : endings())
+        for (interest want : e.wanted)
+            for (moment m : moments)
+                for (trigger t : test::both_triggers)
+                    BOOST_TEST_CONTEXT(e.handle.name << ", " << e.name << " " << name_of(m)
+                                                     << ", waiting for " << want << ", "
+                                                     << name_of(t)) {
+                        asio::io_context io;
+                        test::fd_pair p = e.handle.make();
+                        if (m == moment::before_the_registration)
+                            e.happen(p);
+                        moor::registration r(io, p.a, t);
+                        if (m == moment::before_the_wait)
+                            e.happen(p);
+                        for (int i = 0; i != 5; ++i) {
+                            test::called wait;
+                            r.async_wait(want, wait.handler());
+                            turn(io);
+                            if (i == 0 && m == moment::during_the_wait) {
+                                e.happen(p);
+                                turn(io);
+                            }
+                            BOOST_TEST(wait.times == 1, "wait " << i << " did not complete");
+                            BOOST_TEST(!wait.ec);
+                            if (!wait) {
+                                r.cancel();
+                                turn(io);
+                                break;
+                            }
+                        }
+                    }
+}
+
+BOOST_AUTO_TEST_CASE(each_wait_for_an_end_completes_after_unread_data_was_told_of) {
+    for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
+        for (trigger t : test::both_triggers)
+            for (interest want : {interest(interest::readable), interest(interest::read_closed)})
+                BOOST_TEST_CONTEXT(k.name << ", waiting for " << want << ", " << name_of(t)) {
+                    asio::io_context io;
+                    test::fd_pair p = k.make();
+                    test::put(p.b, "x");
+                    moor::registration r(io, p.a, t);
+                    test::called data;
+                    r.async_wait_readable(data.handler());
+                    turn(io);
+                    BOOST_TEST(data.times == 1);
+                    p.b.close();
+                    turn(io);
+                    for (int i = 0; i != 5; ++i) {
+                        test::called wait;
+                        r.async_wait(want, wait.handler());
+                        turn(io);
+                        BOOST_TEST(wait.times == 1, "wait " << i << " did not complete");
+                        r.cancel();
+                        turn(io);
+                    }
+                }
+}
+
+BOOST_AUTO_TEST_SUITE_END()

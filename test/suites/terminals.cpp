@@ -1,0 +1,570 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Files that others share, terminals before all: no transfer of a borrowed one blocks a thread of
+// the loop for want of data or room, and none changes a flag. What does block, since somebody else
+// took the room, keeps nobody else waiting. And when a terminal is read: as Asio's own descriptor
+// reads it on the same backend.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+#include "support/programs.hpp"
+#include "support/pty.hpp"
+#include "support/transferred.hpp"
+#include "support/vocabulary.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/post.hpp>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <cstddef>
+#include <cstdlib>
+#include <functional>
+#include <future>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+BOOST_AUTO_TEST_SUITE(terminals)
+
+namespace {
+
+namespace asio = boost::asio;
+using test::error_code;
+using test::transferred;
+
+using theirs = asio::posix::stream_descriptor;
+using ours = moor::stream_descriptor;
+
+void set_blocking(int fd) {
+    BOOST_REQUIRE_EQUAL(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
+}
+
+/// Files of which there is one open file with several numbers; `b` is what is written to.
+struct kind {
+    std::string name;
+    test::fd_pair (*make)();
+};
+
+const std::vector<kind>& kinds() {
+    static const std::vector<kind> all{{"terminal", test::make_raw_pty},
+                                       {"master",
+                                        [] {
+                                            test::fd_pair p = test::make_raw_pty();
+                                            std::swap(p.a, p.b);
+                                            return p;
+                                        }},
+                                       {"named pipe", test::make_fifo},
+                                       {"pipe", test::make_pipe}};
+    return all;
+}
+
+const std::string& much() {
+    static const std::string s(std::size_t(1) << 20, 'x');
+    return s;
+}
+
+/// Runs a context on a thread of its own, until it is told to end.
+class runner {
+public:
+    explicit runner(asio::io_context& io)
+        : io_(io), work_(asio::make_work_guard(io)), thread_([&io] { io.run(); }) {}
+    ~runner() {
+        work_.reset();
+        thread_.join();
+    }
+    runner(const runner&) = delete;
+    runner& operator=(const runner&) = delete;
+
+    /// Whether the loop answers: it runs what is posted, soon.
+    bool answers() {
+        auto answered = std::make_shared<std::promise<void>>();
+        auto answer = answered->get_future();
+        asio::post(io_, [answered] { answered->set_value(); });
+        return answer.wait_for(std::chrono::seconds(3)) == std::future_status::ready;
+    }
+
+private:
+    asio::io_context& io_;
+    asio::executor_work_guard<asio::io_context::executor_type> work_;
+    std::thread thread_;
+};
+
+} // namespace
+
+// ---- what does not block ------------------------------------------------------------------------
+
+BOOST_AUTO_TEST_CASE(a_write_does_not_block_whatever_others_do_to_the_flags) {
+    // Standard output and standard error are two numbers of one open file. Whoever has the other
+    // one clears O_NONBLOCK, just before a write is made.
+    for (const kind& k : kinds())
+        BOOST_TEST_CONTEXT(k.name) {
+            test::fd_pair p = k.make();
+            set_blocking(p.b);
+            test::unique_fd other(test::duplicate(p.b));
+            asio::io_context io;
+            ours out(io, moor::borrow(p.b.get()));
+            test::watched_transfers calls(p.b);
+            calls.before([&] { set_blocking(other); });
+            std::atomic<int> writes{0};
+            std::function<void()> write = [&] {
+                out.async_write_some(asio::buffer(much()), [&](error_code ec, std::size_t) {
+                    ++writes;
+                    if (!ec)
+                        write();
+                });
+            };
+            asio::post(io, write);
+            std::atomic<bool> over{false};
+            std::thread reader;
+            {
+                runner loop(io);
+                bool answers = loop.answers() && loop.answers();
+                BOOST_TEST(answers, "the thread is blocked in a write");
+                BOOST_TEST(writes >= 1);
+                if (answers) {
+                    asio::post(io, [&] { out.close(); });
+                } else {
+                    // Reads until the blocked write has ended.
+                    reader = std::thread([&] {
+                        while (!over) {
+                            test::drain(p.a);
+                            std::this_thread::yield();
+                        }
+                    });
+                    asio::post(io, [&] { out.close(); });
+                }
+            }
+            over = true;
+            if (reader.joinable())
+                reader.join();
+        }
+}
+
+BOOST_AUTO_TEST_CASE(no_transfer_changes_a_flag) {
+    for (const kind& k : kinds())
+        for (bool blocks : {true, false})
+            BOOST_TEST_CONTEXT(k.name << (blocks ? ", blocking" : ", non-blocking")) {
+                asio::io_context io;
+                test::fd_pair p = k.make();
+                if (blocks) {
+                    set_blocking(p.a);
+                    set_blocking(p.b);
+                }
+                ours in(io, moor::borrow(p.a.get()));
+                ours out(io, moor::borrow(p.b.get()));
+                test::call_counts before = test::counts();
+                std::array<char, 4096> bytes;
+                for (int i = 0; i != 3; ++i) {
+                    transferred read, written;
+                    in.async_read_some(asio::buffer(bytes), read.handler());
+                    test::run_ready(io);
+                    out.async_write_some(asio::buffer("line", 4), written.handler());
+                    test::run_until(io, [&] { return read && written; });
+                    BOOST_TEST(!read.ec);
+                    BOOST_TEST(!written.ec);
+                }
+                transferred written;
+                do {
+                    written = transferred();
+                    out.async_write_some(asio::buffer(much()), written.handler());
+                    test::run_ready(io);
+                } while (written); // until there is no room
+                out.cancel();
+                test::run_ready(io);
+                in.close();
+                out.close();
+                BOOST_TEST((test::counts() - before).flag_changes == 0);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_long_text_arrives_through_each_kind_in_any_mode) {
+    for (const kind& k : kinds())
+        for (bool blocks : {true, false})
+            BOOST_TEST_CONTEXT(k.name << (blocks ? ", blocking" : ", non-blocking")) {
+                asio::io_context io;
+                test::fd_pair p = k.make();
+                if (blocks) {
+                    set_blocking(p.a);
+                    set_blocking(p.b);
+                }
+                ours in(io, moor::borrow(p.a.get()));
+                ours out(io, moor::borrow(p.b.get()));
+                const std::string text = test::long_text(200'000);
+                // In pieces on both sides, of sizes that fit nothing.
+                std::size_t sent = 0;
+                std::string received;
+                std::array<char, 3000> first, second;
+                std::function<void()> write = [&] {
+                    std::array<asio::const_buffer, 3> parts{
+                        asio::buffer(text.data() + sent,
+                                     std::min<std::size_t>(text.size() - sent, 5001)),
+                        asio::const_buffer(), asio::const_buffer()};
+                    std::size_t next = sent + parts[0].size();
+                    parts[2] = asio::buffer(text.data() + next,
+                                            std::min<std::size_t>(text.size() - next, 70'001));
+                    out.async_write_some(parts, [&](error_code ec, std::size_t n) {
+                        BOOST_REQUIRE(!ec);
+                        sent += n;
+                        if (sent != text.size())
+                            write();
+                    });
+                };
+                std::function<void()> read = [&] {
+                    std::array<asio::mutable_buffer, 2> parts{asio::buffer(first),
+                                                              asio::buffer(second)};
+                    in.async_read_some(parts, [&](error_code ec, std::size_t n) {
+                        BOOST_REQUIRE(!ec);
+                        received.append(first.data(), std::min(n, first.size()));
+                        if (n > first.size())
+                            received.append(second.data(), n - first.size());
+                        if (received.size() != text.size())
+                            read();
+                    });
+                };
+                write();
+                read();
+                test::run_until(io, [&] { return received.size() >= text.size(); });
+                BOOST_TEST((received == text));
+            }
+}
+
+// ---- what blocks after all ----------------------------------------------------------------------
+
+namespace {
+
+/// A write to a named pipe for which there was room, until somebody else took it: it blocks.
+struct blocked_write {
+    test::fd_pair p = test::make_fifo();
+    test::unique_fd rival{test::duplicate(p.b)};
+    asio::io_context io;
+    ours out;
+    test::watched_transfers calls;
+    std::atomic<bool> is_near{false};
+    transferred written;
+
+    blocked_write() : out(io, make_blocking()), calls(p.b) {
+        // The rival fills the pipe through another open file, which does not block.
+        std::string name = "/proc/self/fd/" + std::to_string(rival.get());
+        auto filler = std::make_shared<test::unique_fd>(
+            ::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
+        calls.before([this, filler] {
+            if (rounds_++ == 0)
+                return; // the kernel is asked for a call that does not block
+            if (is_near.exchange(true))
+                return;
+            test::fill(*filler);
+        });
+        out.async_write_some(asio::buffer("text", 4), written.handler());
+    }
+
+    moor::borrowed_handle make_blocking() {
+        set_blocking(p.b);
+        return moor::borrow(p.b.get());
+    }
+
+    /// Whether `f` returns soon, on another thread, while the write blocks.
+    template <class F>
+    bool returns(F f) {
+        BOOST_REQUIRE(test::wait_for([&] { return is_near.load(); }));
+        auto returned = std::make_shared<std::promise<void>>();
+        auto is_over = returned->get_future();
+        waiting_.emplace_back([f, returned] {
+            f();
+            returned->set_value();
+        });
+        return is_over.wait_for(std::chrono::seconds(3)) == std::future_status::ready;
+    }
+
+    /// Takes away what the rival wrote, so that the write ends.
+    void release() {
+        while (test::drain(p.a) == 0)
+            std::this_thread::yield();
+    }
+
+    ~blocked_write() {
+        for (std::thread& t : waiting_)
+            t.join();
+    }
+
+private:
+    int rounds_ = 0;
+    std::vector<std::thread> waiting_;
+};
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(a_write_that_blocks_after_all_keeps_nobody_else_waiting) {
+    blocked_write b;
+    {
+        runner loop(b.io);
+        BOOST_TEST(b.returns([&] { b.out.cancel(); }));
+        BOOST_TEST(b.returns([&] {
+            b.out.async_wait(ours::wait_error, [](error_code) {});
+            b.out.registration().ready(moor::interest::writable);
+        }));
+        BOOST_TEST(b.returns([&] { moor::use_registration_service(b.io).snapshot(); }));
+        b.release();
+        asio::post(b.io, [&] { b.out.cancel(); });
+    }
+    BOOST_TEST(b.written.times == 1);
+}
+
+BOOST_AUTO_TEST_CASE(a_write_that_blocks_does_not_use_a_number_that_was_closed_meanwhile) {
+    blocked_write b;
+    test::fd_pair q;
+    {
+        runner loop(b.io);
+        bool closed = b.returns([&] { b.out.close(); });
+        BOOST_TEST(closed);
+        if (closed)
+            q = test::reuse_number(b.p.b, test::make_socketpair());
+        b.release();
+    }
+    BOOST_TEST(b.written.times == 1);
+    if (q.b.get() >= 0)
+        BOOST_TEST(test::get(q.b).empty()); // nothing was written to the other file
+}
+
+// ---- opening a terminal anew --------------------------------------------------------------------
+
+namespace {
+
+/// Runs `f` in a child process of its own session; its exit status, or -1 if a signal ended it.
+template <class F>
+int in_a_session(F f) {
+    ::pid_t pid = ::fork();
+    BOOST_REQUIRE(pid >= 0);
+    if (pid == 0) {
+        ::setsid();
+        ::alarm(20);
+        ::_exit(f());
+    }
+    int status = 0;
+    BOOST_REQUIRE_EQUAL(::waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/// Writes a line to a terminal that is borrowed and blocking.
+bool writes_a_line(int terminal) {
+    asio::io_context io;
+    ours out(io, moor::borrow(terminal));
+    transferred written;
+    out.async_write_some(asio::buffer("line\n", 5), written.handler());
+    for (int i = 0; i != 100 && !written; ++i) {
+        io.restart();
+        io.run_one_for(std::chrono::milliseconds(50));
+    }
+    return written.times == 1 && !written.ec && written.bytes == 5;
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(a_session_does_not_get_a_terminal_by_borrowing_one) {
+    test::fd_pair p = test::make_raw_pty();
+    set_blocking(p.b);
+    int status = in_a_session([&] {
+        if (!writes_a_line(p.b))
+            return 1;
+        return ::open("/dev/tty", O_RDWR | O_CLOEXEC) < 0 ? 0 : 2;
+    });
+    BOOST_TEST(status == 0);
+    BOOST_TEST(test::get(p.a) == "line\n");
+}
+
+BOOST_AUTO_TEST_CASE(a_terminal_that_can_not_be_opened_is_borrowed_all_the_same) {
+    if (::geteuid() != 0) {
+        BOOST_TEST_MESSAGE("only root can give up the right to open a terminal");
+        return;
+    }
+    test::fd_pair p = test::make_raw_pty();
+    set_blocking(p.b);
+    int status = in_a_session([&] {
+        if (::setgid(65534) != 0 || ::setuid(65534) != 0)
+            return 1;
+        if (::open(("/proc/self/fd/" + std::to_string(p.b.get())).c_str(), O_RDWR | O_NOCTTY) >= 0)
+            return 2; // then the test shows nothing
+        return writes_a_line(p.b) ? 0 : 3;
+    });
+    BOOST_TEST(status == 0);
+    BOOST_TEST(test::get(p.a) == "line\n");
+}
+
+BOOST_AUTO_TEST_CASE(a_terminal_hangs_up_when_its_owner_and_the_descriptor_have_closed_it) {
+    test::fd_pair p = test::make_raw_pty();
+    set_blocking(p.b);
+    asio::io_context io;
+    {
+        ours in(io, moor::borrow(p.b.get()));
+        transferred read;
+        std::array<char, 16> bytes;
+        in.async_read_some(asio::buffer(bytes), read.handler());
+        test::run_ready(io);
+        in.close();
+        test::run_ready(io);
+        BOOST_TEST((read.ec == test::aborted));
+    }
+    p.b.close();
+    ::pollfd q = {p.a, POLLIN, 0};
+    BOOST_TEST(::poll(&q, 1, 0) == 1);
+    BOOST_TEST((q.revents & POLLHUP) != 0);
+}
+
+// ---- when a terminal is read --------------------------------------------------------------------
+
+namespace {
+
+/// What a read shows that finds nothing to read.
+enum class found { waits, end, error };
+
+template <class Stream, class Handle>
+found read_nothing(Handle handle) {
+    asio::io_context io;
+    Stream in(io, handle);
+    transferred read;
+    std::array<char, 16> bytes;
+    in.async_read_some(asio::buffer(bytes), read.handler());
+    test::run_ready(io);
+    found f = !read ? found::waits : read.ec == asio::error::eof ? found::end : found::error;
+    in.close();
+    test::run_ready(io);
+    return f;
+}
+
+/// A terminal whose reads give what is there, and 0 if that is nothing.
+test::fd_pair make_polled_terminal() {
+    test::fd_pair p = test::make_raw_pty();
+    ::termios t{};
+    BOOST_REQUIRE_EQUAL(::tcgetattr(p.b, &t), 0);
+    t.c_cc[VMIN] = 0;
+    t.c_cc[VTIME] = 0;
+    BOOST_REQUIRE_EQUAL(::tcsetattr(p.b, TCSANOW, &t), 0);
+    return p;
+}
+
+/// The reading end of a named pipe that nobody has opened for writing yet.
+test::unique_fd make_unwritten_fifo() {
+    char name[] = "/tmp/moor-fifo-XXXXXX";
+    BOOST_REQUIRE(::mkdtemp(name));
+    std::string path = std::string(name) + "/fifo";
+    BOOST_REQUIRE_EQUAL(::mkfifo(path.c_str(), 0600), 0);
+    test::unique_fd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    ::unlink(path.c_str());
+    ::rmdir(name);
+    return fd;
+}
+
+/// Asio's reactors of epoll and kqueue try a read before they wait; the others wait.
+const found usual = test::on_epoll() ? found::end : found::waits;
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_as_asio_reads_it) {
+    test::fd_pair p = make_polled_terminal();
+    BOOST_TEST((read_nothing<ours>(test::duplicate(p.b)) == usual));
+    if (!test::on_io_uring()) // where Asio's own read of a terminal fails at times
+        BOOST_TEST((read_nothing<theirs>(test::duplicate(p.b)) == usual));
+    set_blocking(p.b);
+    BOOST_TEST((read_nothing<ours>(moor::borrow(p.b.get())) == found::waits));
+}
+
+BOOST_AUTO_TEST_CASE(a_named_pipe_without_a_writer_yet_is_read_as_asio_reads_it) {
+    test::unique_fd fd = make_unwritten_fifo();
+    BOOST_TEST((read_nothing<ours>(test::duplicate(fd)) == usual));
+    BOOST_TEST((read_nothing<theirs>(test::duplicate(fd)) == usual));
+}
+
+BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typed) {
+    if (test::on_epoll())
+        return; // the read has ended
+    for (bool borrowed : {false, true}) {
+        test::fd_pair p = make_polled_terminal();
+        asio::io_context io;
+        ours in(io);
+        if (borrowed)
+            in.assign(moor::borrow(p.b.get()));
+        else
+            in.assign(test::duplicate(p.b));
+        for (int i = 0; i != 3; ++i) {
+            transferred read;
+            std::array<char, 16> bytes;
+            in.async_read_some(asio::buffer(bytes), read.handler());
+            test::run_ready(io);
+            BOOST_TEST(!read);
+            test::put(p.a, "key");
+            test::run_until(io, [&] { return bool(read); });
+            BOOST_TEST(!read.ec);
+            BOOST_TEST(read.bytes >= 1u);
+            test::drain(p.b);
+        }
+    }
+}
+
+namespace {
+
+/// Whether a background job is stopped that starts a read of its terminal, to which nothing was
+/// typed. -1 if that could not be found out.
+template <class Stream>
+int background_read_stops(int terminal) {
+    return in_a_session([&] {
+        if (::ioctl(terminal, TIOCSCTTY, 0) != 0)
+            return 100;
+        ::pid_t job = ::fork();
+        if (job < 0)
+            return 101;
+        if (job == 0) {
+            ::setpgid(0, 0); // not the terminal's foreground group
+            asio::io_context io;
+            Stream in(io, ::dup(terminal));
+            std::array<char, 16> bytes;
+            in.async_read_some(asio::buffer(bytes), [](error_code, std::size_t) {});
+            test::run_ready(io);
+            ::_exit(0);
+        }
+        int status = 0;
+        if (::waitpid(job, &status, WUNTRACED) != job)
+            return 102;
+        if (WIFSTOPPED(status)) {
+            ::kill(job, SIGKILL);
+            ::waitpid(job, nullptr, 0);
+            return 1;
+        }
+        return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : 103;
+    });
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(a_background_job_is_stopped_by_a_read_where_asio_stops_it) {
+    const int stops = test::on_epoll() ? 1 : 0;
+    {
+        test::fd_pair p = test::make_raw_pty();
+        BOOST_TEST(background_read_stops<ours>(p.b) == stops);
+    }
+    if (!test::on_io_uring()) {
+        test::fd_pair p = test::make_raw_pty();
+        BOOST_TEST(background_read_stops<theirs>(p.b) == stops);
+    }
+}
+
+BOOST_AUTO_TEST_SUITE_END()
