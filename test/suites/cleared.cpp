@@ -26,6 +26,10 @@ using moor::interest;
 using moor::ready_event;
 using test::fd_pair;
 
+/// How an event comes about.
+enum class order { data_first, wait_first, would_block_first };
+const order orders[] = {order::data_first, order::wait_first, order::would_block_first};
+
 struct scene {
     asio::io_context& io;
     fd_pair& p;
@@ -35,12 +39,27 @@ struct scene {
     ready_event earlier{}, event{};
 
     /// An event with data that are left unread.
-    ready_event observe() {
+    ready_event observe(order o) {
         test::outcome c;
-        test::put(p.b, "data");
+        if (o == order::would_block_first) {
+            test::outcome first;
+            reg.async_wait_readable(first.handler());
+            test::put(p.b, "x");
+            results.check(results.comes(io, [&] { return bool(first); }), "the first wait");
+            test::drain(p.a);
+            (void)reg.try_io(interest::readable, test::reader{p.a});
+        }
+        if (o != order::wait_first)
+            test::put(p.b, "data");
+        if (o == order::would_block_first)
+            results.run_ready(io);
         if (want == interest::writable)
             reg.async_wait_readable([](auto&&...) {});
         reg.async_wait(want, c.handler());
+        if (o == order::wait_first) {
+            results.run_ready(io);
+            test::put(p.b, "data");
+        }
         results.check(results.comes(io, [&] { return bool(c); }), "the wait for ", want);
         return c.event();
     }
@@ -137,15 +156,15 @@ const clearing clearings[] = {
 };
 
 void check_one(test::tally& results, const file& f, moor::trigger t, interest observed,
-               const meanwhile& m, const clearing& c, interest want, bool loop_runs) {
+               const meanwhile& m, const clearing& c, interest want, bool loop_runs, order o) {
     asio::io_context io;
     fd_pair p = f.make();
     moor::registration reg(io, p.a.get(), t);
     scene s{io, p, reg, results, observed};
-    s.earlier = s.observe();
+    s.earlier = s.observe(o);
     test::drain(p.a);
     results.run_ready(io);
-    s.event = s.observe();
+    s.event = s.observe(o);
     m.happen(s);
     c.clear(s);
     if (loop_runs)
@@ -178,8 +197,10 @@ void check_all(moor::trigger t) {
                          {interest::readable, interest::writable, interest::read_closed,
                           interest::write_closed, interest::readable | interest::priority})
                         for (bool loop_runs : {false, true})
-                            if (!is_pipe || observed != interest::writable)
-                                check_one(results, f, t, observed, m, c, want, loop_runs);
+                            for (order o : orders)
+                                if (!is_pipe || (observed != interest::writable &&
+                                                 want != interest::write_closed))
+                                    check_one(results, f, t, observed, m, c, want, loop_runs, o);
     }
 }
 
@@ -198,26 +219,28 @@ BOOST_AUTO_TEST_CASE(an_edge_wait_is_told_of_what_came_after_a_cleared_event) {
 BOOST_AUTO_TEST_CASE(a_level_wait_for_unread_data_completes_again_and_again) {
     test::tally results;
     for (const file& f : files)
-        for (bool in_handler : {false, true}) {
-            asio::io_context io;
-            fd_pair p = f.make();
-            moor::registration reg(io, p.a.get());
-            test::put(p.b, "data");
-            for (int round = 0; round != 20; ++round) {
-                test::outcome c;
-                auto kept = c.handler();
-                reg.async_wait(interest::readable,
-                               [&, kept](boost::system::error_code ec, ready_event e) {
-                                   if (in_handler)
-                                       reg.clear(e);
-                                   kept(ec, e);
-                               });
-                if (!results.check(results.comes(io, [&] { return bool(c); }), f.name, ", round ",
-                                   round, ": hangs"))
-                    break;
-                reg.clear(c.event());
+        for (bool in_handler : {false, true})
+            for (order o : orders) {
+                asio::io_context io;
+                fd_pair p = f.make();
+                moor::registration reg(io, p.a.get());
+                scene s{io, p, reg, results, interest::readable};
+                reg.clear(s.observe(o));
+                for (int round = 0; round != 20; ++round) {
+                    test::outcome c;
+                    auto kept = c.handler();
+                    reg.async_wait(interest::readable,
+                                   [&, kept](boost::system::error_code ec, ready_event e) {
+                                       if (in_handler)
+                                           reg.clear(e);
+                                       kept(ec, e);
+                                   });
+                    if (!results.check(results.comes(io, [&] { return bool(c); }), f.name,
+                                       ", round ", round, ": hangs"))
+                        break;
+                    reg.clear(c.event());
+                }
             }
-        }
 }
 
 BOOST_AUTO_TEST_CASE(a_clear_does_not_take_an_event_from_a_pending_wait) {
@@ -229,7 +252,7 @@ BOOST_AUTO_TEST_CASE(a_clear_does_not_take_an_event_from_a_pending_wait) {
                 fd_pair p = f.make();
                 moor::registration reg(io, p.a.get(), t);
                 scene s{io, p, reg, results, interest::readable};
-                s.event = s.observe();
+                s.event = s.observe(order::wait_first);
                 test::outcome c;
                 test::drain(p.a);
                 reg.async_wait_readable(c.handler());
