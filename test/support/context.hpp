@@ -91,7 +91,7 @@ inline std::size_t run_all(boost::asio::io_context& io) {
  */
 class watchdog {
 public:
-    explicit watchdog(boost::asio::io_context& io, std::chrono::seconds limit = cap)
+    explicit watchdog(boost::asio::io_context& io, std::chrono::milliseconds limit = cap)
         : thread_([this, &io, limit] {
               std::unique_lock<std::mutex> lock(mutex_);
               if (!over_.wait_for(lock, limit, [this] { return done_; })) {

@@ -40,6 +40,8 @@ thread_local bool is_in_hook = false; // what the hook transfers is not seen
 /// Whether a number stands for the watched handle: it is the same, a duplicate, or the same
 /// terminal opened again.
 bool is_watched(int fd);
+std::atomic<bool> holds_events{false};
+std::function<void()> before_events;
 
 /// A transfer, unless it is to be interrupted.
 template <class Real>
@@ -62,6 +64,11 @@ template <class Real>
 } // namespace
 
 namespace test {
+
+void events_were_fetched() {
+    if (holds_events && holds_events.exchange(false))
+        std::exchange(before_events, nullptr)();
+}
 
 call_counts counts() {
     return {polls.load(),        epoll_ctls.load(), epoll_waits.load(), selects.load(),
@@ -87,6 +94,12 @@ void fail_epoll_ctl(int operation, int error) {
 }
 
 void after_poll_here(std::function<void()> f) { behind_poll = std::move(f); }
+
+void before_events_are_handled(std::function<void()> f) {
+    holds_events = false;
+    before_events = std::move(f);
+    holds_events = true;
+}
 
 void fail_allocations_after(long n) { allocations_left = n; }
 
@@ -119,14 +132,20 @@ int __real_epoll_wait(int, ::epoll_event*, int, int);
 int __wrap_epoll_wait(int ep, ::epoll_event* ev, int n, int timeout);
 int __wrap_epoll_wait(int ep, ::epoll_event* ev, int n, int timeout) {
     ++epoll_waits;
-    return __real_epoll_wait(ep, ev, n, timeout);
+    int r = __real_epoll_wait(ep, ev, n, timeout);
+    if (r > 0)
+        test::events_were_fetched();
+    return r;
 }
 
 int __real_select(int, ::fd_set*, ::fd_set*, ::fd_set*, ::timeval*);
 int __wrap_select(int n, ::fd_set* r, ::fd_set* w, ::fd_set* e, ::timeval* t);
 int __wrap_select(int n, ::fd_set* r, ::fd_set* w, ::fd_set* e, ::timeval* t) {
     ++selects;
-    return __real_select(n, r, w, e, t);
+    int fetched = __real_select(n, r, w, e, t);
+    if (fetched > 0)
+        test::events_were_fetched();
+    return fetched;
 }
 
 int __real_fstat(int, struct ::stat*);

@@ -88,6 +88,13 @@ void fail_epoll_ctl(int operation, int error);
 /// Calls f behind the next poll(2) of this thread.
 void after_poll_here(std::function<void()> f);
 
+/// Calls f once, on the thread whose loop is the next to be given events by the kernel, before it
+/// handles them. From then on nothing is called.
+void before_events_are_handled(std::function<void()> f);
+
+/// For the wrappers: a loop was given events.
+void events_were_fetched();
+
 /// Lets n more allocations succeed. Negative: all. (Where they are counted.)
 void fail_allocations_after(long n);
 

@@ -3,6 +3,8 @@
 
 #include "support/uring.hpp"
 
+#include "support/counts.hpp"
+
 #include <atomic>
 
 #if defined(BOOST_ASIO_HAS_IO_URING)
@@ -48,7 +50,10 @@ int __wrap___io_uring_get_cqe(::io_uring*, ::io_uring_cqe**, unsigned, unsigned,
 int __wrap___io_uring_get_cqe(::io_uring* ring, ::io_uring_cqe** cqe, unsigned submit, unsigned n,
                               ::sigset_t* mask) {
     ++calls;
-    return __real___io_uring_get_cqe(ring, cqe, submit, n, mask);
+    int r = __real___io_uring_get_cqe(ring, cqe, submit, n, mask);
+    if (r == 0 && *cqe)
+        test::events_were_fetched();
+    return r;
 }
 
 } // extern "C"

@@ -1,0 +1,444 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Files that tell a change to one poll(2) only: the mounts of a process, the kernel's settings, the
+// pressure triggers, and epoll sets that hold such a file. The reactor's poll(2) was that one, or a
+// readiness check: in any case the change reaches a wait.
+//
+// A second open file of the same name is the oracle, since it is told for itself.
+
+#include "support/context.hpp"
+#include "support/handles.hpp"
+#include "support/kinds.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace {
+
+namespace asio = boost::asio;
+using moor::interest;
+using test::error_code;
+
+/// A process with mounts and a host name of its own, which changes them when it is told to.
+class changer {
+public:
+    changer() {
+        test::fd_pair p = test::make_socketpair();
+        ::fcntl(p.b, F_SETFL, 0);
+        ::fcntl(p.a, F_SETFL, 0);
+        pid_ = ::fork();
+        if (pid_ == 0) {
+            p.a.close();
+            obey(p.b);
+        }
+        commands_ = std::move(p.a);
+        p.b.close();
+        exists_ = tell('?');
+    }
+    ~changer() {
+        commands_.close();
+        ::waitpid(pid_, nullptr, 0);
+    }
+    changer(const changer&) = delete;
+    changer& operator=(const changer&) = delete;
+
+    /// Whether this user may have such a process. Says so if not.
+    bool exists() const {
+        if (!exists_)
+            BOOST_TEST_MESSAGE("not run: no right to mounts and a host name of one's own");
+        return exists_;
+    }
+    bool change_mounts() { return tell('m'); }
+    bool change_host_name() { return tell('h'); }
+    std::string file(const std::string& name) const {
+        return "/proc/" + std::to_string(pid_) + "/" + name;
+    }
+
+private:
+    bool tell(char what) {
+        char answer = 0;
+        return ::send(commands_, &what, 1, MSG_NOSIGNAL) == 1 &&
+               ::recv(commands_, &answer, 1, 0) == 1 && answer == 1;
+    }
+
+    [[noreturn]] static void obey(int commands) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+        const int own = CLONE_NEWNS | CLONE_NEWUTS;
+        bool may = (::unshare(own) == 0 || ::unshare(own | CLONE_NEWUSER) == 0) &&
+                   ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+        bool is_mounted = false;
+        for (unsigned n = 0;; ++n) {
+            char what;
+            if (::recv(commands, &what, 1, 0) != 1)
+                ::_exit(0);
+            char done = may;
+            if (what == 'm') {
+                done = (is_mounted ? ::umount2("/tmp", MNT_DETACH)
+                                   : ::mount("none", "/tmp", "tmpfs", 0, nullptr)) == 0;
+                is_mounted = !is_mounted;
+            } else if (what == 'h') {
+                std::string name = "moor-" + std::to_string(n);
+                done = ::sethostname(name.data(), name.size()) == 0;
+            }
+            (void)!::send(commands, &done, 1, MSG_NOSIGNAL);
+        }
+    }
+
+    ::pid_t pid_;
+    test::unique_fd commands_;
+    bool exists_ = false;
+};
+
+/// A file that tells its changes once, or an epoll set with one.
+struct source {
+    std::string name;
+    bool is_in_set;
+    bool (changer::*change)();
+};
+
+std::vector<source> each_source(const changer& c) {
+    std::vector<source> all;
+    for (bool is_in_set : {false, true}) {
+        all.push_back({c.file("mountinfo"), is_in_set, &changer::change_mounts});
+        all.push_back({c.file("mounts"), is_in_set, &changer::change_mounts});
+        all.push_back({"/proc/sys/kernel/hostname", is_in_set, &changer::change_host_name});
+    }
+    return all;
+}
+
+struct opened {
+    test::unique_fd file, set;
+    int fd() const { return set < 0 ? file.get() : set.get(); }
+};
+
+test::unique_fd open_file(const std::string& name, int mode = O_RDONLY) {
+    return test::unique_fd(::open(name.c_str(), mode | O_NONBLOCK | O_CLOEXEC));
+}
+
+opened put_in_set(test::unique_fd file) {
+    opened o;
+    o.file = std::move(file);
+    o.set = test::unique_fd(::epoll_create1(EPOLL_CLOEXEC));
+    ::epoll_event e{};
+    e.events = EPOLLPRI;
+    BOOST_REQUIRE_EQUAL(::epoll_ctl(o.set, EPOLL_CTL_ADD, o.file, &e), 0);
+    return o;
+}
+
+opened open_source(const source& s) {
+    opened o;
+    if (s.is_in_set)
+        return put_in_set(open_file(s.name));
+    o.file = open_file(s.name);
+    return o;
+}
+
+/// What tells of a change.
+std::vector<interest> interests_of(const source& s) {
+    if (s.is_in_set)
+        return {interest::readable, interest::readable | interest::priority};
+    return {interest::priority, interest::error, interest::priority | interest::error,
+            interest::priority | interest::read_closed};
+}
+
+enum class when {
+    pending,
+    before_the_first_wait,
+    at_once,
+    after_the_loop_ran,
+    after_a_reader,
+    after_a_writer,
+    after_a_cancelled_wait,
+    after_many_more
+};
+
+const char* name_of(when w) {
+    static const char* names[] = {"while the wait is pending",
+                                  "before the first wait",
+                                  "before the wait",
+                                  "before the wait, the loop ran",
+                                  "before the wait, and a read wait",
+                                  "before the wait, and a write wait",
+                                  "while a wait is pending that is cancelled",
+                                  "many times before the wait"};
+    return names[static_cast<int>(w)];
+}
+
+const when whens[] = {when::pending,
+                      when::before_the_first_wait,
+                      when::at_once,
+                      when::after_the_loop_ran,
+                      when::after_a_reader,
+                      when::after_a_writer,
+                      when::after_a_cancelled_wait,
+                      when::after_many_more};
+
+/// A wait, until it pends: for what is there already.
+bool is_exhausted(test::tally& results, asio::io_context& io, moor::registration& reg,
+                  interest want) {
+    for (int i = 0; i != 4; ++i) {
+        test::outcome c;
+        reg.async_wait(want, c.handler());
+        results.run_ready(io);
+        if (c.times() == 0) {
+            reg.cancel();
+            results.run_ready(io);
+            return true;
+        }
+    }
+    return false;
+}
+
+void check_one(test::tally& results, changer& agent, const source& s, moor::trigger t,
+               interest want, when w) {
+    asio::io_context io;
+    opened o = open_source(s);
+    test::unique_fd oracle = open_file(s.name);
+    moor::registration reg(io, o.fd(), t);
+    auto describe = [&](const char* what) {
+        return std::string(test::name_of(t)) + ", " + s.name + (s.is_in_set ? " in a set" : "") +
+               ", a change " + name_of(w) + ": " + what;
+    };
+    auto change = [&] {
+        test::poll_bits(oracle); // what was
+        BOOST_REQUIRE((agent.*s.change)());
+        BOOST_REQUIRE(test::poll_bits(oracle) & POLLPRI);
+    };
+    if (w != when::before_the_first_wait)
+        (void)is_exhausted(results, io, reg, want);
+    for (int round = 0; round != 4; ++round) {
+        test::outcome c, other;
+        if (w == when::pending) {
+            reg.async_wait(want, c.handler());
+            results.run_ready(io);
+            if (c.times() != 0)
+                continue; // the host name is everybody's
+        } else if (w == when::after_a_cancelled_wait) {
+            reg.async_wait(want, other.handler());
+            results.run_ready(io);
+        }
+        change();
+        if (w == when::after_a_cancelled_wait)
+            reg.cancel();
+        if (w == when::after_many_more)
+            for (int i = 0; i != 12; ++i) {
+                results.run_ready(io);
+                change();
+            }
+        if (w == when::after_the_loop_ran)
+            results.run_ready(io);
+        if (w == when::after_a_reader)
+            reg.async_wait_readable(other.handler());
+        if (w == when::after_a_writer)
+            reg.async_wait_writable(other.handler());
+        if (w == when::after_a_reader || w == when::after_a_writer ||
+            w == when::after_a_cancelled_wait)
+            results.run_ready(io);
+        if (w == when::after_a_cancelled_wait && other.times() == 1 && !other.ec())
+            continue; // it was told after all
+        if (w == when::after_a_reader && s.is_in_set && t == moor::trigger::edge)
+            continue; // the reader was told
+        if (w != when::pending)
+            reg.async_wait(want, c.handler());
+        if (!results.check(results.comes(io, [&] { return c.times() == 1; }) && !c.ec(),
+                           describe("not told: "), want))
+            break;
+        if (s.change == &changer::change_mounts)
+            results.check(is_exhausted(results, io, reg, want), describe("told for ever: "), want);
+    }
+    reg.deregister();
+    results.run_ready(io);
+}
+
+/// Two threads in run(); the waits begin in handlers or outside.
+void check_with_threads(test::tally& results, changer& agent, const source& s, moor::trigger t,
+                        interest want, bool begins_in_handler) {
+    asio::io_context io;
+    opened o = open_source(s);
+    moor::registration reg(io, o.fd(), t);
+    auto work = asio::make_work_guard(io);
+    std::thread threads[2];
+    for (std::thread& thread : threads)
+        thread = std::thread([&] { io.run(); });
+    for (int round = 0; round != 20; ++round) {
+        std::atomic<int> times{0};
+        std::atomic<bool> has_begun{false};
+        auto begin = [&] {
+            reg.async_wait(want, [&](error_code, moor::ready_event) { ++times; });
+            has_begun = true;
+        };
+        bool changes_first = round % 2 != 0;
+        if (changes_first)
+            BOOST_REQUIRE((agent.*s.change)());
+        if (begins_in_handler)
+            asio::post(io, begin);
+        else
+            begin();
+        test::wait_for([&] { return has_begun.load(); });
+        if (!changes_first)
+            BOOST_REQUIRE((agent.*s.change)());
+        auto deadline = std::chrono::steady_clock::now() + results.patience();
+        while (times == 0 && std::chrono::steady_clock::now() < deadline)
+            std::this_thread::yield();
+        bool is_told = times == 1;
+        results.check(is_told, test::name_of(t), ", ", s.name, s.is_in_set ? " in a set" : "",
+                      begins_in_handler ? ", in a handler" : "", ", round ", round,
+                      ": not told: ", want);
+        if (!is_told) {
+            reg.cancel();
+            test::wait_for([&] { return times == 1; });
+        }
+    }
+    work.reset();
+    for (std::thread& thread : threads)
+        thread.join();
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_SUITE(told_once)
+
+BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait) {
+    changer agent;
+    if (!agent.exists())
+        return;
+    test::tally results;
+    for (const source& s : each_source(agent))
+        for (moor::trigger t : test::both_triggers)
+            for (interest want : interests_of(s))
+                for (when w : whens)
+                    check_one(results, agent, s, t, want, w);
+}
+
+BOOST_AUTO_TEST_CASE(each_change_reaches_all_waits_that_are_pending) {
+    changer agent;
+    if (!agent.exists())
+        return;
+    test::tally results;
+    for (const source& s : each_source(agent))
+        for (moor::trigger t : test::both_triggers) {
+            asio::io_context io;
+            opened o = open_source(s);
+            moor::registration reg(io, o.fd(), t);
+            test::outcome a, b, c;
+            std::vector<interest> wants = interests_of(s);
+            reg.async_wait(wants[0], a.handler());
+            reg.async_wait(wants[1], b.handler());
+            reg.async_wait(wants[0], c.handler());
+            results.run_ready(io);
+            BOOST_REQUIRE((agent.*s.change)());
+            results.check(results.comes(io, [&] { return a.times() + b.times() + c.times() == 3; }),
+                          test::name_of(t), ", ", s.name, s.is_in_set ? " in a set" : "",
+                          ": told to ", a.times() + b.times() + c.times(), " of 3");
+            reg.deregister();
+            results.run_ready(io);
+        }
+}
+
+BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait_with_two_threads) {
+    changer agent;
+    if (!agent.exists())
+        return;
+    test::tally results;
+    for (const source& s : each_source(agent))
+        for (moor::trigger t : test::both_triggers)
+            for (interest want : interests_of(s))
+                for (bool in_handler : {false, true})
+                    check_with_threads(results, agent, s, t, want, in_handler);
+}
+
+BOOST_AUTO_TEST_CASE(pressure_on_the_processors_reaches_a_wait) {
+    // What a user may ask for at the least: in each window of two seconds.
+    const std::string trigger = "some 1000 2000000";
+    auto open_trigger = [&] {
+        int fd = ::open("/proc/pressure/cpu", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        if (fd >= 0 && ::write(fd, trigger.c_str(), trigger.size() + 1) < 0)
+            ::close(std::exchange(fd, -1));
+        return fd;
+    };
+    int oracle_fd = open_trigger();
+    if (oracle_fd < 0) {
+        BOOST_TEST_MESSAGE("not run: no pressure triggers here");
+        return;
+    }
+    test::unique_fd oracle(oracle_fd);
+
+    struct waiter {
+        opened o;
+        moor::registration reg;
+        interest want;
+        test::outcome c;
+        std::string name;
+    };
+    asio::io_context io;
+    std::vector<std::unique_ptr<waiter>> waiters;
+    for (moor::trigger t : test::both_triggers)
+        for (bool is_in_set : {false, true}) {
+            opened o;
+            if (is_in_set)
+                o = put_in_set(test::unique_fd(open_trigger()));
+            else
+                o.file = test::unique_fd(open_trigger());
+            int fd = o.fd();
+            waiters.push_back(std::unique_ptr<waiter>(
+                new waiter{std::move(o), moor::registration(io, fd, t),
+                           is_in_set ? interest::readable : interest::priority, test::outcome(),
+                           std::string(test::name_of(t)) + (is_in_set ? ", in a set" : "")}));
+        }
+    // More threads than processors.
+    std::atomic<bool> is_over{false};
+    std::vector<std::thread> busy;
+    for (unsigned i = 0; i != 2 * std::thread::hardware_concurrency() + 1; ++i)
+        busy.emplace_back([&] {
+            while (!is_over) {}
+        });
+    for (int round = 0; round != 2; ++round) {
+        for (auto& w : waiters) {
+            w->c = test::outcome();
+            w->reg.async_wait(w->want, w->c.handler());
+        }
+        auto are_told = [&] {
+            return std::all_of(waiters.begin(), waiters.end(),
+                               [](auto& w) { return w->c.times() == 1; });
+        };
+        // The oracle is told twice in the time that the others have.
+        int told = 0;
+        auto deadline = std::chrono::steady_clock::now() + test::cap;
+        while (!are_told() && told != 2 && std::chrono::steady_clock::now() < deadline) {
+            io.restart();
+            io.run_one_for(std::chrono::milliseconds(100));
+            told += (test::poll_bits(oracle) & POLLPRI) != 0;
+        }
+        for (auto& w : waiters)
+            BOOST_CHECK_MESSAGE(w->c.times() == 1 || told != 2, w->name << ": not told");
+        for (auto& w : waiters)
+            w->reg.cancel();
+        test::run_ready(io);
+    }
+    is_over = true;
+    for (std::thread& thread : busy)
+        thread.join();
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,352 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Events that the kernel has given to the loop, and that the loop has not handled yet: a second
+// thread is held between the two, or the handler of the first event of a batch runs. What happens
+// meanwhile must make no event of the past complete a wait that began later: not if the data were
+// read, and not if the registration ended and a new one began, under the same number or not.
+
+#include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/handles.hpp"
+#include "support/kinds.hpp"
+
+#include <moor.hpp>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+
+#include <atomic>
+#include <functional>
+#include <future>
+#include <optional>
+#include <string>
+#include <thread>
+
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace {
+
+namespace asio = boost::asio;
+using moor::interest;
+using test::error_code;
+
+/// Whether a thread of this process sleeps in the kernel.
+bool sleeps(::pid_t thread) {
+    test::unique_fd fd(::open(("/proc/self/task/" + std::to_string(thread) + "/stat").c_str(),
+                              O_RDONLY | O_CLOEXEC));
+    std::string s = test::get(fd);
+    std::size_t name_end = s.rfind(')');
+    return name_end != std::string::npos && s.size() > name_end + 2 && s[name_end + 2] == 'S';
+}
+
+/// A thread that runs the loop, and can be held with the events that it has fetched.
+class loop_thread {
+public:
+    explicit loop_thread(asio::io_context& io) : io_(io), work_(io.get_executor()) {
+        io.restart();
+        std::promise<::pid_t> id;
+        thread_ = std::thread([this, &id] {
+            id.set_value(static_cast<::pid_t>(::syscall(SYS_gettid)));
+            io_.run();
+        });
+        id_ = id.get_future().get();
+    }
+    ~loop_thread() {
+        let_go();
+        work_.reset();
+        io_.stop();
+        thread_.join();
+    }
+
+    /// Waits until the loop has nothing to do.
+    bool settles() {
+        int times = 0;
+        return test::wait_for([&] { return sleeps(id_) ? ++times == 3 : (times = 0, false); });
+    }
+
+    /// Has it fetch what `make` does, and nothing handled.
+    bool fetches(const std::function<void()>& make) {
+        if (!settles())
+            return false;
+        go_on_ = std::promise<void>();
+        is_held_ = false;
+        test::before_events_are_handled([this] {
+            std::future<void> go_on = go_on_.get_future();
+            is_held_ = true;
+            go_on.wait_for(test::cap);
+        });
+        make();
+        return test::wait_for([&] { return is_held_.load(); });
+    }
+
+    void let_go() {
+        if (is_held_.exchange(false))
+            go_on_.set_value();
+    }
+
+private:
+    asio::io_context& io_;
+    asio::executor_work_guard<asio::io_context::executor_type> work_;
+    std::thread thread_;
+    ::pid_t id_ = 0;
+    std::promise<void> go_on_;
+    std::atomic<bool> is_held_{false};
+};
+
+/// Completions that another thread may count.
+struct told {
+    std::atomic<int> times{0};
+    std::atomic<bool> failed{false};
+
+    auto handler() {
+        return [this](error_code ec, auto&&...) {
+            failed = !!ec;
+            ++times;
+        };
+    }
+};
+
+/// The handle has been waited for, and its waker rests in the reactor.
+void warm_up(asio::io_context& io, moor::registration& reg, test::fd_pair& p) {
+    test::called done;
+    reg.async_wait_readable(done.handler());
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(done); });
+    BOOST_REQUIRE_EQUAL(test::drain(p.a), 1u);
+    test::run_ready(io);
+}
+
+enum class finish { deregister, destroy, abandon, reset };
+enum class successor { other_number, same_number, same_file };
+
+struct how {
+    moor::trigger trigger;
+    finish end;
+    successor next;
+    bool is_pending; ///< a wait of the old registration, when its event comes
+    bool hangs_up;   ///< the event: a hang-up, or data
+    interest want;
+
+    friend std::ostream& operator<<(std::ostream& os, const how& h) {
+        static const char* ends[] = {"deregister", "destroy", "abandon", "reset"};
+        static const char* nexts[] = {"another number", "the same number", "the same file"};
+        return os << test::name_of(h.trigger) << ", " << ends[static_cast<int>(h.end)] << ", "
+                  << nexts[static_cast<int>(h.next)] << (h.is_pending ? ", a wait was pending" : "")
+                  << (h.hangs_up ? ", hang-up" : ", data") << ", " << h.want;
+    }
+};
+
+/// Whether the loop asks for events when nobody waits.
+bool can_fetch_unasked() { return test::on_epoll(); }
+
+template <class Check>
+void for_each_how(Check check) {
+    for (moor::trigger t : test::both_triggers)
+        for (finish end : {finish::deregister, finish::destroy, finish::abandon, finish::reset})
+            for (successor next :
+                 {successor::other_number, successor::same_number, successor::same_file})
+                for (bool is_pending : {false, true})
+                    for (bool hangs_up : {false, true})
+                        for (interest want :
+                             {interest::readable, interest::readable | interest::read_closed,
+                              interest::read_closed | interest::error}) {
+                            // A file that was abandoned is closed; and an end stays.
+                            if (next == successor::same_file &&
+                                (end == finish::abandon || hangs_up))
+                                continue;
+                            check(how{t, end, next, is_pending, hangs_up, want});
+                        }
+}
+
+/// A registration whose event is on its way when another one takes its place.
+struct scene {
+    asio::io_context& io;
+    how h;
+    test::fd_pair p = test::make_socketpair();
+    test::fd_pair q = test::make_socketpair();
+    std::optional<moor::registration> old_one, new_one;
+    told old_wait, new_wait;
+
+    scene(asio::io_context& context, const how& what) : io(context), h(what) {
+        old_one.emplace(io, p.a.get(), h.trigger);
+        warm_up(io, *old_one, p);
+        if (h.is_pending)
+            old_one->async_wait(h.want, old_wait.handler());
+        test::run_ready(io);
+    }
+
+    void make_event() {
+        if (h.hangs_up)
+            p.b.close();
+        else
+            test::put(p.b, "old");
+    }
+
+    /// While the event is on its way.
+    void replace() {
+        test::drain(p.a);
+        if (h.end == finish::deregister)
+            old_one->deregister();
+        else if (h.end == finish::destroy)
+            old_one.reset();
+        if (h.next == successor::same_number)
+            q = test::reuse_number(p.a, std::move(q));
+        else if (h.end == finish::abandon)
+            p.a.close();
+        if (h.next == successor::same_file)
+            q = std::move(p);
+        if (h.end == finish::abandon)
+            old_one->abandon();
+        if (h.end == finish::reset) {
+            old_one->reset(q.a, h.trigger);
+            new_one = std::move(old_one);
+        } else {
+            new_one.emplace(io, q.a.get(), h.trigger);
+        }
+        new_one->async_wait(h.want, new_wait.handler());
+    }
+
+    void make_news() {
+        if (h.want.is_readable())
+            test::put(q.b, "new");
+        else
+            q.b.close();
+    }
+};
+
+} // namespace
+
+BOOST_AUTO_TEST_SUITE(two_threads)
+
+BOOST_AUTO_TEST_CASE(a_level_wait_is_not_told_of_data_that_were_read_before_it_began) {
+    test::tally results;
+    for (bool was_waiting : {false, true})
+        for (int variant = 0; variant != 4; ++variant)
+            for (interest want : {interest::readable, interest::readable | interest::priority}) {
+                const bool is_in_handler = variant % 2 != 0, by_try_io = variant / 2 != 0;
+                if (!was_waiting && !can_fetch_unasked())
+                    continue;
+                asio::io_context io;
+                test::fd_pair p = test::make_socketpair();
+                moor::registration reg(io, p.a.get());
+                warm_up(io, reg, p);
+                told earlier, wait;
+                if (was_waiting)
+                    reg.async_wait(want, earlier.handler());
+                loop_thread other(io);
+                BOOST_REQUIRE(other.fetches([&] { test::put(p.b, "old"); }));
+                auto act = [&] {
+                    reg.cancel();
+                    if (by_try_io)
+                        (void)reg.try_io(interest::readable, test::reader{p.a});
+                    test::drain(p.a);
+                    reg.async_wait(want, wait.handler());
+                };
+                if (is_in_handler) {
+                    asio::post(io, act);
+                    io.poll_one();
+                } else {
+                    act();
+                }
+                other.let_go();
+                BOOST_REQUIRE(other.settles());
+                results.check(wait.times == 0, "a wait was told of the past: ", want,
+                              is_in_handler ? ", in a handler" : "");
+                test::put(p.b, "new");
+                results.check(test::wait_for([&] { return wait.times == 1; }), "the wait hangs");
+                BOOST_REQUIRE(other.settles());
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_is_told_of_an_event_that_another_thread_has_fetched) {
+    test::tally results;
+    for (moor::trigger t : test::both_triggers)
+        for (int variant = 0; variant != 4; ++variant)
+            for (interest want :
+                 {interest::readable, interest::read_closed, interest::write_closed}) {
+                const bool is_in_handler = variant % 2 != 0, was_waiting = variant / 2 != 0;
+                if (!was_waiting && !can_fetch_unasked())
+                    continue;
+                asio::io_context io;
+                test::fd_pair p = test::make_socketpair();
+                moor::registration reg(io, p.a.get(), t);
+                warm_up(io, reg, p);
+                told earlier, wait;
+                if (was_waiting)
+                    reg.async_wait(want, earlier.handler());
+                loop_thread other(io);
+                BOOST_REQUIRE(other.fetches([&] { p.b.close(); }));
+                auto act = [&] {
+                    reg.cancel();
+                    reg.async_wait(want, wait.handler());
+                };
+                if (is_in_handler) {
+                    asio::post(io, act);
+                    io.poll_one();
+                } else {
+                    act();
+                }
+                other.let_go();
+                results.check(test::wait_for([&] { return wait.times == 1; }), test::name_of(t),
+                              ": the wait hangs: ", want);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(an_event_that_another_thread_has_fetched_is_not_for_the_next_registration) {
+    test::tally results;
+    for_each_how([&](const how& h) {
+        for (bool is_in_handler : {false, true}) {
+            asio::io_context io;
+            scene s(io, h);
+            loop_thread other(io);
+            BOOST_REQUIRE(other.fetches([&] { s.make_event(); }));
+            if (is_in_handler) {
+                asio::post(io, [&] { s.replace(); });
+                io.poll_one();
+            } else {
+                s.replace();
+            }
+            other.let_go();
+            BOOST_REQUIRE(other.settles());
+            if (!results.check(s.new_wait.times == 0, "completes for the past: ", h))
+                continue;
+            s.make_news();
+            results.check(test::wait_for([&] { return s.new_wait.times == 1; }) &&
+                              !s.new_wait.failed,
+                          "hangs or fails: ", h);
+            BOOST_REQUIRE(other.settles());
+        }
+    });
+}
+
+BOOST_AUTO_TEST_CASE(an_event_that_is_queued_in_a_batch_is_not_for_the_next_registration) {
+    test::tally results;
+    for_each_how([&](const how& h) {
+        asio::io_context io;
+        test::fd_pair f = test::make_socketpair();
+        moor::registration first(io, f.a.get());
+        warm_up(io, first, f);
+        scene s(io, h);
+        test::called done;
+        first.async_wait_readable([&](error_code ec) {
+            done.handler()(ec);
+            s.replace();
+        });
+        test::run_ready(io);
+        test::put(f.b, "x"); // one batch: first this event,
+        s.make_event();      // then that one
+        test::run_until(io, [&] { return bool(done); });
+        test::run_ready(io);
+        if (!results.check(s.new_wait.times == 0, "completes for the past: ", h))
+            return;
+        s.make_news();
+        results.check(results.comes(io, [&] { return s.new_wait.times == 1; }) &&
+                          !s.new_wait.failed,
+                      "hangs or fails: ", h);
+    });
+}
+
+BOOST_AUTO_TEST_SUITE_END()
