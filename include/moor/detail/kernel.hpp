@@ -20,10 +20,13 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <cstdio>
+#include <cstring>
 #include <type_traits>
 
 #if defined(__linux__)
 #include <sys/epoll.h>
+#include <sys/vfs.h>
 #endif
 
 #include <fcntl.h>
@@ -232,6 +235,35 @@ inline bool is_always_ready(int handle, const file_identity& id) noexcept {
     }
 #endif
     return (void)handle, true;
+}
+
+/// Whether poll(2) tells the file's state, again and again. Other files, such as
+/// /proc/self/mountinfo or a pressure trigger, tell each change to one poll only.
+inline bool tells_state(int handle, const file_identity& id) noexcept {
+    if (id.is_socket() || id.is_fifo())
+        return true;
+    if (id.is_character_device())
+        return ::isatty(handle) != 0;
+#if defined(__linux__)
+    if (id.is_file()) {
+        struct ::statfs fs;
+        return ::fstatfs(handle, &fs) == 0 && fs.f_type == 0x19800202; // a message queue
+    }
+    char path[32];
+    char name[32];
+    std::snprintf(path, sizeof(path), "/proc/self/fd/%d", handle);
+    ::ssize_t n = ::readlink(path, name, sizeof(name) - 1);
+    if (n < 0)
+        return false;
+    name[n] = '\0';
+    for (const char* known : {"anon_inode:[eventfd]", "anon_inode:[timerfd]",
+                              "anon_inode:[signalfd]", "anon_inode:inotify", "anon_inode:[pidfd]"})
+        if (std::strcmp(name, known) == 0)
+            return true;
+    return std::strncmp(name, "pidfd:", 6) == 0;
+#else
+    return !id.is_file();
+#endif
 }
 
 } // namespace detail

@@ -245,6 +245,7 @@ public:
         identity_ = id;
         trigger_ = mode;
         always_ready_ = is_always_ready(handle, id);
+        tells_state_ = always_ready_ || tells_state(handle, id);
         unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         unlooked_ = 0;
@@ -802,6 +803,26 @@ private:
         return (unknown_ & channels_of(want)) != 0 || !(want & readiness_word::closing).empty();
     }
 
+    /// The same where poll(2) tells a change once: what it tells besides is kept for the next wait.
+    BOOST_NOINLINE readiness ask_for_changes(interest want, error_code& ec) noexcept {
+        count_verification();
+        int events = poll_now(handle_, static_cast<short>(to_poll_events(all_interests)), ec);
+        if (ec)
+            return readiness();
+        readiness seen = from_poll_events(events, identity_.is_fifo());
+        word_.observe((want & pollable) | ((word_.flags() | seen) & pollable), seen & pollable);
+        readiness changes = seen - pollable;
+        if (!changes.empty())
+            word_.set(changes);
+        if (trigger_ == trigger::edge)
+            return readiness_word::match(word_.unconsumed(), want);
+        readiness r = word_.matched(want);
+        if ((r & seen & pollable).empty()) // what was kept is told now
+            word_.forget(interest::error);
+        word_.forget(r - pollable);
+        return r;
+    }
+
     /// What of it has to be asked of the kernel. (An edge-triggered wait must not be told again of
     /// data that it was told of, because closing is asked for, too.)
     interest to_ask(interest want) const noexcept {
@@ -821,6 +842,8 @@ private:
 
     /// Asks the kernel, and believes it.
     readiness verify_now(interest want, error_code& ec, int events = not_asked) noexcept {
+        if (!tells_state_)
+            return ask_for_changes(want, ec);
         if (events == not_asked) {
             count_verification();
             events = poll_now(handle_, static_cast<short>(to_poll_events(want) | poll_rdhup), ec);
@@ -850,6 +873,10 @@ private:
             // An io wait's callable finds out for itself, at the price of the poll(2).
             if (w.purpose_ == purpose::io || trigger_ == trigger::edge)
                 return cached;
+            if (!tells_state_ && !(cached - pollable).empty()) {
+                word_.forget(cached - pollable); // the kernel will not tell of that change again
+                return cached;
+            }
         } else if (readiness_word::match(flags, want).empty()) {
             if (!doubts(want))
                 return readiness();
@@ -886,7 +913,7 @@ private:
 
     template <channel C>
     BOOST_FORCEINLINE bool may_park_plainly(const waiter& w, purpose why) const noexcept {
-        if ((unknown_ & (unattached | ended)) != 0 || !waiters_.empty())
+        if ((unknown_ & (unattached | ended)) != 0 || !waiters_.empty() || !tells_state_)
             return false;
         if (why != purpose::io)
             return why == purpose::wait && is_home(C);
@@ -964,8 +991,8 @@ private:
     /// that the handle is ready, and no more than that.
     template <channel C>
     BOOST_NOINLINE bool answer_or_start(waiter& w, int seen) {
-        if (trigger_ == trigger::level && !always_ready_ && (unknown_ & ended) == 0 &&
-            (word_.flags() & readiness_word::closing).empty()) {
+        if (trigger_ == trigger::level && !always_ready_ && tells_state_ &&
+            (unknown_ & ended) == 0 && (word_.flags() & readiness_word::closing).empty()) {
             bool is_known = ((unknown_ >> C) & 1u) == 0 && !word_.flags().contains(blind(C));
             if (seen == not_asked && !is_known && ask_for_nothing<C>(seen))
                 seen = 0;
@@ -1351,7 +1378,7 @@ private:
         idle_events_ = 0;
         // Asio may have an event in its queue for whoever had this object before.
         is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
-        if (is_suspect_)
+        if (is_suspect_ || host_.port.has_queued_event(data_) || !host_.runs_only_here())
             doubtful_ = all_channels;
         return ec;
     }
@@ -1641,24 +1668,44 @@ private:
         return false;
     }
 
+    /// What an event on `c` may stand for.
+    static constexpr interest meant_by(channel c) noexcept { return blind(c) | interest::error; }
+
     /// An event came in on `c`; the reactor does not say which.
     void note(channel c) noexcept {
+        if (BOOST_UNLIKELY(!tells_state_) && !is_wanted(c)) {
+            // Kept for the next wait, since poll(2) will not tell of it. (The first event need not
+            // be a change.)
+            word_.set(word_.flags().contains(blind(c)) ? meant_by(c) : blind(c));
+            return;
+        }
         if (word_.flags().contains(blind(c)) && !is_wanted(c)) {
             word_.repeat(blind(c));
             return;
         }
         unsigned bit = 1u << c;
         bool doubtful = (doubtful_ & bit) != 0;
-        if (!is_suspect_ && !is_hang_up(c) && is_attached() && is_later(c))
+        if (!is_suspect_ && !is_hang_up(c) && is_attached() &&
+            (trigger_ == trigger::edge || is_later(c)))
             doubtful_ = static_cast<std::uint8_t>(doubtful_ & ~bit);
         if (beyond_waiters_ != 0 || c == priority_channel || doubtful) {
             interest want = blind(c);
             for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
                 want |= w->want_;
             // It came with an event, so what is seen is news, also if the cache has it.
-            word_.forget(blind(c));
+            if (tells_state_)
+                word_.forget(blind(c));
             error_code ec;
             verify_now(want, ec);
+            if (BOOST_UNLIKELY(!tells_state_) && !ec) {
+                // The reactor was told of a change that poll(2) does not tell again.
+                interest meant = want & meant_by(c);
+                readiness told = visible_to(purpose::wait) & meant;
+                if (told.empty())
+                    word_.set(meant);
+                else if ((told - pollable).empty())
+                    word_.set(meant - pollable);
+            }
             if (!ec)
                 return;
         }
@@ -1812,6 +1859,7 @@ private:
     bool is_suspect_ = false;
     bool has_data_ = false;
     bool always_ready_ = false;
+    bool tells_state_ = true; // poll(2) does, again and again
     mutable state_mutex mutex_;
     readiness_word word_;
     basic_waker<scheduled_io, read_channel> read_;
