@@ -64,11 +64,11 @@ void check_works(test::tally& results, asio::io_context& io, moor::registration&
         reg.async_wait_readable(c.handler());
         results.run_ready(io);
         if (is_pending) {
-            results.check(c.times() == 0, what..., ": completes for nothing: ", c.ec());
+            results.check(c.times() == 0, what..., ": completes for nothing: ", c);
             test::put(p.b, "data");
         }
         if (!results.check(results.comes(io, [&] { return bool(c); }) && !c.ec(), what...,
-                           ": hangs or fails: ", c.ec()))
+                           ": hangs or fails: ", c))
             break;
         while (reg.try_io(interest::readable, test::reader{reg.native_handle()})) {}
         test::drain(reg.native_handle());
@@ -155,7 +155,7 @@ BOOST_AUTO_TEST_CASE(the_events_of_an_abandoned_file_reach_nobody) {
                 p.b.close();
                 results.run_ready(io);
                 results.check(c.times() == 0, test::name_of(t), ", ", f.name,
-                              ": the event of another file: ", c.ec());
+                              ": the event of another file: ", c);
                 next.cancel();
                 results.run_ready(io);
                 check_works(results, io, next, q, test::name_of(t), ", ", f.name);
@@ -178,7 +178,7 @@ BOOST_AUTO_TEST_CASE(a_handle_that_somebody_else_has_registered_stays_theirs) {
         reg.async_wait_readable(c.handler());
         results.check(results.comes(io, [&] { return bool(c); }) &&
                           c.ec() == moor::error::already_registered,
-                      test::name_of(t), ": ", c.ec());
+                      test::name_of(t), ": ", c);
         reg.abandon();
         theirs.async_wait(asio::posix::stream_descriptor::wait_read, d.handler());
         test::put(p.b, "x");
@@ -248,7 +248,7 @@ BOOST_AUTO_TEST_CASE(renew_leaves_the_same_file_alone) {
             BOOST_TEST(used.epoll_ctl == 0);
             BOOST_TEST(used.fstat <= 10);
             results.run_ready(io);
-            results.check(c.times() == 0, f.name, ": the wait ended: ", c.ec());
+            results.check(c.times() == 0, f.name, ": the wait ended: ", c);
             test::put(p.b, "x");
             results.check(results.comes(io, [&] { return bool(c); }) && !c.ec(), f.name,
                           ": the wait hangs");
@@ -268,8 +268,8 @@ BOOST_AUTO_TEST_CASE(renew_aborts_the_waits_for_the_file_before) {
         fd_pair q = replace(p, files[0].make);
         results.check(reg.renew(q.a.get(), t), "not renewed");
         results.check(results.comes(io, [&] { return a && b; }), "a wait hangs");
-        results.check(a.ec() == asio::error::operation_aborted, "ended with ", a.ec());
-        results.check(b.ec() == asio::error::operation_aborted, "ended with ", b.ec());
+        results.check(a.ec() == asio::error::operation_aborted, "ended with ", a);
+        results.check(b.ec() == asio::error::operation_aborted, "ended with ", b);
         check_works(results, io, reg, q, test::name_of(t));
     }
 }
@@ -306,7 +306,7 @@ BOOST_AUTO_TEST_CASE(renew_in_each_step_of_a_connect_that_tries_several_addresse
             test::outcome c;
             reg.async_wait_writable(c.handler());
             if (!results.check(results.comes(io, [&] { return bool(c); }) && !c.ec(),
-                               test::name_of(t), ": hangs or fails: ", c.ec()))
+                               test::name_of(t), ": hangs or fails: ", c))
                 break;
             results.check(!reg.renew(s.get(), t), "renewed again");
             ::socklen_t len = sizeof(error);
@@ -366,7 +366,7 @@ BOOST_AUTO_TEST_CASE(renew_says_why_it_could_not) {
             if (has_handle)
                 results.check(results.comes(io, [&] { return bool(c); }) &&
                                   c.ec() == asio::error::operation_aborted,
-                              "the wait ended with ", c.ec());
+                              "the wait ended with ", c);
             BOOST_CHECK_THROW(reg.renew(bad), boost::system::system_error);
         }
     asio::io_context io;

@@ -157,7 +157,8 @@ void for_each_how(Check check) {
                             if (next == successor::same_file &&
                                 (end == finish::abandon || hangs_up))
                                 continue;
-                            if (!is_pending && !can_fetch_unasked())
+                            const bool is_asked = is_pending && (hangs_up || want.is_readable());
+                            if (!is_asked && !can_fetch_unasked())
                                 continue;
                             check(how{t, end, next, is_pending, hangs_up, want});
                         }

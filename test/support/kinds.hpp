@@ -20,6 +20,7 @@
 
 #include <chrono>
 #include <memory>
+#include <ostream>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -89,6 +90,10 @@ public:
             seen->ec = ec;
             seen->keep(more...);
         };
+    }
+
+    friend std::ostream& operator<<(std::ostream& os, const outcome& o) {
+        return o ? os << o.times() << " times, with " << o.ec() : os << "pending";
     }
 
 private:
