@@ -155,9 +155,9 @@ const clearing clearings[] = {
     {"an empty event", [](scene& s) { s.reg.clear(ready_event()); }},
 };
 
-void check_one(test::tally& results, const file& f, moor::trigger t, interest observed,
-               const meanwhile& m, const clearing& c, interest want, bool loop_runs, order o) {
-    asio::io_context io;
+void check_one(test::tally& results, asio::io_context& io, const file& f, moor::trigger t,
+               interest observed, const meanwhile& m, const clearing& c, interest want,
+               bool loop_runs, order o) {
     fd_pair p = f.make();
     moor::registration reg(io, p.a.get(), t);
     scene s{io, p, reg, results, observed};
@@ -182,26 +182,32 @@ void check_one(test::tally& results, const file& f, moor::trigger t, interest ob
     if (t == moor::trigger::level && bits == 0)
         results.check(!wait, f.name, ", event ", s.event, "; ", m.name, "; cleared: ", c.name,
                       ": completes for nothing: ", want);
+    reg.deregister();
+    results.run_ready(io);
 }
 
 void check_all(moor::trigger t) {
     test::tally results;
-    for (const file& f : files) {
-        const bool is_pipe = std::string(f.name) == "pipe";
+    for (const file& f : files)
         for (interest observed :
              {interest::readable, interest::readable | interest::read_closed | interest::error,
               interest::readable | interest::writable, interest::writable})
-            for (const meanwhile& m : meanwhiles)
+            for (const meanwhile& m : meanwhiles) {
+                asio::io_context io; // Asio's io_uring service bears few cancellations
                 for (const clearing& c : clearings)
                     for (interest want :
                          {interest::readable, interest::writable, interest::read_closed,
                           interest::write_closed, interest::readable | interest::priority})
-                        for (bool loop_runs : {false, true})
-                            for (order o : orders)
-                                if (!is_pipe || (observed != interest::writable &&
-                                                 want != interest::write_closed))
-                                    check_one(results, f, t, observed, m, c, want, loop_runs, o);
-    }
+                        for (order o : orders)
+                            for (bool loop_runs : {false, true}) {
+                                if (loop_runs && o != order::would_block_first)
+                                    continue;
+                                // A pipe's reading end is never writable.
+                                if (f.make == files[2].make && observed == interest::writable)
+                                    continue;
+                                check_one(results, io, f, t, observed, m, c, want, loop_runs, o);
+                            }
+            }
 }
 
 } // namespace

@@ -277,7 +277,7 @@ void check_one(test::tally& results, asio::io_context& io, moor::trigger t, cons
     results.check(wait.times() <= 1, describe("completes twice: "), want);
     if (wait.times() != 0) {
         results.check(may, describe("completes for nothing: "), want);
-        results.check(!wait.ec(), describe("fails: "), want, ": ", wait.ec());
+        results.check(!wait.ec(), describe("fails: "), want, ": ", wait);
         results.check(
             !wait.event().ready().empty() && want.contains(wait.event().ready()) &&
                 (is_kept || (test::bits_of(wait.event().ready(), fd) & (before | after)) != 0),
@@ -419,11 +419,11 @@ BOOST_AUTO_TEST_CASE(what_a_file_cannot_have_pends_and_is_cancelled) {
             test::outcome c;
             reg.async_wait(want, c.handler());
             results.run_ready(io);
-            results.check(c.times() == 0, name, " does not pend: ", c.ec());
+            results.check(c.times() == 0, name, " does not pend: ", c);
             reg.cancel();
             results.check(results.comes(io, [&] { return c.times() == 1; }) &&
                               c.ec() == asio::error::operation_aborted,
-                          name, " is not cancelled: ", c.ec());
+                          name, " is not cancelled: ", c);
         }
     };
     fd_pair p = test::make_pipe();

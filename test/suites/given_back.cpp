@@ -168,7 +168,7 @@ BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_between_its_event_and_its_handler)
                     // A level-triggered wait takes nothing away, so that it may as well succeed.
                     results.check(loser.ec() == aborted ||
                                       (t == moor::trigger::level && !loser.ec()),
-                                  name(), ": the cancelled wait ended with ", loser.ec());
+                                  name(), ": the cancelled wait ended with ", loser);
                     if (pends_too)
                         results.check(results.comes(io, [&] { return bool(late); }) && !late.ec(),
                                       name(), ": the wait that began meanwhile hangs");
@@ -217,7 +217,7 @@ BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_while_its_completion_is_on_its_way
                     };
                     results.check(c.times() == 1 &&
                                       (c.ec() == aborted || (t == moor::trigger::level && !c.ec())),
-                                  name(), ": ended with ", c.ec());
+                                  name(), ": ended with ", c);
                     s.check_next_wait_completes(s.a, name());
                 }
 }
@@ -264,7 +264,7 @@ BOOST_AUTO_TEST_CASE(a_wait_that_one_event_completes_behind_another) {
         s.make_ready();
         results.check(results.comes(io, [&] { return waits[0] && waits[1]; }), "hangs");
         results.check((waits[0].ec() == aborted) != (waits[1].ec() == aborted), "ended with ",
-                      waits[0].ec(), " and ", waits[1].ec());
+                      waits[0], " and ", waits[1]);
     }
 }
 
@@ -376,7 +376,7 @@ BOOST_AUTO_TEST_CASE(an_operation_that_is_cancelled_between_its_event_and_its_ca
         for (int i : {0, 1}) {
             results.check(done[i].ec() ? done[i].ec() == aborted && text[i].empty()
                                        : text[i] == "data",
-                          "ended with ", done[i].ec(), " and ", text[i]);
+                          "ended with ", done[i], " and ", text[i]);
             if (done[i].ec())
                 s.check_next_wait_completes(*regs[i], test::name_of(t), ", async_io");
         }
@@ -393,8 +393,11 @@ BOOST_AUTO_TEST_CASE(cancel_takes_nothing_from_a_wait_that_has_its_event) {
         results.run_ready(io);
         s.a.async_wait_readable(c.handler());
         s.a.cancel();
-        results.check(results.comes(io, [&] { return bool(c); }) && !c.ec(), test::name_of(t),
-                      ": ended with ", c.ec());
+        results.check(results.comes(io, [&] { return bool(c); }), test::name_of(t), ": hangs");
+        // Only epoll told of the event before there was a wait.
+        results.check(!c.ec() || !test::on_epoll(), test::name_of(t), ": ", c);
+        if (c.ec())
+            s.check_next_wait_completes(s.a, test::name_of(t), ", cancel()");
     }
 }
 

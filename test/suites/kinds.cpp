@@ -285,7 +285,7 @@ void check_one(test::tally& results, const kind& k, std::size_t n, bool is_pendi
         wait();
         results.run_ready(io);
         results.check(c.times() == 0 || is_refused || (before & mask) != 0, k.name, ", step ", n,
-                      ", ", test::name_of(t), ", ", want, " does not pend: ", c.ec());
+                      ", ", test::name_of(t), ", ", want, " does not pend: ", c);
     }
     if (n != s.steps.size())
         s.steps[n]();
@@ -302,7 +302,7 @@ void check_one(test::tally& results, const kind& k, std::size_t n, bool is_pendi
         expected = asio::error::operation_not_supported;
     results.check(c.times() == (must ? 1 : 0) && (!must || c.ec() == expected), k.name, ", step ",
                   n, is_pending ? ", pending, " : ", ", test::name_of(t), ", ", want,
-                  must ? " hangs or fails: " : " is not there: ", c.times(), ", ", c.ec());
+                  must ? " hangs or fails: " : " is not there: ", c);
     reg.deregister();
     results.run_ready(io);
     finish(s, n + 1);
@@ -393,11 +393,11 @@ BOOST_AUTO_TEST_CASE(operations_on_a_message_queue_pend_until_a_message_comes) {
                                  h(ec);
                              });
                 results.run_ready(io);
-                results.check(c.times() == 0, "completes on an empty queue: ", c.ec());
+                results.check(c.times() == 0, "completes on an empty queue: ", c);
                 send_message(queue, "message");
                 results.check(results.comes(io, [&] { return bool(c); }) && !c.ec() &&
                                   text == "message",
-                              "does not complete with a message: ", c.ec());
+                              "does not complete with a message: ", c);
             }
             reg.cancel();
             results.run_ready(io);

@@ -157,6 +157,9 @@ void for_each_how(Check check) {
                             if (next == successor::same_file &&
                                 (end == finish::abandon || hangs_up))
                                 continue;
+                            const bool is_asked = is_pending && (hangs_up || want.is_readable());
+                            if (!is_asked && !can_fetch_unasked())
+                                continue;
                             check(how{t, end, next, is_pending, hangs_up, want});
                         }
 }
