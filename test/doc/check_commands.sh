@@ -49,6 +49,7 @@ check() {
                 continue ;;
             test/run.sh::* | b2::[!-]*)
                 [[ $word == *=* ]] || one_of "$suites" "$word" || echo "suite $word" ;;
+            test/bench/run.sh::--help | test/bench/run.sh::-h) ;; # the option parser has them
             test/bench/run.sh::--*) grep -qrF -- "\"${word%%=*}\"" test/bench || echo "option $word" ;;
             *::-DMOOR_*)
                 word=${word#-D}
