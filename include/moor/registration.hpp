@@ -9,6 +9,7 @@
 #define MOOR_REGISTRATION_HPP
 
 #include <moor/detail/any_waker.hpp>
+#include <moor/detail/held_executor.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/detail/io_op.hpp>
 #include <moor/detail/kernel.hpp>
@@ -168,7 +169,8 @@ public:
     /**
      * @param ex The I/O executor.
      */
-    explicit basic_registration(const executor_type& ex) : executor_{ex}, core_(core_of(ex)) {}
+    explicit basic_registration(const executor_type& ex)
+        : core_(core_of(ex)), executor_(ex, *core_) {}
 
     /// Constructs a registration without a handle.
     /**
@@ -233,7 +235,7 @@ public:
      * @param other The registration to move from, which holds no handle afterwards.
      */
     basic_registration(basic_registration&& other) noexcept
-        : executor_(other.executor_), core_(other.core_), io_(std::move(other.io_)),
+        : core_(other.core_), executor_(other.executor_, *core_), io_(std::move(other.io_)),
           name_(std::move(other.name_)) {}
 
     /// Moves a registration on another executor.
@@ -245,7 +247,7 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration(basic_registration<OtherExecutor>&& other)
-        : executor_{Executor(other.executor_.value)}, core_(other.core_), io_(std::move(other.io_)),
+        : core_(other.core_), executor_(other.executor_, *core_), io_(std::move(other.io_)),
           name_(std::move(other.name_)) {}
 
     /// Deregisters the present handle, as the destructor does, and moves a registration.
@@ -255,7 +257,7 @@ public:
     basic_registration& operator=(basic_registration&& other) noexcept {
         if (this != &other) {
             end(true);
-            executor_ = other.executor_;
+            executor_.assign(other.executor_, *other.core_);
             core_ = other.core_;
             io_ = std::move(other.io_);
             name_ = std::move(other.name_);
@@ -286,7 +288,7 @@ public:
     ~basic_registration() { end(true); }
 
     /// Returns the I/O executor.
-    const executor_type& get_executor() const noexcept { return executor_.value; }
+    const executor_type& get_executor() const noexcept { return executor_.value(); }
 
     /// Returns the registered handle, or -1.
     native_handle_type native_handle() const noexcept { return io_ ? io_->native_handle() : -1; }
@@ -825,14 +827,14 @@ private:
                 std::move(handler), Deliver(make_error_code(error::gone), ready_event())});
         using op_type = detail::wait_op<Deliver, Handler, Executor>;
         typename op_type::memory memory(handler);
-        op_type* op = memory.construct(handler, executor_, want, detail::purpose::wait);
+        op_type* op = memory.construct(handler, executor_.get(), want, detail::purpose::wait);
         bool parked = start(*op, want, name);
         memory.release();
         if (BOOST_LIKELY(parked))
             return;
         if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
             if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
-                return op->complete_immediately(executor_.value);
+                return op->complete_immediately(executor_.get().value);
         }
         core_->port.post_new(op);
     }
@@ -843,7 +845,7 @@ private:
             return complete_io_without_context<F>(handler);
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler);
-        op_type* op = memory.construct(handler, executor_, want, io_, std::forward<F>(f));
+        op_type* op = memory.construct(handler, executor_.get(), want, io_, std::forward<F>(f));
         bool parked = start(*op, want, "async_io");
         memory.release();
         if (!parked)
@@ -858,14 +860,14 @@ private:
             return start_io(handler, want, std::forward<F>(f));
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler); // before there is something to lose
-        op_type* op = memory.construct(handler, executor_, want, nullptr, std::forward<F>(f));
+        op_type* op = memory.construct(handler, executor_.get(), want, nullptr, std::forward<F>(f));
         if (op->template try_now<C>(*io_)) {
             detail::track_creation(core_->port.context(), *op, io_.get(), native_handle(),
                                    "async_io");
             memory.release();
             if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
                 if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
-                    return op->complete_immediately(executor_.value);
+                    return op->complete_immediately(executor_.get().value);
             }
             return core_->port.post_new(op);
         }
@@ -967,7 +969,7 @@ boost::system::result<ready_event> try_to_keep(interest want, detail::purpose wh
                                                waker_type& waker, const ready_event* refuted) {
     using kept_type = detail::kept_waker<Executor>;
     using op_type = detail::wait_op<detail::deliver_nothing, kept_type, detail::no_executor>;
-    kept_type kept(waker, executor_.value);
+    kept_type kept(waker, executor_.get().value);
     typename op_type::memory memory(kept);
     op_type* op = memory.construct(kept, detail::io_executor<detail::no_executor>{}, want, why);
     if (refuted)
@@ -1013,8 +1015,8 @@ static detail::service_core_ptr core_of(const executor_type& ex) {
         return use_registration_service(ex.context()).core_;
 }
 
-detail::io_executor<Executor> executor_;
 detail::service_core_ptr core_;
+detail::held_executor<Executor> executor_; // refers to the core
 detail::scheduled_io_ptr io_;
 std::unique_ptr<std::string> name_;
 }

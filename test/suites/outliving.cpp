@@ -13,6 +13,7 @@
 #include <moor.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/execution.hpp>
 #include <boost/asio/io_context.hpp>

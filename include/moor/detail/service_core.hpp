@@ -36,6 +36,22 @@
 namespace moor {
 namespace detail {
 
+/// What is told that the execution context shuts down, once, outside of every lock.
+class shutdown_listener {
+public:
+    virtual void on_shutdown() noexcept = 0;
+
+protected:
+    shutdown_listener() = default;
+    ~shutdown_listener() = default;
+
+private:
+    friend class service_core;
+
+    shutdown_listener* next_ = nullptr;
+    shutdown_listener** link_ = nullptr; // what points to this one, while it listens
+};
+
 class service_core final : public scheduled_io_host {
 public:
     explicit service_core(asio::execution_context& context)
@@ -149,7 +165,22 @@ public:
         item_queue items;
         for (const scheduled_io_ptr& s : states)
             s->abandon(items);
+        while (shutdown_listener* l = take_listener())
+            l->on_shutdown();
         // `items` is destroyed first, then the references: both outside every lock.
+    }
+
+    void add_listener(shutdown_listener& l) noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        l.next_ = listeners_;
+        l.link_ = &listeners_;
+        if (listeners_)
+            listeners_->link_ = &l.next_;
+        listeners_ = &l;
+    }
+    void remove_listener(shutdown_listener& l) noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        unlink(l);
     }
 
     /// This process is the child of a fork.
@@ -224,6 +255,23 @@ private:
         state.move_counts(ended_);
     }
 
+    shutdown_listener* take_listener() noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        shutdown_listener* l = listeners_;
+        if (l)
+            unlink(*l);
+        return l;
+    }
+
+    static void unlink(shutdown_listener& l) noexcept {
+        if (!l.link_)
+            return;
+        *l.link_ = l.next_;
+        if (l.next_)
+            l.next_->link_ = l.link_;
+        l.link_ = nullptr;
+    }
+
     scheduled_io_ptr take_free() {
         scheduled_io* s = free_;
         if (s)
@@ -254,6 +302,7 @@ private:
     std::vector<scheduled_io*> by_handle_;
     std::map<const scheduled_io*, std::string> names_; // of those that have one
     scheduled_io* free_ = nullptr;
+    shutdown_listener* listeners_ = nullptr;
     std::uint64_t registered_ = 0;
     std::uint64_t deregistered_ = 0;
     wait_totals ended_;
