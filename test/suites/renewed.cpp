@@ -328,7 +328,7 @@ BOOST_AUTO_TEST_CASE(renew_without_a_registration_registers) {
     results.check(reg.renew(p.a.get(), ec) && !ec, "not registered");
     results.check(!reg.renew(p.a.get()), "registered twice");
     check_works(results, io, reg, p, "level");
-    // Anonymous files look the same: their owner says that one of them went.
+    // Anonymous files have one identity: their owner says that one of them went.
     unique_fd one(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
     results.check(reg.renew(one.get(), moor::trigger::edge, ec) && !ec, "not renewed");
     attach(results, io, reg, interest::readable);
