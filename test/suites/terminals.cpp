@@ -474,24 +474,42 @@ test::unique_fd make_unwritten_fifo() {
     return fd;
 }
 
-/// Asio's reactors of epoll and kqueue try a read before they wait; the others wait.
-const found usual = test::on_epoll() ? found::end : found::waits;
+/// Asio's reactor of epoll tries a read before it waits, that of select waits. With io_uring the
+/// kernel waits, unless O_NONBLOCK is set.
+bool asio_waits(bool blocking) { return test::on_select() || (test::on_io_uring() && blocking); }
+
+found as_asio(bool blocking) { return asio_waits(blocking) ? found::waits : found::end; }
 
 } // namespace
 
 BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_as_asio_reads_it) {
-    test::fd_pair p = make_polled_terminal();
-    BOOST_TEST((read_nothing<ours>(test::duplicate(p.b)) == usual));
-    if (!test::on_io_uring()) // where Asio's own read of a terminal fails at times
-        BOOST_TEST((read_nothing<theirs>(test::duplicate(p.b)) == usual));
-    set_blocking(p.b);
-    BOOST_TEST((read_nothing<ours>(moor::borrow(p.b.get())) == found::waits));
+    for (bool blocking : {false, true})
+        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
+            test::fd_pair p = make_polled_terminal();
+            test::fd_pair q = make_polled_terminal();
+            if (blocking) {
+                set_blocking(p.b);
+                set_blocking(q.b);
+            }
+            BOOST_TEST((read_nothing<ours>(moor::borrow(p.b.get())) == found::waits));
+            BOOST_TEST((read_nothing<ours>(test::duplicate(p.b)) == as_asio(blocking)));
+            if (!test::on_io_uring()) // where Asio's own read of a terminal fails at times
+                BOOST_TEST((read_nothing<theirs>(test::duplicate(q.b)) == as_asio(blocking)));
+        }
 }
 
 BOOST_AUTO_TEST_CASE(a_named_pipe_without_a_writer_yet_is_read_as_asio_reads_it) {
-    test::unique_fd fd = make_unwritten_fifo();
-    BOOST_TEST((read_nothing<ours>(test::duplicate(fd)) == usual));
-    BOOST_TEST((read_nothing<theirs>(test::duplicate(fd)) == usual));
+    for (bool blocking : {false, true})
+        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
+            test::unique_fd a = make_unwritten_fifo();
+            test::unique_fd b = make_unwritten_fifo();
+            if (blocking) {
+                set_blocking(a);
+                set_blocking(b);
+            }
+            BOOST_TEST((read_nothing<ours>(test::duplicate(a)) == as_asio(blocking)));
+            BOOST_TEST((read_nothing<theirs>(test::duplicate(b)) == as_asio(blocking)));
+        }
 }
 
 BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typed) {
@@ -499,6 +517,7 @@ BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typ
         return; // the read has ended
     for (bool borrowed : {false, true}) {
         test::fd_pair p = make_polled_terminal();
+        set_blocking(p.b);
         asio::io_context io;
         ours in(io);
         if (borrowed)
@@ -515,7 +534,7 @@ BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typ
             test::run_until(io, [&] { return bool(read); });
             BOOST_TEST(!read.ec);
             BOOST_TEST(read.bytes >= 1u);
-            test::drain(p.b);
+            ::tcflush(p.b, TCIFLUSH);
         }
     }
 }
@@ -556,15 +575,21 @@ int background_read_stops(int terminal) {
 } // namespace
 
 BOOST_AUTO_TEST_CASE(a_background_job_is_stopped_by_a_read_where_asio_stops_it) {
-    const int stops = test::on_epoll() ? 1 : 0;
-    {
-        test::fd_pair p = test::make_raw_pty();
-        BOOST_TEST(background_read_stops<ours>(p.b) == stops);
-    }
-    if (!test::on_io_uring()) {
-        test::fd_pair p = test::make_raw_pty();
-        BOOST_TEST(background_read_stops<theirs>(p.b) == stops);
-    }
+    for (bool blocking : {false, true})
+        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
+            const int stops = asio_waits(blocking) ? 0 : 1;
+            auto terminal = [&] {
+                test::fd_pair p = test::make_raw_pty();
+                if (blocking)
+                    set_blocking(p.b);
+                return p;
+            };
+            test::fd_pair p = terminal();
+            test::fd_pair q = terminal();
+            BOOST_TEST(background_read_stops<ours>(p.b) == stops);
+            if (!test::on_io_uring())
+                BOOST_TEST(background_read_stops<theirs>(q.b) == stops);
+        }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
