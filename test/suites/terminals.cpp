@@ -253,40 +253,31 @@ BOOST_AUTO_TEST_CASE(a_long_text_arrives_through_each_kind_in_any_mode) {
 
 namespace {
 
-/// A write to a named pipe for which there was room, until somebody else took it: it blocks.
-struct blocked_write {
+/// A write to a named pipe, which has room, and something that happens just before it is made, on
+/// the same thread.
+struct late_write {
     test::fd_pair p = test::make_fifo();
-    test::unique_fd rival{test::duplicate(p.b)};
     asio::io_context io;
     ours out;
     test::watched_transfers calls;
-    std::atomic<bool> is_near{false};
+    std::atomic<bool> has_happened{false};
     transferred written;
 
-    blocked_write() : out(io, make_blocking()), calls(p.b) {
-        // The rival fills the pipe through another open file, which does not block.
-        std::string name = "/proc/self/fd/" + std::to_string(rival.get());
-        auto filler = std::make_shared<test::unique_fd>(
-            ::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
-        calls.before([this, filler] {
-            if (rounds_++ == 0)
-                return; // the kernel is asked for a call that does not block
-            if (is_near.exchange(true))
+    explicit late_write(std::function<void()> happen) : out(io, make_blocking()), calls(p.b) {
+        calls.before([this, happen] {
+            // (First the kernel is asked for a call that does not block.)
+            if (rounds_++ != 1)
                 return;
-            test::fill(*filler);
+            happen();
+            has_happened = true;
         });
-        out.async_write_some(asio::buffer("text", 4), written.handler());
+        asio::post(io,
+                   [this] { out.async_write_some(asio::buffer("text", 4), written.handler()); });
     }
 
-    moor::borrowed_handle make_blocking() {
-        set_blocking(p.b);
-        return moor::borrow(p.b.get());
-    }
-
-    /// Whether `f` returns soon, on another thread, while the write blocks.
+    /// Whether `f` returns soon, on another thread.
     template <class F>
     bool returns(F f) {
-        BOOST_REQUIRE(test::wait_for([&] { return is_near.load(); }));
         auto returned = std::make_shared<std::promise<void>>();
         auto is_over = returned->get_future();
         waiting_.emplace_back([f, returned] {
@@ -296,18 +287,17 @@ struct blocked_write {
         return is_over.wait_for(std::chrono::seconds(3)) == std::future_status::ready;
     }
 
-    /// Takes away what the rival wrote, so that the write ends.
-    void release() {
-        while (test::drain(p.a) == 0)
-            std::this_thread::yield();
-    }
-
-    ~blocked_write() {
+    ~late_write() {
         for (std::thread& t : waiting_)
             t.join();
     }
 
 private:
+    moor::borrowed_handle make_blocking() {
+        set_blocking(p.b);
+        return moor::borrow(p.b.get());
+    }
+
     int rounds_ = 0;
     std::vector<std::thread> waiting_;
 };
@@ -315,34 +305,40 @@ private:
 } // namespace
 
 BOOST_AUTO_TEST_CASE(a_write_that_blocks_after_all_keeps_nobody_else_waiting) {
-    blocked_write b;
+    // Somebody else takes the room: a rival, through another open file, which does not block.
+    test::unique_fd rival;
+    late_write b([&] { test::fill(rival); });
+    rival = test::unique_fd(::open(("/proc/self/fd/" + std::to_string(b.p.b.get())).c_str(),
+                                   O_WRONLY | O_NONBLOCK | O_CLOEXEC));
     {
         runner loop(b.io);
+        BOOST_TEST(test::wait_for([&] { return b.has_happened.load(); }));
         BOOST_TEST(b.returns([&] { b.out.cancel(); }));
         BOOST_TEST(b.returns([&] {
             b.out.async_wait(ours::wait_error, [](error_code) {});
             b.out.registration().ready(moor::interest::writable);
         }));
         BOOST_TEST(b.returns([&] { moor::use_registration_service(b.io).snapshot(); }));
-        b.release();
-        asio::post(b.io, [&] { b.out.cancel(); });
+        BOOST_TEST(b.returns([&] { b.out.close(); }));
+        while (test::drain(b.p.a) == 0)
+            std::this_thread::yield();
     }
     BOOST_TEST(b.written.times == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_write_that_blocks_does_not_use_a_number_that_was_closed_meanwhile) {
-    blocked_write b;
+BOOST_AUTO_TEST_CASE(a_write_that_may_block_does_not_use_a_number_that_was_closed_meanwhile) {
     test::fd_pair q;
-    {
-        runner loop(b.io);
-        bool closed = b.returns([&] { b.out.close(); });
-        BOOST_TEST(closed);
+    bool closed = false;
+    late_write* w = nullptr;
+    late_write b([&] {
+        closed = w->returns([&] { w->out.close(); });
         if (closed)
-            q = test::reuse_number(b.p.b, test::make_socketpair());
-        b.release();
-    }
-    BOOST_TEST(b.written.times == 1);
-    if (q.b.get() >= 0)
+            q = test::reuse_number(w->p.b, test::make_socketpair());
+    });
+    w = &b;
+    test::run_until(b.io, [&] { return b.written && b.has_happened; });
+    BOOST_TEST(closed);
+    if (closed)
         BOOST_TEST(test::get(q.b).empty()); // nothing was written to the other file
 }
 
