@@ -336,8 +336,12 @@ BOOST_AUTO_TEST_CASE(a_write_that_may_block_does_not_use_a_number_that_was_close
             q = test::reuse_number(w->p.b, test::make_socketpair());
     });
     w = &b;
-    test::run_until(b.io, [&] { return b.written && b.has_happened; });
+    {
+        runner loop(b.io);
+        BOOST_TEST(test::wait_for([&] { return b.has_happened.load(); }));
+    }
     BOOST_TEST(closed);
+    BOOST_TEST(b.written.times == 1);
     if (closed)
         BOOST_TEST(test::get(q.b).empty()); // nothing was written to the other file
 }
