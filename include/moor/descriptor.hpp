@@ -116,12 +116,17 @@ struct handle_traits {
     }
 };
 
-/// Whether Asio reads before it waits; a reactor that does not must not find an end, or be stopped
-/// as a background job, where Asio would have waited.
-#if defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE)
-inline constexpr bool asio_reads_first = true;
+/// Whether Asio's own descriptor waits before it reads, on the backend in use. Then Moor does so
+/// with terminals and named pipes too: a read that comes early finds an end where there is none
+/// yet, or has a background job stopped.
+enum class waits_first : std::uint8_t { never, if_blocking, always };
+#if defined(BOOST_ASIO_HAS_IO_URING_AS_DEFAULT)
+// The kernel does, if O_NONBLOCK was not set when the handle was given.
+inline constexpr waits_first asio_waits_first = waits_first::if_blocking;
+#elif defined(BOOST_ASIO_HAS_EPOLL) || defined(BOOST_ASIO_HAS_KQUEUE)
+inline constexpr waits_first asio_waits_first = waits_first::never;
 #else
-inline constexpr bool asio_reads_first = false;
+inline constexpr waits_first asio_waits_first = waits_first::always;
 #endif
 
 /// A call that is never made: only the completion goes to the handler's executor.
@@ -802,12 +807,14 @@ private:
             return call_mode(call::now, (t & traits::fifo)       ? call_mode::file::pipe
                                         : (t & traits::terminal) ? call_mode::file::terminal
                                                                  : call_mode::file::other);
-        if (t & traits::terminal)
-            return call_mode(detail::asio_reads_first && !(t & traits::borrowed)
-                                 ? call::plain
-                                 : call::plain_polled);
-        return call_mode(!detail::asio_reads_first && (t & traits::fifo) ? call::plain_checked
-                                                                         : call::plain);
+        bool waits = (t & traits::borrowed) || // it need not be as Asio's, and is not surprised
+                     detail::asio_waits_first == detail::waits_first::always ||
+                     (detail::asio_waits_first == detail::waits_first::if_blocking &&
+                      (t & traits::to_restore));
+        return call_mode(!waits                   ? call::plain
+                         : (t & traits::terminal) ? call::plain_polled
+                         : (t & traits::fifo)     ? call::plain_checked
+                                                  : call::plain);
     }
 
     /// The number that transfers use: the handle's, or that of a terminal's second descriptor.

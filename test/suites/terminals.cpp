@@ -253,40 +253,31 @@ BOOST_AUTO_TEST_CASE(a_long_text_arrives_through_each_kind_in_any_mode) {
 
 namespace {
 
-/// A write to a named pipe for which there was room, until somebody else took it: it blocks.
-struct blocked_write {
+/// A write to a named pipe, which has room, and something that happens just before it is made, on
+/// the same thread.
+struct late_write {
     test::fd_pair p = test::make_fifo();
-    test::unique_fd rival{test::duplicate(p.b)};
     asio::io_context io;
     ours out;
     test::watched_transfers calls;
-    std::atomic<bool> is_near{false};
+    std::atomic<bool> has_happened{false};
     transferred written;
 
-    blocked_write() : out(io, make_blocking()), calls(p.b) {
-        // The rival fills the pipe through another open file, which does not block.
-        std::string name = "/proc/self/fd/" + std::to_string(rival.get());
-        auto filler = std::make_shared<test::unique_fd>(
-            ::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
-        calls.before([this, filler] {
-            if (rounds_++ == 0)
-                return; // the kernel is asked for a call that does not block
-            if (is_near.exchange(true))
+    explicit late_write(std::function<void()> happen) : out(io, make_blocking()), calls(p.b) {
+        calls.before([this, happen] {
+            // (First the kernel is asked for a call that does not block.)
+            if (rounds_++ != 1)
                 return;
-            test::fill(*filler);
+            happen();
+            has_happened = true;
         });
-        out.async_write_some(asio::buffer("text", 4), written.handler());
+        asio::post(io,
+                   [this] { out.async_write_some(asio::buffer("text", 4), written.handler()); });
     }
 
-    moor::borrowed_handle make_blocking() {
-        set_blocking(p.b);
-        return moor::borrow(p.b.get());
-    }
-
-    /// Whether `f` returns soon, on another thread, while the write blocks.
+    /// Whether `f` returns soon, on another thread.
     template <class F>
     bool returns(F f) {
-        BOOST_REQUIRE(test::wait_for([&] { return is_near.load(); }));
         auto returned = std::make_shared<std::promise<void>>();
         auto is_over = returned->get_future();
         waiting_.emplace_back([f, returned] {
@@ -296,18 +287,17 @@ struct blocked_write {
         return is_over.wait_for(std::chrono::seconds(3)) == std::future_status::ready;
     }
 
-    /// Takes away what the rival wrote, so that the write ends.
-    void release() {
-        while (test::drain(p.a) == 0)
-            std::this_thread::yield();
-    }
-
-    ~blocked_write() {
+    ~late_write() {
         for (std::thread& t : waiting_)
             t.join();
     }
 
 private:
+    moor::borrowed_handle make_blocking() {
+        set_blocking(p.b);
+        return moor::borrow(p.b.get());
+    }
+
     int rounds_ = 0;
     std::vector<std::thread> waiting_;
 };
@@ -315,34 +305,44 @@ private:
 } // namespace
 
 BOOST_AUTO_TEST_CASE(a_write_that_blocks_after_all_keeps_nobody_else_waiting) {
-    blocked_write b;
+    // Somebody else takes the room: a rival, through another open file, which does not block.
+    test::unique_fd rival;
+    late_write b([&] { test::fill(rival); });
+    rival = test::unique_fd(::open(("/proc/self/fd/" + std::to_string(b.p.b.get())).c_str(),
+                                   O_WRONLY | O_NONBLOCK | O_CLOEXEC));
     {
         runner loop(b.io);
+        BOOST_TEST(test::wait_for([&] { return b.has_happened.load(); }));
         BOOST_TEST(b.returns([&] { b.out.cancel(); }));
         BOOST_TEST(b.returns([&] {
             b.out.async_wait(ours::wait_error, [](error_code) {});
             b.out.registration().ready(moor::interest::writable);
         }));
         BOOST_TEST(b.returns([&] { moor::use_registration_service(b.io).snapshot(); }));
-        b.release();
-        asio::post(b.io, [&] { b.out.cancel(); });
+        BOOST_TEST(b.returns([&] { b.out.close(); }));
+        while (test::drain(b.p.a) == 0)
+            std::this_thread::yield();
     }
     BOOST_TEST(b.written.times == 1);
 }
 
-BOOST_AUTO_TEST_CASE(a_write_that_blocks_does_not_use_a_number_that_was_closed_meanwhile) {
-    blocked_write b;
+BOOST_AUTO_TEST_CASE(a_write_that_may_block_does_not_use_a_number_that_was_closed_meanwhile) {
     test::fd_pair q;
+    bool closed = false;
+    late_write* w = nullptr;
+    late_write b([&] {
+        closed = w->returns([&] { w->out.close(); });
+        if (closed)
+            q = test::reuse_number(w->p.b, test::make_socketpair());
+    });
+    w = &b;
     {
         runner loop(b.io);
-        bool closed = b.returns([&] { b.out.close(); });
-        BOOST_TEST(closed);
-        if (closed)
-            q = test::reuse_number(b.p.b, test::make_socketpair());
-        b.release();
+        BOOST_TEST(test::wait_for([&] { return b.has_happened.load(); }));
     }
+    BOOST_TEST(closed);
     BOOST_TEST(b.written.times == 1);
-    if (q.b.get() >= 0)
+    if (closed)
         BOOST_TEST(test::get(q.b).empty()); // nothing was written to the other file
 }
 
@@ -474,24 +474,42 @@ test::unique_fd make_unwritten_fifo() {
     return fd;
 }
 
-/// Asio's reactors of epoll and kqueue try a read before they wait; the others wait.
-const found usual = test::on_epoll() ? found::end : found::waits;
+/// Asio's reactor of epoll tries a read before it waits, that of select waits. With io_uring the
+/// kernel waits, unless O_NONBLOCK is set.
+bool asio_waits(bool blocking) { return test::on_select() || (test::on_io_uring() && blocking); }
+
+found as_asio(bool blocking) { return asio_waits(blocking) ? found::waits : found::end; }
 
 } // namespace
 
 BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_as_asio_reads_it) {
-    test::fd_pair p = make_polled_terminal();
-    BOOST_TEST((read_nothing<ours>(test::duplicate(p.b)) == usual));
-    if (!test::on_io_uring()) // where Asio's own read of a terminal fails at times
-        BOOST_TEST((read_nothing<theirs>(test::duplicate(p.b)) == usual));
-    set_blocking(p.b);
-    BOOST_TEST((read_nothing<ours>(moor::borrow(p.b.get())) == found::waits));
+    for (bool blocking : {false, true})
+        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
+            test::fd_pair p = make_polled_terminal();
+            test::fd_pair q = make_polled_terminal();
+            if (blocking) {
+                set_blocking(p.b);
+                set_blocking(q.b);
+            }
+            BOOST_TEST((read_nothing<ours>(moor::borrow(p.b.get())) == found::waits));
+            BOOST_TEST((read_nothing<ours>(test::duplicate(p.b)) == as_asio(blocking)));
+            if (!test::on_io_uring()) // where Asio's own read of a terminal fails at times
+                BOOST_TEST((read_nothing<theirs>(test::duplicate(q.b)) == as_asio(blocking)));
+        }
 }
 
 BOOST_AUTO_TEST_CASE(a_named_pipe_without_a_writer_yet_is_read_as_asio_reads_it) {
-    test::unique_fd fd = make_unwritten_fifo();
-    BOOST_TEST((read_nothing<ours>(test::duplicate(fd)) == usual));
-    BOOST_TEST((read_nothing<theirs>(test::duplicate(fd)) == usual));
+    for (bool blocking : {false, true})
+        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
+            test::unique_fd a = make_unwritten_fifo();
+            test::unique_fd b = make_unwritten_fifo();
+            if (blocking) {
+                set_blocking(a);
+                set_blocking(b);
+            }
+            BOOST_TEST((read_nothing<ours>(test::duplicate(a)) == as_asio(blocking)));
+            BOOST_TEST((read_nothing<theirs>(test::duplicate(b)) == as_asio(blocking)));
+        }
 }
 
 BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typed) {
@@ -499,6 +517,7 @@ BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typ
         return; // the read has ended
     for (bool borrowed : {false, true}) {
         test::fd_pair p = make_polled_terminal();
+        set_blocking(p.b);
         asio::io_context io;
         ours in(io);
         if (borrowed)
@@ -515,7 +534,7 @@ BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_once_something_is_typ
             test::run_until(io, [&] { return bool(read); });
             BOOST_TEST(!read.ec);
             BOOST_TEST(read.bytes >= 1u);
-            test::drain(p.b);
+            ::tcflush(p.b, TCIFLUSH);
         }
     }
 }
@@ -556,15 +575,21 @@ int background_read_stops(int terminal) {
 } // namespace
 
 BOOST_AUTO_TEST_CASE(a_background_job_is_stopped_by_a_read_where_asio_stops_it) {
-    const int stops = test::on_epoll() ? 1 : 0;
-    {
-        test::fd_pair p = test::make_raw_pty();
-        BOOST_TEST(background_read_stops<ours>(p.b) == stops);
-    }
-    if (!test::on_io_uring()) {
-        test::fd_pair p = test::make_raw_pty();
-        BOOST_TEST(background_read_stops<theirs>(p.b) == stops);
-    }
+    for (bool blocking : {false, true})
+        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
+            const int stops = asio_waits(blocking) ? 0 : 1;
+            auto terminal = [&] {
+                test::fd_pair p = test::make_raw_pty();
+                if (blocking)
+                    set_blocking(p.b);
+                return p;
+            };
+            test::fd_pair p = terminal();
+            test::fd_pair q = terminal();
+            BOOST_TEST(background_read_stops<ours>(p.b) == stops);
+            if (!test::on_io_uring())
+                BOOST_TEST(background_read_stops<theirs>(q.b) == stops);
+        }
 }
 
 BOOST_AUTO_TEST_SUITE_END()

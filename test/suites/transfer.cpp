@@ -9,6 +9,7 @@
 #include "support/handles.hpp"
 #include "support/programs.hpp"
 #include "support/pty.hpp"
+#include "support/transferred.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -673,6 +674,135 @@ BOOST_AUTO_TEST_CASE(a_transfer_that_can_not_wait_again_fails,
     test::put(p.b, "y");
     test::run_all(context.io);
     BOOST_TEST((next.times == 1 && c == 'y'));
+}
+
+// ---- whose number it is by now ------------------------------------------------------------------
+
+/// A read and a write that are on their way when the descriptor is closed, and its number goes to
+/// another file.
+struct closed_on_its_way {
+    asio::io_context io;
+    test::fd_pair readable = test::make_socketpair();
+    test::fd_pair writable = test::make_socketpair();
+    test::fd_pair new_readable, new_writable;
+    moor::stream_descriptor in{io, moor::borrow(readable.a.get())};
+    moor::stream_descriptor out{io, moor::borrow(writable.a.get())};
+    std::array<char, 16> bytes{};
+    const std::string text = "old";
+    test::transferred read, written;
+
+    closed_on_its_way() { test::fill(writable.a); }
+
+    template <class In, class Out>
+    void start(const In& input, const Out& output) {
+        in.async_read_some(input, read.handler());
+        out.async_write_some(output, written.handler());
+        test::run_ready(io);
+        BOOST_TEST(!read);
+        BOOST_TEST(!written);
+        test::put(readable.b, "old");
+        test::drain(writable.b);
+    }
+    void start() { start(asio::buffer(bytes), asio::buffer(text)); }
+
+    void close_in() {
+        in.close();
+        new_readable = test::reuse_number(readable.a, test::make_socketpair());
+        test::put(new_readable.b, "new");
+    }
+    void close_out() {
+        out.close();
+        new_writable = test::reuse_number(writable.a, test::make_socketpair());
+    }
+
+    /// Each transfer was made on the old file, or not at all.
+    void check() {
+        test::run_all(io);
+        BOOST_TEST(read.times == 1);
+        BOOST_TEST(written.times == 1);
+        if (new_readable.a.get() >= 0)
+            BOOST_TEST(test::get(new_readable.a) == "new");
+        if (new_writable.a.get() >= 0)
+            BOOST_TEST(test::get(new_writable.b) == "");
+        if (read.ec)
+            BOOST_TEST((read.ec == test::aborted), read.ec.message());
+        else
+            BOOST_TEST(std::string(bytes.data(), read.bytes) == "old");
+        if (written.ec)
+            BOOST_TEST((written.ec == test::aborted), written.ec.message());
+    }
+};
+
+BOOST_AUTO_TEST_CASE(a_transfer_on_its_way_does_not_touch_a_number_that_is_anothers) {
+    for (int steps = 0; steps != 10; ++steps)
+        BOOST_TEST_CONTEXT("after " << steps << " steps") {
+            closed_on_its_way c;
+            c.start();
+            for (int i = 0; i != steps; ++i)
+                c.io.poll_one();
+            c.close_in();
+            c.close_out();
+            c.check();
+        }
+}
+
+/// A buffer sequence of one buffer that calls a function when it is iterated.
+template <class Buffer>
+class calling_buffers {
+public:
+    using value_type = Buffer;
+    using const_iterator = const Buffer*;
+
+    calling_buffers(Buffer b, const std::function<void()>& f) : buffer_(b), function_(&f) {}
+
+    const_iterator begin() const {
+        if (*function_)
+            (*function_)();
+        return &buffer_;
+    }
+    const_iterator end() const { return &buffer_ + 1; }
+
+private:
+    Buffer buffer_;
+    const std::function<void()>* function_;
+};
+
+BOOST_AUTO_TEST_CASE(a_transfer_whose_buffers_close_the_descriptor_does_not_touch_the_number) {
+    // The latest moment at which the user's code can end the registration.
+    closed_on_its_way c;
+    std::function<void()> close_in, close_out;
+    c.start(calling_buffers<asio::mutable_buffer>(asio::buffer(c.bytes), close_in),
+            calling_buffers<asio::const_buffer>(asio::buffer(c.text), close_out));
+    close_in = [&] {
+        close_in = nullptr;
+        c.close_in();
+    };
+    close_out = [&] {
+        close_out = nullptr;
+        c.close_out();
+    };
+    c.check();
+}
+
+BOOST_AUTO_TEST_CASE(a_transfer_on_another_thread_does_not_touch_a_number_that_is_anothers) {
+    for (int round = 0; round != 100; ++round) {
+        closed_on_its_way c;
+        c.start();
+        std::atomic<bool> runs{false};
+        std::thread other([&] {
+            runs = true;
+            c.io.run_for(test::cap);
+        });
+        while (!runs) {}
+        for (int i = 0; i != round * 10; ++i)
+            std::atomic_signal_fence(std::memory_order_seq_cst);
+        c.close_in();
+        c.close_out();
+        other.join();
+        if (c.io.stopped())
+            c.io.restart();
+        c.check();
+    }
 }
 
 // ---- the checks themselves ---------------------------------------------------------------------
