@@ -71,7 +71,10 @@ inline bool is_interrupted(const error_code& ec) noexcept {
 struct file_identity {
     std::uint64_t inode = 0;
     std::uint32_t device = 0; // Linux's numbers fit
-    std::uint32_t type = 0;
+    std::uint16_t type = 0;
+    /// Not part of the identity: whether poll(2) tells the state again and again (see
+    /// tells_state()).
+    bool tells_state = true;
 
     friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
         return a.inode == b.inode && a.device == b.device && a.type == b.type;
@@ -103,7 +106,7 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
         ec = error_code();
         id.device = narrowed<std::uint32_t>(st.st_dev);
         id.inode = narrowed<std::uint64_t>(st.st_ino);
-        id.type = static_cast<std::uint32_t>(st.st_mode & S_IFMT);
+        id.type = static_cast<std::uint16_t>(st.st_mode & S_IFMT);
     } else {
         ec = error_code(errno, boost::asio::error::get_system_category());
     }

@@ -245,7 +245,7 @@ public:
         identity_ = id;
         trigger_ = mode;
         always_ready_ = is_always_ready(handle, id);
-        tells_state_ = always_ready_ || tells_state(handle, id);
+        identity_.tells_state = always_ready_ || tells_state(handle, id);
         unknown_ = all_channels | unattached;
         fresh_ = prepaid_ = doubtful_ = idle_events_ = 0;
         unlooked_ = 0;
@@ -842,7 +842,7 @@ private:
 
     /// Asks the kernel, and believes it.
     readiness verify_now(interest want, error_code& ec, int events = not_asked) noexcept {
-        if (!tells_state_)
+        if (!identity_.tells_state)
             return ask_for_changes(want, ec);
         if (events == not_asked) {
             count_verification();
@@ -873,7 +873,7 @@ private:
             // An io wait's callable finds out for itself, at the price of the poll(2).
             if (w.purpose_ == purpose::io || trigger_ == trigger::edge)
                 return cached;
-            if (!tells_state_ && !(cached - pollable).empty()) {
+            if (!identity_.tells_state && !(cached - pollable).empty()) {
                 word_.forget(cached - pollable); // the kernel will not tell of that change again
                 return cached;
             }
@@ -913,7 +913,7 @@ private:
 
     template <channel C>
     BOOST_FORCEINLINE bool may_park_plainly(const waiter& w, purpose why) const noexcept {
-        if ((unknown_ & (unattached | ended)) != 0 || !waiters_.empty() || !tells_state_)
+        if ((unknown_ & (unattached | ended)) != 0 || !waiters_.empty() || !identity_.tells_state)
             return false;
         if (why != purpose::io)
             return why == purpose::wait && is_home(C);
@@ -991,7 +991,7 @@ private:
     /// that the handle is ready, and no more than that.
     template <channel C>
     BOOST_NOINLINE bool answer_or_start(waiter& w, int seen) {
-        if (trigger_ == trigger::level && !always_ready_ && tells_state_ &&
+        if (trigger_ == trigger::level && !always_ready_ && identity_.tells_state &&
             (unknown_ & ended) == 0 && (word_.flags() & readiness_word::closing).empty()) {
             bool is_known = ((unknown_ >> C) & 1u) == 0 && !word_.flags().contains(blind(C));
             if (seen == not_asked && !is_known && ask_for_nothing<C>(seen))
@@ -1673,7 +1673,7 @@ private:
 
     /// An event came in on `c`; the reactor does not say which.
     void note(channel c) noexcept {
-        if (BOOST_UNLIKELY(!tells_state_) && !is_wanted(c)) {
+        if (BOOST_UNLIKELY(!identity_.tells_state) && !is_wanted(c)) {
             // Kept for the next wait, since poll(2) will not tell of it. (The first event need not
             // be a change.)
             word_.set(word_.flags().contains(blind(c)) ? meant_by(c) : blind(c));
@@ -1693,11 +1693,11 @@ private:
             for (waiter* w = waiters_.front(); w; w = waiter_list::next(w))
                 want |= w->want_;
             // It came with an event, so what is seen is news, also if the cache has it.
-            if (tells_state_)
+            if (identity_.tells_state)
                 word_.forget(blind(c));
             error_code ec;
             verify_now(want, ec);
-            if (BOOST_UNLIKELY(!tells_state_) && !ec) {
+            if (BOOST_UNLIKELY(!identity_.tells_state) && !ec) {
                 // The reactor was told of a change that poll(2) does not tell again.
                 interest meant = want & meant_by(c);
                 readiness told = visible_to(purpose::wait) & meant;
@@ -1859,7 +1859,6 @@ private:
     bool is_suspect_ = false;
     bool has_data_ = false;
     bool always_ready_ = false;
-    bool tells_state_ = true; // poll(2) does, again and again
     mutable state_mutex mutex_;
     readiness_word word_;
     basic_waker<scheduled_io, read_channel> read_;
