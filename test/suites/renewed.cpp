@@ -177,7 +177,7 @@ BOOST_AUTO_TEST_CASE(a_handle_that_somebody_else_has_registered_stays_theirs) {
         test::outcome c, d;
         reg.async_wait_readable(c.handler());
         results.check(results.comes(io, [&] { return bool(c); }) &&
-                          c.ec() == moor::error::already_registered,
+                          c.ec() == moor::error::registered_elsewhere,
                       test::name_of(t), ": ", c);
         reg.abandon();
         theirs.async_wait(asio::posix::stream_descriptor::wait_read, d.handler());
