@@ -1377,7 +1377,7 @@ private:
         fresh_ = all_channels;
         idle_events_ = 0;
         // Asio may have an event in its queue for whoever had this object before.
-        is_suspect_ = !reactor_port::announces_firing || host_.port.is_suspect(data_);
+        is_suspect_ = !reactor_port::announces_firing || host_.port.may_tell_of_others(data_);
         if (is_suspect_ || host_.port.has_queued_event(data_) || !host_.runs_only_here())
             doubtful_ = all_channels;
         return ec;
@@ -1389,13 +1389,13 @@ private:
         if (!is_attached())
             return;
         unknown_ = static_cast<std::uint8_t>(unknown_ | all_channels | unattached);
-        reactor_port::number n = reactor_port::number::foreign;
+        number n = number::foreign;
         if (ours) {
             error_code ec;
             if (identify(handle_, ec) == identity_)
-                n = reactor_port::number::ours;
+                n = number::ours;
             else if (ec)
-                n = reactor_port::number::closed;
+                n = number::closed;
         }
         if (!reactor_port::detaches_at_once(n))
             for (channel c : {read_channel, write_channel, priority_channel})

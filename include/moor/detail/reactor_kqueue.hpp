@@ -1,0 +1,107 @@
+//
+// moor/detail/reactor_kqueue.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// The port to Asio's kqueue reactor, compiled only. See reactor.hpp for the table of what the
+// backends do.
+//
+
+#ifndef MOOR_DETAIL_REACTOR_KQUEUE_HPP
+#define MOOR_DETAIL_REACTOR_KQUEUE_HPP
+
+#include <moor/detail/reactor_objects.hpp>
+#include <moor/detail/reactor_op_waker.hpp>
+
+namespace moor {
+namespace detail {
+
+/// The reactor and the scheduler of one execution context.
+class reactor_port : public scheduler_port, public no_room_set, public no_priority_set {
+    using reactor = boost::asio::detail::reactor;
+
+public:
+    static constexpr const char* name = "kqueue";
+
+    static constexpr bool latches_events = false;
+    static constexpr bool arming_may_throw = true;
+    static constexpr bool announces_firing = true;
+    static constexpr bool reports_again_beside_priority = false;
+    static constexpr bool attach_arms_reader = latches_events;
+
+    /// What is kept for an attached handle: Asio's object.
+    struct registration_data {
+        reactor::per_descriptor_data object{};
+    };
+
+    explicit reactor_port(asio::execution_context& context)
+        : scheduler_port(context), reactor_(asio::use_service<reactor>(context)) {
+        reactor_.init_task();
+    }
+
+    /// Tells the reactor of a handle. EPERM: the handle can't be polled, and is not attached.
+    template <class Read>
+    error_code attach(int handle, registration_data& data, [[maybe_unused]] Read* read) {
+        int result = 0;
+        if (attach_arms_reader && read) {
+            // register_descriptor() would hide EPERM, and a fork would then throw in the child.
+            // With the waker queued before the handle is added, its present readiness is an event
+            // that can't be missed.
+            result =
+                reactor_.register_internal_descriptor(reactor::read_op, handle, data.object, read);
+            if (result != 0)
+                reactor_.deregister_internal_descriptor(-1, data.object); // drops the waker
+        } else {
+            result = reactor_.register_descriptor(handle, data.object);
+        }
+        if (result != 0)
+            reactor_.cleanup_descriptor_data(data.object);
+        return system_error(result);
+    }
+
+    /// Whether detach() drops the armed wakers before it returns. Otherwise they come back by
+    /// firing with operation_aborted, for which the caller counts one unit of work each.
+    static constexpr bool detaches_at_once(number n) noexcept { return n != number::foreign; }
+
+    /// Takes a handle out of the reactor.
+    template <class Read, class Write, class Priority>
+    void detach(int handle, registration_data& data, number n, Read&, Write&, Priority*) {
+        if (n != number::ours)
+            stale_.add(data.object);
+        if (n != number::foreign)
+            reactor_.deregister_internal_descriptor(handle, data.object);
+        else
+            reactor_.deregister_descriptor(handle, data.object, true);
+        reactor_.cleanup_descriptor_data(data.object);
+    }
+
+    /// Whether an attached handle may be told of another file's events.
+    bool may_tell_of_others(const registration_data& data) { return stale_.contain(data.object); }
+
+    /// Gives back what is kept for a handle, once every waker is idle.
+    void release(registration_data& data, bool) { data = registration_data(); }
+
+    /// Puts a waker into the reactor, and counts one unit of work.
+    template <class Waker>
+    void arm(channel c, Waker& waker, int handle, registration_data& data) {
+        reactor_.start_op(op_type(c), handle, data.object, &waker, false, true);
+    }
+
+    /// Takes a waker back out; it fires with operation_aborted, if it is in the reactor at all.
+    template <class Waker>
+    void disarm(channel c, Waker& waker, int handle, registration_data& data) {
+        reactor_.cancel_ops_by_key(handle, data.object, op_type(c), waker.cancellation_key_);
+    }
+
+    static bool has_queued_event(const registration_data&) noexcept { return false; }
+
+private:
+    reactor& reactor_;
+    stale_objects stale_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_REACTOR_KQUEUE_HPP

@@ -1,0 +1,59 @@
+//
+// moor/detail/reactor_objects.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What the reactors with an object of Asio's for each handle (epoll, kqueue) have in common.
+//
+
+#ifndef MOOR_DETAIL_REACTOR_OBJECTS_HPP
+#define MOOR_DETAIL_REACTOR_OBJECTS_HPP
+
+#include <moor/detail/reactor_op_waker.hpp>
+
+#include <boost/core/no_exceptions_support.hpp>
+
+#include <atomic>
+#include <mutex>
+#include <set>
+
+namespace moor {
+namespace detail {
+
+/// Which of Asio's objects for handles may tell of another file's events.
+/**
+ * epoll keeps the file of a handle that was closed first for as long as a duplicate of it lives,
+ * and goes on to report its events to the object that Asio made for it, which Asio hands to the
+ * next handle.
+ */
+class stale_objects {
+public:
+    void add(const void* object) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        BOOST_TRY { objects_.insert(object); }
+        BOOST_CATCH(...) {
+            are_all_ = true; // out of memory: each event of all that is attached is checked
+        }
+        BOOST_CATCH_END
+        are_any_.store(true, std::memory_order_release);
+    }
+
+    bool contain(const void* object) {
+        if (!are_any_.load(std::memory_order_acquire))
+            return false;
+        std::lock_guard<std::mutex> lock(mutex_);
+        return are_all_ || objects_.count(object) != 0;
+    }
+
+private:
+    std::mutex mutex_;
+    std::set<const void*> objects_; // bounded by the number of objects that Asio ever made
+    bool are_all_ = false;
+    std::atomic<bool> are_any_{false};
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_REACTOR_OBJECTS_HPP
