@@ -41,7 +41,10 @@ public:
 
     /// Tells the reactor of a handle. EPERM: the handle can't be polled, and is not attached.
     template <class Read>
-    error_code attach(int handle, registration_data& data, [[maybe_unused]] Read* read) {
+    error_code attach(int handle, const file_identity& id, registration_data& data,
+                      [[maybe_unused]] Read* read) {
+        if (BOOST_UNLIKELY(abandoned_.take(handle, id)))
+            delete_entry(handle);
         int result = 0;
         if (attach_arms_reader && read) {
             // register_descriptor() would hide EPERM, and a fork would then throw in the child.
@@ -65,9 +68,12 @@ public:
 
     /// Takes a handle out of the reactor.
     template <class Read, class Write, class Priority>
-    void detach(int handle, registration_data& data, number n, Read&, Write&, Priority*) {
-        if (n != number::ours)
+    void detach(int handle, const file_identity& id, registration_data& data, number n, Read&,
+                Write&, Priority*) {
+        if (n != number::ours) {
             stale_.add(data.object);
+            abandoned_.add(handle, id);
+        }
         if (n != number::foreign)
             reactor_.deregister_internal_descriptor(handle, data.object);
         else
@@ -115,7 +121,17 @@ public:
 
 private:
     reactor& reactor_;
+    /// Deletes an entry of epoll's that no object of Asio's stands for any more: through an object
+    /// that stands for the same file and number.
+    void delete_entry(int handle) {
+        registration_data data;
+        reactor_.register_descriptor(handle, data.object); // EEXIST
+        reactor_.deregister_internal_descriptor(handle, data.object);
+        reactor_.cleanup_descriptor_data(data.object);
+    }
+
     stale_objects stale_;
+    abandoned_entries abandoned_;
 };
 
 } // namespace detail

@@ -12,6 +12,7 @@
 #define MOOR_DETAIL_REACTOR_IO_URING_HPP
 
 #include <moor/detail/edge_set.hpp>
+#include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor_base.hpp>
 
 #include <boost/asio/detail/io_uring_operation.hpp>
@@ -81,7 +82,7 @@ public:
 
     /// Makes Asio's object for a handle.
     template <class Read>
-    error_code attach(int, registration_data& data, Read*) {
+    error_code attach(int, const file_identity&, registration_data& data, Read*) {
         service_.register_io_object(data.object);
         return error_code();
     }
@@ -92,8 +93,8 @@ public:
 
     /// Takes a handle out of the reactor.
     template <class Read, class Write, class Priority>
-    void detach(int handle, registration_data& data, number, Read& read, Write& write,
-                Priority* priority) {
+    void detach(int handle, const file_identity&, registration_data& data, number, Read& read,
+                Write& write, Priority* priority) {
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
         if (priority)

@@ -42,7 +42,8 @@ public:
 
     /// Tells the reactor of a handle. EPERM: the handle can't be polled, and is not attached.
     template <class Read>
-    error_code attach(int handle, registration_data& data, [[maybe_unused]] Read* read) {
+    error_code attach(int handle, const file_identity&, registration_data& data,
+                      [[maybe_unused]] Read* read) {
         int result = 0;
         if (attach_arms_reader && read) {
             // register_descriptor() would hide EPERM, and a fork would then throw in the child.
@@ -66,7 +67,8 @@ public:
 
     /// Takes a handle out of the reactor.
     template <class Read, class Write, class Priority>
-    void detach(int handle, registration_data& data, number n, Read&, Write&, Priority*) {
+    void detach(int handle, const file_identity&, registration_data& data, number n, Read&, Write&,
+                Priority*) {
         if (n != number::ours)
             stale_.add(data.object);
         if (n != number::foreign)

@@ -10,11 +10,13 @@
 #ifndef MOOR_DETAIL_REACTOR_OBJECTS_HPP
 #define MOOR_DETAIL_REACTOR_OBJECTS_HPP
 
+#include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor_op_waker.hpp>
 
 #include <boost/core/no_exceptions_support.hpp>
 
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <set>
 
@@ -50,6 +52,40 @@ private:
     std::mutex mutex_;
     std::set<const void*> objects_; // bounded by the number of objects that Asio ever made
     bool are_all_ = false;
+    std::atomic<bool> are_any_{false};
+};
+
+/// The files that were not taken out of the reactor, because their numbers were not to be passed to
+/// the kernel any more.
+/**
+ * epoll knows an entry by file and number, and keeps it for as long as a duplicate of the file is
+ * open. Adding the same file again under the same number then fails with EEXIST.
+ */
+class abandoned_entries {
+public:
+    void add(int handle, const file_identity& id) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        BOOST_TRY { entries_[handle] = id; }
+        BOOST_CATCH(...) {} // adding the file again will fail, as without this
+        BOOST_CATCH_END
+        are_any_.store(true, std::memory_order_release);
+    }
+
+    /// Whether there is such an entry; it is forgotten.
+    bool take(int handle, const file_identity& id) noexcept {
+        if (!are_any_.load(std::memory_order_acquire))
+            return false;
+        std::lock_guard<std::mutex> lock(mutex_);
+        auto it = entries_.find(handle);
+        if (it == entries_.end() || !(it->second == id))
+            return false;
+        entries_.erase(it);
+        return true;
+    }
+
+private:
+    std::mutex mutex_;
+    std::map<int, file_identity> entries_; // the last file of each number
     std::atomic<bool> are_any_{false};
 };
 

@@ -12,6 +12,7 @@
 #define MOOR_DETAIL_REACTOR_SELECT_HPP
 
 #include <moor/detail/edge_set.hpp>
+#include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor_op_waker.hpp>
 
 #include <boost/system/system_error.hpp>
@@ -82,7 +83,7 @@ public:
 
     /// Tells the reactor of a handle.
     template <class Read>
-    error_code attach(int handle, registration_data& data, Read*) {
+    error_code attach(int handle, const file_identity&, registration_data& data, Read*) {
         int result = reactor_.register_descriptor(handle, data.object);
         if (result != 0)
             reactor_.cleanup_descriptor_data(data.object);
@@ -96,8 +97,8 @@ public:
     /// Takes a handle out of the reactor: by key, so that nobody else's operations on the same
     /// number are hit.
     template <class Read, class Write, class Priority>
-    void detach(int handle, registration_data& data, number, Read& read, Write& write,
-                Priority* priority) {
+    void detach(int handle, const file_identity&, registration_data& data, number, Read& read,
+                Write& write, Priority* priority) {
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
         if (priority)

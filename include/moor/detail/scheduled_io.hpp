@@ -1362,11 +1362,12 @@ private:
         error_code ec;
         if (reactor_port::attach_arms_reader && is_home(read_channel)) {
             out_frame out(*this, read_channel, true);
-            ec = host_.port.attach(handle_, data_, &read_);
+            ec = host_.port.attach(handle_, identity_, data_, &read_);
             out.done = true; // if there was an error, it was dropped
         } else {
             // The read waker may still be on its way home from an earlier event.
-            ec = host_.port.attach(handle_, data_, static_cast<decltype(&read_)>(nullptr));
+            ec = host_.port.attach(handle_, identity_, data_,
+                                   static_cast<decltype(&read_)>(nullptr));
         }
         if (ec)
             return ec == boost::system::errc::file_exists
@@ -1400,7 +1401,7 @@ private:
         if (!reactor_port::detaches_at_once(n))
             for (channel c : {read_channel, write_channel, priority_channel})
                 prepay(c);
-        host_.port.detach(handle_, data_, n, read_, write_, priority_.get());
+        host_.port.detach(handle_, identity_, data_, n, read_, write_, priority_.get());
     }
 
     void prepay(channel c) {
