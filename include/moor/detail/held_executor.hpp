@@ -28,7 +28,8 @@ namespace detail {
 template <class Executor>
 class held_executor final : private shutdown_listener {
 public:
-    held_executor(const Executor& ex, service_core& core) : core_(&core) {
+    held_executor(const Executor& ex, service_core& core)
+        : shutdown_listener(&held_executor::drop), core_(&core) {
         if (!core_->context_exists())
             return; // none is copied any more
         value_.emplace(io_executor<Executor>{ex});
@@ -37,7 +38,8 @@ public:
 
     /// Copies the executor of another registration with the same core.
     template <class OtherExecutor>
-    held_executor(const held_executor<OtherExecutor>& other, service_core& core) : core_(&core) {
+    held_executor(const held_executor<OtherExecutor>& other, service_core& core)
+        : shutdown_listener(&held_executor::drop), core_(&core) {
         if (!other.is_held())
             return;
         value_.emplace(io_executor<Executor>{Executor(other.get().value)});
@@ -96,7 +98,9 @@ private:
             core_->remove_listener(*this);
     }
 
-    void on_shutdown() noexcept override { value_.reset(); }
+    static void drop(shutdown_listener& l) noexcept {
+        static_cast<held_executor&>(l).value_.reset();
+    }
 
     service_core* core_;
     std::optional<io_executor<Executor>> value_;

@@ -806,7 +806,7 @@ private:
     /// The same where poll(2) tells a change once: what it tells besides is kept for the next wait.
     BOOST_NOINLINE readiness ask_for_changes(interest want, error_code& ec) noexcept {
         count_verification();
-        int events = poll_now(handle_, static_cast<short>(to_poll_events(all_interests)), ec);
+        int events = poll_now(handle_, to_poll_events(all_interests), ec);
         if (ec)
             return readiness();
         readiness seen = from_poll_events(events, identity_.is_fifo());

@@ -38,16 +38,16 @@ namespace detail {
 
 /// What is told that the execution context shuts down, once, outside of every lock.
 class shutdown_listener {
-public:
-    virtual void on_shutdown() noexcept = 0;
-
 protected:
-    shutdown_listener() = default;
+    using callback = void (*)(shutdown_listener&) noexcept;
+
+    explicit shutdown_listener(callback on_shutdown) noexcept : on_shutdown_(on_shutdown) {}
     ~shutdown_listener() = default;
 
 private:
     friend class service_core;
 
+    callback on_shutdown_;
     shutdown_listener* next_ = nullptr;
     shutdown_listener** link_ = nullptr; // what points to this one, while it listens
 };
@@ -166,7 +166,7 @@ public:
         for (const scheduled_io_ptr& s : states)
             s->abandon(items);
         while (shutdown_listener* l = take_listener())
-            l->on_shutdown();
+            l->on_shutdown_(*l);
         // `items` is destroyed first, then the references: both outside every lock.
     }
 
