@@ -101,7 +101,8 @@ public:
         a.use();
         return a.life_ == b.life_;
     }
-    friend bool operator!=(const mortal_executor& a, const mortal_executor& b) noexcept {
+    [[maybe_unused]] friend bool operator!=(const mortal_executor& a,
+                                            const mortal_executor& b) noexcept {
         return !(a == b);
     }
 
