@@ -98,11 +98,11 @@ asio::awaitable<void> connect(asio::io_context& io, library& lib, std::chrono::m
     for (state s = lib.start(); s != state::connected; s = lib.poll()) {
         if (s == state::failed)
             throw std::runtime_error("the library can't connect");
-        reg.reset(lib.socket()); // it may be another one than before
+        reg.renew(lib.socket()); // registers the socket, if the library has made a new one
         auto want = s == state::wants_read ? moor::interest::readable : moor::interest::writable;
         auto first = co_await (reg.async_wait(want, asio::use_awaitable) ||
                                deadline.async_wait(asio::use_awaitable));
-        if (first.index() == 1) // the wait was cancelled
+        if (first.index() == 1) // the deadline; the wait was cancelled, and consumed no data
             throw std::system_error(std::make_error_code(std::errc::timed_out));
     }
 }

@@ -37,9 +37,16 @@ namespace asio = boost::asio;
 // using stream_descriptor = asio::posix::stream_descriptor;
 using stream_descriptor = moor::stream_descriptor;
 
-asio::awaitable<void> number_lines(asio::io_context& io) {
+asio::awaitable<void> number_lines(stream_descriptor& in, stream_descriptor& out); // unchanged
+
+asio::awaitable<void> filter(asio::io_context& io) {
     stream_descriptor in(io, moor::borrow(STDIN_FILENO)); // was: in(io, ::dup(STDIN_FILENO))
     stream_descriptor out(io, moor::borrow(STDOUT_FILENO));
+    co_await number_lines(in, out);
+}
+//]
+
+asio::awaitable<void> number_lines(stream_descriptor& in, stream_descriptor& out) {
     std::string text;
     for (unsigned number = 1;; ++number) {
         auto [ec, size] = co_await asio::async_read_until(in, asio::dynamic_buffer(text), '\n',
@@ -55,11 +62,10 @@ asio::awaitable<void> number_lines(asio::io_context& io) {
         co_await asio::async_write(out, asio::buffer(line), asio::use_awaitable);
     }
 }
-//]
 
 int main() {
     asio::io_context io;
-    asio::co_spawn(io, number_lines(io), [](std::exception_ptr e) {
+    asio::co_spawn(io, filter(io), [](std::exception_ptr e) {
         if (e)
             std::rethrow_exception(e);
     });

@@ -60,7 +60,7 @@ private:
 //[library_read
 asio::awaitable<std::string> receive(moor::registration& reg, library& lib) {
     std::array<char, 1024> buffer;
-    // Moor runs the lambda, perhaps at once. If it fails with EAGAIN, Moor waits, and repeats it.
+    // Moor runs the lambda. If the lambda fails with EAGAIN, Moor waits and runs it again.
     long n = co_await reg.async_io(
         moor::interest::readable,
         [&](moor::error_code& ec) {
