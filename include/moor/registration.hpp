@@ -649,7 +649,7 @@ public:
         if (event.ready().empty())
             return failed(boost::asio::error::would_block);
         detail::io_outcome<raw> outcome;
-        if (!detail::attempt(*io, event, f, outcome, [&] { return io == io_; }))
+        if (!detail::attempt(*io, event, f, outcome, [&] { return io->is_open(); }))
             io->would_block(event);
         return std::move(outcome).result();
     }
@@ -945,7 +945,7 @@ private:
                 event = *r;
             }
             detail::io_outcome<raw> outcome;
-            if (detail::attempt(*io, event, f, outcome, [&] { return io == io_; }))
+            if (detail::attempt(*io, event, f, outcome, [&] { return io->is_open(); }))
                 return std::move(outcome).result();
             refuted = true;
             if ((ec = usable(want))) // `f` may end the registration

@@ -303,6 +303,8 @@ public:
         return static_cast<close_reason>(closed_.load(std::memory_order_acquire));
     }
 
+    bool is_open() const noexcept { return closed() == still_open; }
+
     error_code closed_error() const noexcept {
         switch (closed()) {
         case still_open:
