@@ -3,8 +3,8 @@
 //
 // Random programs that check one promise, with poll(2) as the oracle.
 //
-// A program is a list of steps that a seed makes: a competitor writes to, reads from, closes or
-// resets the other end of a file; registrations wait, try, clear, cancel, end and begin again;
+// A program is a list of steps that a seed makes: the peer, the other end of a file, writes, reads,
+// closes or resets; registrations wait, try, clear, cancel, end and begin again;
 // numbers are closed and reused; loops run, also inside handlers. The engine asks poll(2) about
 // every file before and after each step, each handler and each call of a callable.
 //
@@ -34,8 +34,7 @@
 // - MOOR_TEST_SECONDS=n runs programs for so long, different ones each time, and lists all kinds of
 //   failures. Without it: two seconds, always the same programs, up to the first failure.
 // - MOOR_TEST_FAILURES=n ends the run after so many kinds of failures.
-// - MOOR_TEST_WITHOUT=a,b leaves out steps, kinds of files, interests, triggers and checks, by
-// name.
+// - MOOR_TEST_WITHOUT=a,b leaves out steps, kinds of files, interests, triggers and checks.
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
