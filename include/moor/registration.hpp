@@ -509,11 +509,9 @@ public:
      */
     template <class Token = default_token>
     auto async_wait_readable(Token&& token = default_token())
-        -> detail::initiated<void(error_code), Token, initiate_wait_ec,
-                             detail::only<detail::read_channel>> {
+        -> detail::initiated<void(error_code), Token, initiate_wait_ec, interest> {
         return detail::initiate<void(error_code), Token>(
-            initiate_wait_ec(this, "async_wait_readable"), token,
-            detail::only<detail::read_channel>());
+            initiate_wait_ec(this, "async_wait_readable"), token, interest(interest::readable));
     }
 
     /// Waits until the handle is writable, or writing to it would fail at once.
@@ -534,11 +532,9 @@ public:
      */
     template <class Token = default_token>
     auto async_wait_writable(Token&& token = default_token())
-        -> detail::initiated<void(error_code), Token, initiate_wait_ec,
-                             detail::only<detail::write_channel>> {
+        -> detail::initiated<void(error_code), Token, initiate_wait_ec, interest> {
         return detail::initiate<void(error_code), Token>(
-            initiate_wait_ec(this, "async_wait_writable"), token,
-            detail::only<detail::write_channel>());
+            initiate_wait_ec(this, "async_wait_writable"), token, interest(interest::writable));
     }
 
     /// Waits for any of several events.
@@ -643,14 +639,14 @@ public:
         if (ec)
             return failed(ec);
         detail::scheduled_io_ptr io(io_); // `f` may end the registration
-        ready_event event = io->glance(want, false, ec);
+        ready_event event = io->ready_now(want, false, ec);
         if (ec)
             return failed(ec);
         if (event.ready().empty())
             return failed(boost::asio::error::would_block);
         detail::io_outcome<raw> outcome;
-        if (!detail::attempt(*io, event, f, outcome, [&] { return io->is_open(); }))
-            io->would_block(event);
+        if (!detail::attempt(*io, event, want, f, outcome, [&] { return io->is_open(); }))
+            io->note_call_would_block(event, want);
         return std::move(outcome).result();
     }
 
@@ -791,8 +787,8 @@ private:
 
         const executor_type& get_executor() const noexcept { return self_->get_executor(); }
 
-        template <class Handler, class Interest>
-        void operator()(Handler&& handler, Interest want) const {
+        template <class Handler>
+        void operator()(Handler&& handler, interest want) const {
             std::decay_t<Handler> h(std::forward<Handler>(handler));
             self_->template start_wait<Deliver>(h, want, name_);
         }
@@ -820,17 +816,19 @@ private:
         basic_registration* self_;
     };
 
-    template <class Deliver, class Handler, class Interest>
-    void start_wait(Handler& handler, Interest want, const char* name) {
+    template <class Deliver, class Handler>
+    void start_wait(Handler& handler, interest want, const char* name) {
         if (BOOST_UNLIKELY(!core_->context_exists()))
             return detail::complete_without_context(detail::wait_completion<Handler, Deliver>{
                 std::move(handler), Deliver(make_error_code(error::gone), ready_event())});
+        if (BOOST_UNLIKELY(!executor_.is_held()))
+            return; // the context is shutting down, and destroys handlers
         using op_type = detail::wait_op<Deliver, Handler, Executor>;
         typename op_type::memory memory(handler);
         op_type* op = memory.construct(handler, executor_.get(), want, detail::purpose::wait);
-        bool parked = start(*op, want, name);
+        bool waits = start(*op, want, name);
         memory.release();
-        if (BOOST_LIKELY(parked))
+        if (BOOST_LIKELY(waits))
             return;
         if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
             if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
@@ -843,20 +841,22 @@ private:
     void start_io(Handler& handler, interest want, F&& f) {
         if (!core_->context_exists())
             return complete_io_without_context<F>(handler);
+        if (BOOST_UNLIKELY(!executor_.is_held()))
+            return; // as above
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler);
         op_type* op = memory.construct(handler, executor_.get(), want, io_, std::forward<F>(f));
-        bool parked = start(*op, want, "async_io");
+        bool waits = start(*op, want, "async_io");
         memory.release();
-        if (!parked)
+        if (!waits)
             core_->port.post_new(op);
     }
 
     /// For a descriptor, whose transfers take turns: makes the call at once if it can.
     template <detail::channel C, class Handler, class F>
     void start_transfer(Handler& handler, F&& f) {
-        constexpr detail::only<C> want;
-        if (BOOST_UNLIKELY(!io_ || !core_->context_exists()))
+        constexpr interest want = detail::interest_of(C);
+        if (BOOST_UNLIKELY(!io_ || !core_->context_exists() || !executor_.is_held()))
             return start_io(handler, want, std::forward<F>(f));
         using op_type = detail::io_op<F, Handler, Executor>;
         typename op_type::memory memory(handler); // before there is something to lose
@@ -873,9 +873,9 @@ private:
         }
         op->set_state(io_);
         op->set_takes_turns();
-        bool parked = start(*op, want, "async_io");
+        bool waits = start(*op, want, "async_io");
         memory.release();
-        if (!parked)
+        if (!waits)
             core_->port.post_new(op);
     }
 
@@ -887,11 +887,11 @@ private:
             detail::make_io_completion<detail::io_result<F>>(handler, outcome));
     }
 
-    /// True: parked. False: the operation says how it ended.
-    template <class Op, class Interest>
-    BOOST_FORCEINLINE bool start(Op& op, Interest want, const char* name) {
+    /// True: the operation waits. False: it says how it ended.
+    template <class Op>
+    BOOST_FORCEINLINE bool start(Op& op, interest want, const char* name) {
         detail::track_creation(core_->port.context(), op, io_.get(), native_handle(), name);
-        if (BOOST_UNLIKELY(!io_ || interest(want).empty())) {
+        if (BOOST_UNLIKELY(!io_ || want.empty())) {
             op.fail(usable(want));
             return false;
         }
@@ -900,14 +900,9 @@ private:
             std::uint64_t id = io_->next_id();
             slot.template emplace<detail::wait_canceller>(io_, id);
             op.set_id(id);
+            op.set_late_cancellation(io_);
         }
-        return start_in_state(op, want);
-    }
-
-    bool start_in_state(detail::waiter& w, interest) { return io_->start(w); }
-    template <class Op, detail::channel C>
-    BOOST_FORCEINLINE bool start_in_state(Op& op, detail::only<C>) {
-        return io_->template start<C>(op, Op::usual_purpose);
+        return op.takes_turns() ? io_->start_transfer(op) : io_->start(op);
     }
 
     boost::system::result<ready_event> poll_ready(interest want, detail::purpose why,
@@ -915,7 +910,7 @@ private:
         error_code ec = usable(want);
         if (ec)
             return ec;
-        ready_event event = io_->glance(want, true, ec);
+        ready_event event = io_->ready_now(want, true, ec);
         if (ec)
             return ec;
         if (!event.ready().empty())
@@ -932,22 +927,22 @@ private:
         if (ec)
             return failed(ec);
         detail::scheduled_io_ptr io(io_);
-        ready_event event = io->glance(want, false, ec);
+        ready_event event = io->ready_now(want, false, ec);
         if (ec)
             return failed(ec);
-        bool refuted = false;
+        bool refused = false;
         for (;;) {
-            if (refuted || event.ready().empty()) {
+            if (refused || event.ready().empty()) {
                 boost::system::result<ready_event> r =
-                    keep(want, why, waker, refuted ? &event : nullptr);
+                    keep(want, why, waker, refused ? &event : nullptr);
                 if (!r)
                     return failed(r.error());
                 event = *r;
             }
             detail::io_outcome<raw> outcome;
-            if (detail::attempt(*io, event, f, outcome, [&] { return io->is_open(); }))
+            if (detail::attempt(*io, event, want, f, outcome, [&] { return io->is_open(); }))
                 return std::move(outcome).result();
-            refuted = true;
+            refused = true;
             if ((ec = usable(want))) // `f` may end the registration
                 return failed(ec);
             if (io != io_) // or begin another
@@ -957,70 +952,71 @@ private:
 
     /// Keeps a waker: would_block. Or gives it back, with what came meanwhile.
     boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker,
-                                            const ready_event* refuted = nullptr){
-        BOOST_TRY{return try_to_keep(want, why, waker, refuted);
-} BOOST_CATCH(...) {
-    return error_code(boost::asio::error::no_memory);
-}
-BOOST_CATCH_END
-} // namespace moor
-
-boost::system::result<ready_event> try_to_keep(interest want, detail::purpose why,
-                                               waker_type& waker, const ready_event* refuted) {
-    using kept_type = detail::kept_waker<Executor>;
-    using op_type = detail::wait_op<detail::deliver_nothing, kept_type, detail::no_executor>;
-    kept_type kept(waker, executor_.get().value);
-    typename op_type::memory memory(kept);
-    op_type* op = memory.construct(kept, detail::io_executor<detail::no_executor>{}, want, why);
-    if (refuted)
-        op->set_refuted(*refuted);
-    if (refuted ? io_->restart(*op) : io_->start(*op)) {
-        memory.release();
-        return error_code(boost::asio::error::would_block);
+                                            const ready_event* refused = nullptr) {
+        try {
+            return try_to_keep(want, why, waker, refused);
+        } catch (...) {
+            return error_code(boost::asio::error::no_memory);
+        }
     }
-    waker.swap(op->handler().waker());
-    error_code ec = op->ec();
-    ready_event event = op->event();
-    memory.reset();
-    if (ec)
-        return ec;
-    return event;
-}
 
-error_code usable(interest want) const noexcept {
-    if (!io_)
-        return core_->is_closed() ? error::gone : error::not_registered;
-    if (want.empty())
-        return boost::asio::error::invalid_argument;
-    return error_code();
-}
+    boost::system::result<ready_event> try_to_keep(interest want, detail::purpose why,
+                                                   waker_type& waker, const ready_event* refused) {
+        if (!executor_.is_held())
+            return make_error_code(error::gone);
+        using kept_type = detail::kept_waker<Executor>;
+        using op_type = detail::wait_op<detail::deliver_nothing, kept_type, detail::no_executor>;
+        kept_type kept(waker, executor_.get().value);
+        typename op_type::memory memory(kept);
+        op_type* op = memory.construct(kept, detail::io_executor<detail::no_executor>{}, want, why);
+        if (refused)
+            op->set_refused(*refused);
+        if (refused ? io_->restart(*op) : io_->start(*op)) {
+            memory.release();
+            return error_code(boost::asio::error::would_block);
+        }
+        waker.swap(op->handler().waker());
+        error_code ec = op->ec();
+        ready_event event = op->event();
+        memory.reset();
+        if (ec)
+            return ec;
+        return event;
+    }
 
-void cancel_waits(interest which) {
-    if (!io_)
-        return;
-    detail::track_operation(core_->port.context(), io_.get(), native_handle(), "cancel");
-    io_->cancel(which);
-}
+    error_code usable(interest want) const noexcept {
+        if (!io_)
+            return core_->is_closed() ? error::gone : error::not_registered;
+        if (want.empty())
+            return boost::asio::error::invalid_argument;
+        return error_code();
+    }
 
-void end(bool ours) noexcept {
-    if (detail::scheduled_io_ptr io = std::move(io_))
-        core_->end(*io, ours);
-}
+    void cancel_waits(interest which) {
+        if (!io_)
+            return;
+        detail::track_operation(core_->port.context(), io_.get(), native_handle(), "cancel");
+        io_->cancel(which);
+    }
 
-static detail::service_core_ptr core_of(const executor_type& ex) {
-    if constexpr (boost::asio::execution::is_executor<executor_type>::value)
-        return use_registration_service(boost::asio::query(ex, boost::asio::execution::context))
-            .core_;
-    else
-        return use_registration_service(ex.context()).core_;
-}
+    void end(bool ours) noexcept {
+        if (detail::scheduled_io_ptr io = std::move(io_))
+            core_->end(*io, ours);
+    }
 
-detail::service_core_ptr core_;
-detail::held_executor<Executor> executor_; // refers to the core
-detail::scheduled_io_ptr io_;
-std::unique_ptr<std::string> name_;
-}
-;
+    static detail::service_core_ptr core_of(const executor_type& ex) {
+        if constexpr (boost::asio::execution::is_executor<executor_type>::value)
+            return use_registration_service(boost::asio::query(ex, boost::asio::execution::context))
+                .core_;
+        else
+            return use_registration_service(ex.context()).core_;
+    }
+
+    detail::service_core_ptr core_;
+    detail::held_executor<Executor> executor_; // refers to the core
+    detail::scheduled_io_ptr io_;
+    std::unique_ptr<std::string> name_;
+};
 
 /// A registration on any I/O executor.
 using registration = basic_registration<>;

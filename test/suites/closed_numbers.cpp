@@ -200,11 +200,15 @@ BOOST_AUTO_TEST_CASE(its_own_waits_end_with_bad_descriptor) {
         BOOST_TEST(!done);
         p.a.close();
         turn(io);
-        if (test::on_select()) { // the others forget the number, and say nothing
+        // epoll and io_uring forget the number, and say nothing; so does the set that tells of news
+        // and of ends on select.
+        const bool is_noticed = test::on_select() && t == trigger::level &&
+                                o.name != "a wait for urgent data" && o.name != "a wait for an end";
+        if (is_noticed) {
             BOOST_TEST((done.ec == bad_descriptor), done.ec.message());
             BOOST_TEST((second.ec == bad_descriptor), second.ec.message());
         }
-        if (test::on_select()) {
+        if (is_noticed) {
             test::called later;
             o.start(r, later);
             turn(io);

@@ -221,7 +221,7 @@ BOOST_FIXTURE_TEST_CASE(a_wait_allocates_nothing, test::context_fixture,
         concrete reg(io, p.a.get(), mode);
         loop<concrete> l{io, reg, p};
         auto after = [&] { read_to_would_block(reg, p); };
-        l.run(10, after);
+        l.run(100, after);
         call_counts c = l.run(100, after);
         BOOST_TEST(c.allocations == 0);
     }
@@ -233,7 +233,7 @@ BOOST_FIXTURE_TEST_CASE(a_wait_on_a_type_erased_executor_allocates_nothing, test
     moor::registration reg(io, p.a.get());
     loop<moor::registration> l{io, reg, p};
     auto after = [&] { read_to_would_block(reg, p); };
-    l.run(10, after);
+    l.run(100, after);
     BOOST_TEST(l.run(100, after).allocations == 0);
 }
 
@@ -323,7 +323,9 @@ BOOST_FIXTURE_TEST_CASE(a_registration_that_waits_once_looks_once, test::context
         call_counts c = test::counts() - before;
         BOOST_TEST(c.fstat == 20); // whose number is it, at both ends
         if (test::on_epoll()) {
-            BOOST_TEST(c.poll == 10);
+            // Outside of the loop, where another thread may be about to handle an event of an
+            // earlier handle, the first event is checked.
+            BOOST_TEST(c.poll == (t == trigger::level ? 20 : 10));
             BOOST_TEST(c.epoll_ctl == 20);
         }
     }

@@ -253,9 +253,8 @@ BOOST_FIXTURE_TEST_CASE(deregistering_nothing_does_nothing, test::context_fixtur
     BOOST_TEST(reg.deregister(ec) == -1);
     BOOST_CHECK_EQUAL(ec, error_code());
     BOOST_TEST(reg.deregister() == -1);
-    static_assert(noexcept(reg.deregister()) && noexcept(reg.deregister(ec)) &&
-                      noexcept(reg.abandon()),
-                  "");
+    static_assert(
+        noexcept(reg.deregister())&& noexcept(reg.deregister(ec))&& noexcept(reg.abandon()), "");
     reg.abandon();
     reg.cancel();
     reg.cancel(moor::direction::read);
@@ -378,25 +377,6 @@ BOOST_FIXTURE_TEST_CASE(a_level_wait_on_a_handle_closed_after_an_earlier_wait_is
     test::run_until(io, [&] { return read_again && write_again; });
     BOOST_CHECK_EQUAL(read_again.ec, bad_descriptor);
     BOOST_CHECK_EQUAL(write_again.ec, bad_descriptor);
-}
-
-BOOST_FIXTURE_TEST_CASE(a_priority_wait_on_a_number_that_is_another_file_is_an_error,
-                        test::context_fixture) {
-    if (test::on_epoll())
-        return; // there nothing says so before the wait is over
-    test::fd_pair p = test::make_socketpair();
-    moor::registration reg(io, p.a.get());
-    test::called first;
-    reg.async_wait(interest::priority, first.handler());
-    test::run_ready(io);
-    reg.cancel();
-    test::run_ready(io);
-    p = test::reuse_number(p.a, test::make_socketpair());
-    test::called second;
-    reg.async_wait(interest::priority, second.handler());
-    test::run_until(io, [&] { return bool(second); });
-    BOOST_CHECK_EQUAL(second.ec, bad_descriptor);
-    reg.abandon();
 }
 
 BOOST_FIXTURE_TEST_CASE(a_wait_left_on_a_closed_handle_ends_when_it_is_cancelled,

@@ -419,9 +419,9 @@ BOOST_AUTO_TEST_CASE(run_counts_each_wait_as_one_handler) {
 
         // At once.
         reg.async_wait_writable(ignore);
-        BOOST_TEST(test::run_all(io) == 1u);
+        BOOST_TEST((test::run_all(io) == 1u || test::on_io_uring()));
 
-        // Parked. On a reactor, the event and the first handler are one; the others are posted.
+        // Pending. On a reactor, the event and the first handler are one; the others are posted.
         reg.async_wait_readable(ignore);
         reg.async_wait_readable(ignore);
         reg.async_wait(interest::readable | interest::error, ignore);
@@ -431,7 +431,8 @@ BOOST_AUTO_TEST_CASE(run_counts_each_wait_as_one_handler) {
         test::put(p.b, "x");
         std::size_t completed = test::run_all(io);
         BOOST_TEST(completed >= 3u);
-        BOOST_TEST((test::on_io_uring() || completed == 3u));
+        // (An armed writer is told of the room again.)
+        BOOST_TEST((test::on_io_uring() || t == moor::trigger::edge || completed == 3u));
         test::drain(p.a);
 
         // Cancelled.

@@ -350,8 +350,9 @@ BOOST_AUTO_TEST_CASE(a_message_queue_is_waited_for_as_often_as_it_is_used) {
                 error_code ec;
                 reg.async_wait_readable(read.handler());
                 results.run_ready(io);
-                // A handler that receives here would block the loop.
-                results.check(read.times() == 0, "readable, and empty");
+                // A handler that receives here would block the loop. (An event of one direction
+                // may tell an edge-triggered wait of the other direction again.)
+                results.check(read.times() == 0 || t == moor::trigger::edge, "readable, and empty");
                 send_message(queue, "a");
                 send_message(queue, "b");
                 results.check(results.comes(io, [&] { return bool(read); }) && !read.ec(),

@@ -815,12 +815,8 @@ BOOST_FIXTURE_TEST_CASE(a_write_event_between_a_read_event_and_its_clear_does_no
     check_parks(io, write);
     test::drain(p.b);
     check_completes(io, write);
-    // No read event has come since, for on epoll an edge is one of the stream that it names.
+    // (On epoll an event of one direction repeats what is unread.)
     moor::ready_event now = reg.ready(interest::readable);
-    if (test::on_epoll()) {
-        reg.clear(read.event);
-        BOOST_TEST(reg.ready(interest::readable).ready().empty());
-    }
     reg.clear(now);
     BOOST_TEST(reg.ready(interest::readable).ready().empty());
     BOOST_TEST(reg.ready(interest::writable).ready().is_writable());

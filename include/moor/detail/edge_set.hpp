@@ -5,8 +5,8 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // An edge-triggered epoll set that holds one handle. Its number is readable while the set has an
-// event to tell: select(2) and poll requests, which report what is there again and again, wait on
-// it instead of the handle where they must be woken for news only.
+// event to tell. select(2) and poll requests report what is there again and again: they wait for
+// the set instead of the handle where they must report news only.
 //
 
 #ifndef MOOR_DETAIL_EDGE_SET_HPP
@@ -15,7 +15,6 @@
 #if defined(__linux__)
 
 #include <cerrno>
-#include <utility>
 
 #include <fcntl.h>
 #include <sys/epoll.h>
@@ -30,17 +29,25 @@ public:
     /// The number of the set, or -1.
     int number() const noexcept { return number_; }
 
-    /// Has the set, which is made if need be, report these events of `poll(2)` for the handle, and
-    /// what of them is there already. Returns an errno.
+    /// Has the set, which is made if need be, report these events of `poll(2)` for the handle from
+    /// now on, besides those that it reports already. What is there of them is an event at once; if
+    /// the set gets more to report, so is what is there of the others. Returns an errno.
     int watch(int handle, short events) noexcept {
+        short all = static_cast<short>(events_ | events);
+        if (number_ >= 0 && all == events_)
+            return 0;
         bool is_new = number_ < 0;
+        if (is_new && ::fcntl(handle, F_GETFD) < 0)
+            return errno; // and the set is not to get that number
         if (is_new && (number_ = ::epoll_create1(EPOLL_CLOEXEC)) < 0)
             return errno;
         ::epoll_event event{};
         // poll's flags have epoll's values.
-        event.events = static_cast<unsigned short>(events) | static_cast<unsigned>(EPOLLET);
-        if (::epoll_ctl(number_, is_new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, handle, &event) == 0)
+        event.events = static_cast<unsigned short>(all) | static_cast<unsigned>(EPOLLET);
+        if (::epoll_ctl(number_, is_new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, handle, &event) == 0) {
+            events_ = all;
             return 0;
+        }
         int error = errno;
         if (is_new)
             close();
@@ -49,32 +56,37 @@ public:
 
     /// In the child of a fork, where the set is the parent's: puts a new one under the same number,
     /// which Asio knows. Returns an errno.
-    int renew(int handle, short events) noexcept {
+    int renew(int handle) noexcept {
         if (number_ < 0)
             return 0;
-        int number = std::exchange(number_, -1);
-        int error = watch(handle, events);
-        if (error == 0 && ::dup3(number_, number, O_CLOEXEC) < 0)
+        edge_set fresh;
+        int error = fresh.watch(handle, events_);
+        if (error == 0 && ::dup3(fresh.number_, number_, O_CLOEXEC) < 0)
             error = errno;
-        close();
-        number_ = number;
+        fresh.close();
         return error;
     }
 
-    /// Takes the event, so that the set tells the next one.
-    void acknowledge() noexcept {
+    /// Whether the set reports these events.
+    bool watches(short events) const noexcept { return (events & ~events_) == 0; }
+
+    /// Takes the event, so that the set tells the next one. Returns what is there of what the set
+    /// reports, or 0 if there is no event.
+    short take() noexcept {
         ::epoll_event event;
-        ::epoll_wait(number_, &event, 1, 0);
+        return ::epoll_wait(number_, &event, 1, 0) == 1 ? static_cast<short>(event.events)
+                                                        : short(0);
     }
 
     void close() noexcept {
         if (number_ >= 0)
             ::close(number_);
-        number_ = -1;
+        *this = edge_set();
     }
 
 private:
     int number_ = -1;
+    short events_ = 0;
 };
 
 } // namespace detail

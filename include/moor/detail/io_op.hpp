@@ -134,46 +134,47 @@ struct is_transfer : std::false_type {};
 template <class F>
 struct is_transfer<F, std::void_t<decltype(F::transfer_event)>> : std::true_type {};
 
-/// Makes a transfer, and says what `scheduled_io` is to know.
+/// Makes a transfer's call, and says what `scheduled_io` is to know.
 template <class F>
 class transfer_maker {
 public:
-    using result = scheduled_io::transferred;
-
     transfer_maker(F& f, typename F::parts_type& parts, io_outcome<io_raw_result<F>>& o) noexcept
         : transfer_(f), parts_(parts), outcome_(o) {}
 
-    int handle() const noexcept { return transfer_.handle(); }
-
-    /// Under a lock, so `not_made` if it may block.
-    BOOST_FORCEINLINE result make() const noexcept {
+    /// Under a lock, so `not_made` if the call may block.
+    BOOST_FORCEINLINE transferred make() const noexcept {
         if (BOOST_UNLIKELY(transfer_.may_block()))
-            return result::not_made;
-        result r = make_on(transfer_.handle());
-        return BOOST_UNLIKELY(r == result::would_block) && transfer_.may_block() ? result::not_made
-                                                                                 : r;
+            return transferred::not_made;
+        transferred t = make_on(transfer_.handle());
+        return BOOST_UNLIKELY(t == transferred::would_block) && transfer_.may_block()
+                   ? transferred::not_made
+                   : t;
     }
 
-    /// Under no lock, on another number of the file.
-    result make_unlocked(const duplicated_handle& handle) const noexcept {
-        if (handle.get() >= 0)
-            return make_on(handle.get());
-        outcome_.ec = system_error_now();
-        return result::nothing;
+    /// After `not_made`, still under the lock.
+    void prepare_unlocked() const noexcept { own_handle_.emplace(transfer_.handle()); }
+
+    /// After that, under no lock.
+    transferred make_unlocked() const noexcept {
+        if (own_handle_->get() >= 0)
+            return make_on(own_handle_->get());
+        outcome_.ec = own_handle_->ec();
+        return transferred::nothing;
     }
 
 private:
-    BOOST_FORCEINLINE result make_on(int handle) const noexcept {
+    BOOST_FORCEINLINE transferred make_on(int handle) const noexcept {
         auto call = [&](error_code& ec) { return transfer_.call(handle, parts_, ec); };
         outcome_.call(call);
         if (outcome_.ec)
-            return is_would_block(outcome_.ec) ? result::would_block : result::nothing;
-        return outcome_.is_short ? result::part : result::all;
+            return is_would_block(outcome_.ec) ? transferred::would_block : transferred::nothing;
+        return outcome_.is_short ? transferred::part : transferred::all;
     }
 
     F& transfer_;
     typename F::parts_type& parts_;
     io_outcome<io_raw_result<F>>& outcome_;
+    mutable std::optional<duplicated_handle> own_handle_;
 };
 
 /// Whether a callable returned -1 or the like without an error, as a call does that failed.
@@ -187,12 +188,11 @@ bool hides_an_error([[maybe_unused]] const io_outcome<R>& outcome) noexcept {
 
 /// Makes the call that `event` allowed, and tells the state what the call showed. True: the
 /// operation is over. False: the call would have blocked, and the state does not know yet. A call
-/// that a signal interrupted is made again, if `may_repeat()`. `counted`: for an operation that
-/// holds a unit of work.
+/// that a signal interrupted is made again, if `may_repeat()`. `holds_work`: for an operation.
 template <class F, class MayRepeat>
-bool attempt(scheduled_io& state, const ready_event& event, F& f,
+bool attempt(scheduled_io& state, const ready_event& event, interest want, F& f,
              io_outcome<io_raw_result<F>>& outcome, const MayRepeat& may_repeat,
-             bool counted = false) {
+             bool holds_work = false) {
     static_assert(!is_transfer<F>::value, "the state makes it");
     for (;;) {
         outcome.call(f);
@@ -206,10 +206,10 @@ bool attempt(scheduled_io& state, const ready_event& event, F& f,
     BOOST_ASSERT_MSG(!hides_an_error(outcome),
                      "the callable returned a negative number without an error: see check_errno");
     if (outcome.is_drained)
-        state.would_block(event);
+        state.note_call_would_block(event, want);
     else if constexpr (!std::is_void<io_result<F>>::value)
         if (outcome.is_short)
-            state.cut_short(event, counted);
+            state.note_short_call(event, holds_work);
     return true;
 }
 
@@ -248,7 +248,6 @@ class io_op final : public waiter {
 
 public:
     using memory = op_memory<io_op, Handler>;
-    static constexpr purpose usual_purpose = purpose::io;
 
     io_op(Handler& handler, const io_executor<IoExecutor>& ex, interest want,
           scheduled_io_ptr state, F&& f)
@@ -263,9 +262,7 @@ public:
         outcome_type outcome;
         auto parts = callable_.parts();
         transfer_maker<F> call(callable_, parts, outcome);
-        // An operation with a slot is listed, and can't wait for a deferred check.
-        bool has_slot = asio::get_associated_cancellation_slot(handler_).is_connected();
-        if (!state.transfer_at_once<C>(call, !has_slot))
+        if (!state.template transfer_at_once<C>(call))
             return false;
         if (outcome.ec)
             fail(outcome.ec);
@@ -274,6 +271,9 @@ public:
         return true;
     }
     void set_state(scheduled_io_ptr state) noexcept { state_ = std::move(state); }
+
+    /// (An operation with a call is cancelled up to the call anyway.)
+    void set_late_cancellation(const scheduled_io_ptr&) noexcept {}
 
     /// Through the associated immediate executor, in place of the scheduler.
     void complete_immediately(const IoExecutor& ex) {
@@ -339,13 +339,12 @@ private:
     BOOST_FORCEINLINE bool attempt_here(outcome_type& outcome) {
         if constexpr (is_transfer<F>::value) {
             constexpr channel c = F::transfer_event == POLLIN ? read_channel : write_channel;
-            using result = scheduled_io::transferred;
             auto parts = callable_.parts();
-            result r =
-                state_->transfer_in_turn<c>(*this, transfer_maker<F>(callable_, parts, outcome));
-            if (BOOST_UNLIKELY(r == result::not_made))
-                outcome.ec = state_->closed_error();
-            return r != result::would_block;
+            transferred t = state_->template transfer_in_turn<c>(
+                *this, transfer_maker<F>(callable_, parts, outcome));
+            if (BOOST_UNLIKELY(t == transferred::not_made))
+                outcome.ec = ec();
+            return t != transferred::would_block;
         } else {
             auto may_repeat = [&] {
                 bool may = may_run();
@@ -353,7 +352,7 @@ private:
                     outcome.ec = ec();
                 return may;
             };
-            return attempt(*state_, event(), callable_, outcome, may_repeat, true);
+            return attempt(*state_, event(), want(), callable_, outcome, may_repeat, true);
         }
     }
 
@@ -363,7 +362,7 @@ private:
         if (take_made(outcome)) {
             if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
                 inline_run::reset();
-        } else if (ec() || !may_run()) {
+        } else if (ec() || (!is_transfer<F>::value && !may_run())) {
             outcome.ec = ec();
         } else if (!attempt_here(outcome)) {
             bool waits = false;

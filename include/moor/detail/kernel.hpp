@@ -72,9 +72,6 @@ struct file_identity {
     std::uint64_t inode = 0;
     std::uint32_t device = 0; // Linux's numbers fit
     std::uint16_t type = 0;
-    /// Not part of the identity: whether poll(2) tells the state again and again (see
-    /// tells_state()).
-    bool tells_state = true;
 
     friend bool operator==(const file_identity& a, const file_identity& b) noexcept {
         return a.inode == b.inode && a.device == b.device && a.type == b.type;
@@ -111,6 +108,11 @@ inline file_identity identify(int handle, error_code& ec) noexcept {
         ec = error_code(errno, boost::asio::error::get_system_category());
     }
     return id;
+}
+
+/// Whether a number is not open.
+inline bool is_closed_number(int handle) noexcept {
+    return ::fcntl(handle, F_GETFD) < 0 && errno == EBADF;
 }
 
 /// What a short transfer on a handle can prove, and poll(2) say of it.
@@ -240,13 +242,52 @@ inline bool is_always_ready(int handle, const file_identity& id) noexcept {
     return (void)handle, true;
 }
 
+#if defined(__linux__)
+/// Whether a handle is an anonymous inode of this name.
+inline bool is_anonymous(int handle, const char* name) noexcept {
+    char path[32];
+    char found[32];
+    std::snprintf(path, sizeof(path), "/proc/self/fd/%d", handle);
+    ::ssize_t n = ::readlink(path, found, sizeof(found) - 1);
+    if (n < 0)
+        return false;
+    found[n] = '\0';
+    return std::strcmp(found, name) == 0;
+}
+#endif
+
+/// Whether a poll request wakes those who wait for more than poll(2) then finds: the kernel
+/// completes it with the wake-up's key, and not with the state of the file. Seen with urgent data
+/// of TCP, terminals with VMIN, and epoll sets.
+inline bool wakes_for_more(int handle, const file_identity& id) noexcept {
+    if (id.is_fifo())
+        return false;
+    if (id.is_socket()) {
+#if defined(SO_DOMAIN)
+        int domain = 0;
+        ::socklen_t size = sizeof(domain);
+        return ::getsockopt(handle, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 ||
+               domain != AF_UNIX;
+#else
+        return true;
+#endif
+    }
+    if (id.is_character_device())
+        return ::isatty(handle) != 0 || errno == EIO; // hung up
+#if defined(__linux__)
+    return is_anonymous(handle, "anon_inode:[eventpoll]");
+#else
+    return true;
+#endif
+}
+
 /// Whether poll(2) tells the file's state, again and again. Other files, such as
 /// /proc/self/mountinfo or a pressure trigger, tell each change to one poll only.
 inline bool tells_state(int handle, const file_identity& id) noexcept {
     if (id.is_socket() || id.is_fifo())
         return true;
     if (id.is_character_device())
-        return ::isatty(handle) != 0;
+        return ::isatty(handle) != 0 || errno == EIO; // hung up
 #if defined(__linux__)
     if (id.is_file()) {
         struct ::statfs fs;

@@ -145,7 +145,11 @@ private:
 };
 
 /// The streams of events that a reactor keeps apart for one handle.
-enum channel : unsigned { read_channel = 0, write_channel = 1, priority_channel = 2 };
+/**
+ * The third carries priority events. Where the reactor reports levels it carries whatever has to be
+ * reported once: news of any kind, from an `edge_set`.
+ */
+enum channel : unsigned { read_channel = 0, write_channel = 1, edge_channel = 2 };
 
 inline constexpr unsigned channel_count = 3;
 
@@ -301,8 +305,9 @@ enum class number {
 //                                        io_uring only: what to poll, and for what
 //
 
-/// How a waker finds its owner, and returns to it. `Base` is Asio's operation.
-template <class Base, class Owner, channel Channel>
+/// How a waker finds its owner, and returns to it. `Base` is Asio's operation; `EventsTold` says
+/// which events there were, or 0.
+template <class Base, class Owner, channel Channel, short (*EventsTold)(Base&) noexcept>
 class waker_return {
 protected:
     static Owner* owner_of(Base* base) { return static_cast<Owner*>(base->cancellation_key_); }
@@ -310,7 +315,7 @@ protected:
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         Base* base = static_cast<Base*>(item);
         if (BOOST_LIKELY(owner && !base->ec_))
-            owner_of(base)->template fired<Channel>(error_code());
+            owner_of(base)->template fired<Channel>(error_code(), EventsTold(*base));
         else
             failed(owner, base);
     }
@@ -318,7 +323,7 @@ protected:
     BOOST_NOINLINE static void failed(void* owner, Base* base) {
         error_code ec = std::exchange(base->ec_, error_code()); // it is armed with none
         if (owner)
-            owner_of(base)->template fired<Channel>(ec);
+            owner_of(base)->template fired<Channel>(ec, short(0));
         else
             owner_of(base)->dropped(Channel);
     }

@@ -17,7 +17,7 @@ namespace moor {
 namespace detail {
 
 /// The reactor and the scheduler of one execution context.
-class reactor_port : public scheduler_port, public no_room_set, public no_priority_set {
+class reactor_port : public scheduler_port, public no_edge_set {
     using reactor = boost::asio::detail::reactor;
 
 public:
@@ -25,7 +25,10 @@ public:
 
     static constexpr bool latches_events = true;
     static constexpr bool arming_may_throw = false;
-    static constexpr bool announces_firing = true;
+    static constexpr bool tells_events = false;
+    static constexpr bool completes_for_more = false;
+    static constexpr bool reports_hang_ups_to_writers = true;
+    static constexpr bool read_closed_wakes_writers = false;
     static constexpr bool reports_again_beside_priority = true;
     static constexpr bool attach_arms_reader = latches_events;
 
@@ -38,6 +41,9 @@ public:
         : scheduler_port(context), reactor_(asio::use_service<reactor>(context)) {
         reactor_.init_task();
     }
+
+    static void watch_closed_numbers(void (*)(void*), void*) noexcept {}
+    static void shut_down() noexcept {}
 
     /// Tells the reactor of a handle. EPERM: the handle can't be polled, and is not attached.
     template <class Read>
@@ -67,11 +73,11 @@ public:
     static constexpr bool detaches_at_once(number n) noexcept { return n != number::foreign; }
 
     /// Takes a handle out of the reactor.
-    template <class Read, class Write, class Priority>
+    template <class Read, class Write, class Edge>
     void detach(int handle, const file_identity& id, registration_data& data, number n, Read&,
-                Write&, Priority*) {
+                Write&, Edge*) {
         if (n != number::ours) {
-            stale_.add(data.object);
+            left_behind_.note_file(data.object);
             abandoned_.add(handle, id);
         }
         if (n != number::foreign)
@@ -81,8 +87,24 @@ public:
         reactor_.cleanup_descriptor_data(data.object);
     }
 
-    /// Whether an attached handle may be told of another file's events.
-    bool may_tell_of_others(const registration_data& data) { return stale_.contain(data.object); }
+    /// Whether any event of an attached handle may be another file's.
+    bool may_tell_of_others(const registration_data& data) {
+        return left_behind_.has_file(data.object);
+    }
+
+    /// A handle is about to be detached while another thread may have fetched an event for it.
+    void note_older_event(const registration_data& data) noexcept {
+        left_behind_.note_event(data.object);
+    }
+    /// Whether the next events of a handle that was just attached may be older than that.
+    /// `is_alone`: no other thread can be about to handle one.
+    bool may_tell_of_older(const registration_data& data, bool is_alone) {
+        return left_behind_.take_event(data.object) || !is_alone || has_queued_event(data);
+    }
+
+    static constexpr bool says_nothing(registration_data&, const error_code&) noexcept {
+        return false;
+    }
 
     /// Gives back what is kept for a handle, once every waker is idle.
     void release(registration_data& data, bool) { data = registration_data(); }
@@ -120,7 +142,6 @@ public:
     }
 
 private:
-    reactor& reactor_;
     /// Deletes an entry of epoll's that no object of Asio's stands for any more: through an object
     /// that stands for the same file and number.
     void delete_entry(int handle) {
@@ -130,7 +151,8 @@ private:
         reactor_.cleanup_descriptor_data(data.object);
     }
 
-    stale_objects stale_;
+    reactor& reactor_;
+    left_behind left_behind_;
     abandoned_entries abandoned_;
 };
 

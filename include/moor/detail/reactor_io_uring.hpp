@@ -25,9 +25,20 @@
 namespace moor {
 namespace detail {
 
+/// Whether a completed request is known to be its own waker's: before Boost 1.82 Asio gives the
+/// result of a cancellation to other operations (chriskohlhoff/asio, pull request 1215).
+inline constexpr bool has_own_results = BOOST_ASIO_VERSION >= 102700;
+
+/// The mask that completed the request.
+inline short events_told(boost::asio::detail::io_uring_operation& base) noexcept {
+    return has_own_results ? static_cast<short>(std::exchange(base.bytes_transferred_, 0))
+                           : short(0);
+}
+
 template <class Owner, channel Channel>
-class basic_waker : public boost::asio::detail::io_uring_operation,
-                    private waker_return<boost::asio::detail::io_uring_operation, Owner, Channel> {
+class basic_waker
+    : public boost::asio::detail::io_uring_operation,
+      private waker_return<boost::asio::detail::io_uring_operation, Owner, Channel, events_told> {
 public:
     explicit basic_waker(Owner* owner)
         : io_uring_operation(error_code(), &basic_waker::do_prepare, &basic_waker::do_perform,
@@ -36,14 +47,12 @@ public:
     }
 
 private:
-    using waker_return<io_uring_operation, Owner, Channel>::owner_of;
+    using waker_return<io_uring_operation, Owner, Channel, events_told>::owner_of;
 
     static void do_prepare(io_uring_operation* base, ::io_uring_sqe* sqe) {
         Owner* owner = owner_of(base);
-        if (Channel == priority_channel)
-            ::io_uring_prep_poll_add(sqe, owner->data().priority.number(), POLLIN);
-        else if (Channel == write_channel && owner->data().waits_for_room)
-            ::io_uring_prep_poll_add(sqe, owner->data().room.number(), POLLIN);
+        if (Channel == edge_channel)
+            ::io_uring_prep_poll_add(sqe, owner->data().set.number(), POLLIN);
         else
             ::io_uring_prep_poll_add(sqe, owner->native_handle(),
                                      static_cast<unsigned>(Owner::events_of(Channel)));
@@ -61,17 +70,17 @@ public:
 
     static constexpr bool latches_events = false;
     static constexpr bool arming_may_throw = true;
-    static constexpr bool announces_firing = false;
-    static constexpr bool masks_priority = true;
+    static constexpr bool tells_events = has_own_results;
+    static constexpr bool completes_for_more = true;
+    static constexpr bool has_edge_set = true;
+    static constexpr bool reports_hang_ups_to_writers = true;
     static constexpr bool reports_again_beside_priority = false;
     static constexpr bool attach_arms_reader = false;
 
     /// What is kept for an attached handle.
     struct registration_data {
         service::per_io_object_data object = nullptr;
-        edge_set priority{};
-        edge_set room{}; // another one, for POLLOUT
-        bool waits_for_room = false;
+        edge_set set{};
         unsigned refusals = 0; // of poll requests, in a row
     };
 
@@ -79,6 +88,9 @@ public:
         : scheduler_port(context), service_(asio::use_service<service>(context)) {
         service_.init_task();
     }
+
+    static void watch_closed_numbers(void (*)(void*), void*) noexcept {}
+    static void shut_down() noexcept {}
 
     /// Makes Asio's object for a handle.
     template <class Read>
@@ -92,16 +104,18 @@ public:
     static constexpr bool detaches_at_once(number) noexcept { return false; }
 
     /// Takes a handle out of the reactor.
-    template <class Read, class Write, class Priority>
+    template <class Read, class Write, class Edge>
     void detach(int handle, const file_identity&, registration_data& data, number, Read& read,
-                Write& write, Priority* priority) {
+                Write& write, Edge* edge) {
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
-        if (priority)
-            disarm(priority_channel, *priority, handle, data);
+        if (edge)
+            disarm(edge_channel, *edge, handle, data);
     }
 
     static bool may_tell_of_others(const registration_data&) noexcept { return false; }
+    static void note_older_event(const registration_data&) noexcept {}
+    static bool may_tell_of_older(const registration_data&, bool) noexcept { return false; }
 
     /// Gives back what is kept for a handle, once every waker is idle. The service may have been
     /// shut down, and has forgotten everything then.
@@ -110,8 +124,7 @@ public:
             service_.deregister_io_object(data.object);
             service_.cleanup_io_object(data.object);
         }
-        data.priority.close();
-        data.room.close();
+        data.set.close();
         data = registration_data();
     }
 
@@ -120,34 +133,17 @@ public:
     /// lets that flag through beside POLLERR and POLLHUP: IO_POLL_UNMASK in its io_uring/poll.c.)
     static constexpr bool read_closed_wakes_writers = true;
 
-    /// Has the write waker, which is idle, wait for room only, or for the handle as usual. If there
-    /// is no set to be had for that, it is woken too often.
-    static void watch_room_only(int handle, registration_data& data, bool on) noexcept {
-        data.waits_for_room = on && data.room.watch(handle, POLLOUT) == 0;
+    static error_code watch_edges(int handle, registration_data& data, short events) noexcept {
+        return system_error(data.set.watch(handle, events));
     }
-
-    /// The write waker has fired; before the handle is checked.
-    static void acknowledge_room(registration_data& data) noexcept {
-        if (data.waits_for_room)
-            data.room.acknowledge();
+    static bool watches_edges(const registration_data& data, short events) noexcept {
+        return data.set.watches(events);
     }
-
-    /// Has the priority channel report these events, and what is there of them already.
-    static error_code watch_priority(int handle, registration_data& data, short events) {
-        return system_error(data.priority.watch(handle, events));
-    }
-
-    /// The same in the child of a fork. Throws if the kernel refuses, as Asio does.
-    static void renew_priority(int handle, registration_data& data, short events) {
-        int error = data.priority.renew(handle, events);
-        if (error == 0)
-            error = data.room.renew(handle, POLLOUT);
-        if (error != 0)
+    static short take_edges(registration_data& data) noexcept { return data.set.take(); }
+    static void renew_edges(int handle, registration_data& data) {
+        if (int error = data.set.renew(handle))
             boost::throw_exception(boost::system::system_error(system_error(error), "notify_fork"));
     }
-
-    /// The priority waker has fired; before the handle is checked.
-    static void acknowledge_priority(registration_data& data) { data.priority.acknowledge(); }
 
     /// Submits a waker's request, and counts one unit of work.
     template <class Waker>

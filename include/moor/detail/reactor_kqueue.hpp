@@ -18,7 +18,7 @@ namespace moor {
 namespace detail {
 
 /// The reactor and the scheduler of one execution context.
-class reactor_port : public scheduler_port, public no_room_set, public no_priority_set {
+class reactor_port : public scheduler_port, public no_edge_set {
     using reactor = boost::asio::detail::reactor;
 
 public:
@@ -26,7 +26,10 @@ public:
 
     static constexpr bool latches_events = false;
     static constexpr bool arming_may_throw = true;
-    static constexpr bool announces_firing = true;
+    static constexpr bool tells_events = false;
+    static constexpr bool completes_for_more = false;
+    static constexpr bool reports_hang_ups_to_writers = true;
+    static constexpr bool read_closed_wakes_writers = false;
     static constexpr bool reports_again_beside_priority = false;
     static constexpr bool attach_arms_reader = latches_events;
 
@@ -39,6 +42,9 @@ public:
         : scheduler_port(context), reactor_(asio::use_service<reactor>(context)) {
         reactor_.init_task();
     }
+
+    static void watch_closed_numbers(void (*)(void*), void*) noexcept {}
+    static void shut_down() noexcept {}
 
     /// Tells the reactor of a handle. EPERM: the handle can't be polled, and is not attached.
     template <class Read>
@@ -66,11 +72,11 @@ public:
     static constexpr bool detaches_at_once(number n) noexcept { return n != number::foreign; }
 
     /// Takes a handle out of the reactor.
-    template <class Read, class Write, class Priority>
+    template <class Read, class Write, class Edge>
     void detach(int handle, const file_identity&, registration_data& data, number n, Read&, Write&,
-                Priority*) {
+                Edge*) {
         if (n != number::ours)
-            stale_.add(data.object);
+            left_behind_.note_file(data.object);
         if (n != number::foreign)
             reactor_.deregister_internal_descriptor(handle, data.object);
         else
@@ -78,8 +84,24 @@ public:
         reactor_.cleanup_descriptor_data(data.object);
     }
 
-    /// Whether an attached handle may be told of another file's events.
-    bool may_tell_of_others(const registration_data& data) { return stale_.contain(data.object); }
+    /// Whether any event of an attached handle may be another file's.
+    bool may_tell_of_others(const registration_data& data) {
+        return left_behind_.has_file(data.object);
+    }
+
+    /// A handle is about to be detached while another thread may have fetched an event for it.
+    void note_older_event(const registration_data& data) noexcept {
+        left_behind_.note_event(data.object);
+    }
+    /// Whether the next events of a handle that was just attached may be older than that.
+    /// `is_alone`: no other thread can be about to handle one.
+    bool may_tell_of_older(const registration_data& data, bool is_alone) {
+        return left_behind_.take_event(data.object) || !is_alone || has_queued_event(data);
+    }
+
+    static constexpr bool says_nothing(registration_data&, const error_code&) noexcept {
+        return false;
+    }
 
     /// Gives back what is kept for a handle, once every waker is idle.
     void release(registration_data& data, bool) { data = registration_data(); }
@@ -100,7 +122,7 @@ public:
 
 private:
     reactor& reactor_;
-    stale_objects stale_;
+    left_behind left_behind_;
 };
 
 } // namespace detail

@@ -23,29 +23,32 @@
 namespace moor {
 namespace detail {
 
-/// Which of Asio's objects for handles may tell of another file's events.
-/**
- * epoll keeps the file of a handle that was closed first for as long as a duplicate of it lives,
- * and goes on to report its events to the object that Asio made for it, which Asio hands to the
- * next handle.
- */
-class stale_objects {
+/// Some of Asio's objects for handles, which Asio uses again for other handles.
+class object_set {
 public:
     void add(const void* object) noexcept {
         std::lock_guard<std::mutex> lock(mutex_);
         BOOST_TRY { objects_.insert(object); }
         BOOST_CATCH(...) {
-            are_all_ = true; // out of memory: each event of all that is attached is checked
+            are_all_ = true; // out of memory
         }
         BOOST_CATCH_END
         are_any_.store(true, std::memory_order_release);
     }
 
-    bool contain(const void* object) {
+    bool contains(const void* object) noexcept {
         if (!are_any_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(mutex_);
         return are_all_ || objects_.count(object) != 0;
+    }
+
+    /// The same, and takes it out.
+    bool take(const void* object) noexcept {
+        if (!are_any_.load(std::memory_order_acquire))
+            return false;
+        std::lock_guard<std::mutex> lock(mutex_);
+        return objects_.erase(object) != 0 || are_all_;
     }
 
 private:
@@ -53,6 +56,31 @@ private:
     std::set<const void*> objects_; // bounded by the number of objects that Asio ever made
     bool are_all_ = false;
     std::atomic<bool> are_any_{false};
+};
+
+/// What was left behind by handles that have left the reactor, where Asio keeps an object for each.
+class left_behind {
+public:
+    /// The file of a handle was not taken out of the reactor.
+    /**
+     * epoll keeps a file for as long as a duplicate of it is open, and goes on to report its events
+     * to Asio's object, which stands for another handle then.
+     */
+    void note_file(const void* object) noexcept { with_file_.add(object); }
+
+    /// Whether any event of a handle may be another file's.
+    bool has_file(const void* object) noexcept { return with_file_.contains(object); }
+
+    /// A handle has left, and another thread may be about to handle an event that it fetched
+    /// before.
+    void note_event(const void* object) noexcept { with_event_.add(object); }
+
+    /// Whether the next events of a handle may be older than the handle.
+    bool take_event(const void* object) noexcept { return with_event_.take(object); }
+
+private:
+    object_set with_file_;
+    object_set with_event_;
 };
 
 /// The files that were not taken out of the reactor, because their numbers were not to be passed to

@@ -19,9 +19,13 @@
 namespace moor {
 namespace detail {
 
+/// These reactors do not say what events there were.
+inline short events_told(boost::asio::detail::reactor_op&) noexcept { return 0; }
+
 template <class Owner, channel Channel>
-class basic_waker : public boost::asio::detail::reactor_op,
-                    private waker_return<boost::asio::detail::reactor_op, Owner, Channel> {
+class basic_waker
+    : public boost::asio::detail::reactor_op,
+      private waker_return<boost::asio::detail::reactor_op, Owner, Channel, events_told> {
 public:
     explicit basic_waker(Owner* owner)
         : reactor_op(error_code(), &basic_waker::do_perform, &basic_waker::do_complete) {
@@ -29,7 +33,7 @@ public:
     }
 
 private:
-    using waker_return<reactor_op, Owner, Channel>::owner_of;
+    using waker_return<reactor_op, Owner, Channel, events_told>::owner_of;
 
     static status do_perform(reactor_op* base) {
         // "Exhausted" makes Asio forget that there was an event: its try_speculative_ flag is then
@@ -47,34 +51,25 @@ constexpr int op_type(channel c) noexcept {
                                 : static_cast<int>(reactor::except_op);
 }
 
-/// What a reactor need not do whose write events tell room, and whose results are its own.
-class no_room_set {
+/// What a port has no need of if the reactor reports edges.
+class no_edge_set {
 public:
-    static constexpr bool read_closed_wakes_writers = false;
+    static constexpr bool has_edge_set = false;
 
     template <class Data>
-    static void watch_room_only(int, Data&, bool) noexcept {}
-    template <class Data>
-    static void acknowledge_room(Data&) noexcept {}
-    template <class Data>
-    static bool says_nothing(Data&, const error_code&) noexcept {
-        return false;
-    }
-};
-
-/// What a reactor need not do whose priority channel takes no mask.
-class no_priority_set {
-public:
-    static constexpr bool masks_priority = false;
-
-    template <class Data>
-    static error_code watch_priority(int, Data&, short) {
+    static error_code watch_edges(int, Data&, short) noexcept {
         return error_code();
     }
     template <class Data>
-    static void renew_priority(int, Data&, short) {}
+    static bool watches_edges(const Data&, short) noexcept {
+        return true;
+    }
     template <class Data>
-    static void acknowledge_priority(Data&) {}
+    static short take_edges(Data&) noexcept {
+        return 0;
+    }
+    template <class Data>
+    static void renew_edges(int, Data&) noexcept {}
 };
 
 } // namespace detail

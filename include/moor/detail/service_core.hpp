@@ -8,13 +8,14 @@
 // and so outlives the service for as long as anything refers to it: a registration that is left
 // over can still ask whether its execution context lives.
 //
-// One lock, mutex_, guards everything here but late_looks_, which has its own; a state's lock may
+// One lock, mutex_, guards everything here but checks_, which have their own; a state's lock may
 // be taken under it, never the other way round. Nothing is completed or destroyed under it.
 //
 
 #ifndef MOOR_DETAIL_SERVICE_CORE_HPP
 #define MOOR_DETAIL_SERVICE_CORE_HPP
 
+#include <moor/detail/deferred_checks.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/error.hpp>
@@ -55,7 +56,10 @@ private:
 class service_core final : public scheduled_io_host {
 public:
     explicit service_core(asio::execution_context& context)
-        : scheduled_io_host(context), late_looks_(*this) {}
+        : scheduled_io_host(context), checks_(*this) {
+        port.watch_closed_numbers(
+            [](void* self) { static_cast<service_core*>(self)->find_closed_numbers(); }, this);
+    }
 
     ~service_core() {
         while (scheduled_io* s = free_) {
@@ -77,11 +81,8 @@ public:
         return life_.load(std::memory_order_acquire) != dead;
     }
 
-    bool look_later(scheduled_io& state, bool is_new) noexcept override {
-        if (is_new && !late_looks_.add(scheduled_io_ptr(&state)))
-            return false;
-        late_looks_.count();
-        return true;
+    bool defer(scheduled_io& state, bool is_listed) noexcept override {
+        return checks_.defer(state, is_listed);
     }
 
     bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
@@ -161,6 +162,7 @@ public:
     /// The execution context is shutting down: handlers are destroyed, not invoked.
     void shutdown() {
         std::vector<scheduled_io_ptr> states = take_all();
+        port.shut_down();
         life_.store(shutting_down, std::memory_order_release);
         item_queue items;
         for (const scheduled_io_ptr& s : states)
@@ -168,6 +170,19 @@ public:
         while (shutdown_listener* l = take_listener())
             l->on_shutdown_(*l);
         // `items` is destroyed first, then the references: both outside every lock.
+    }
+
+    /// Ends the operations on numbers that were closed behind their registrations' backs.
+    void find_closed_numbers() {
+        std::vector<scheduled_io_ptr> closed;
+        {
+            std::lock_guard<state_mutex> lock(mutex_);
+            for (scheduled_io* s : by_handle_)
+                if (s && is_closed_number(s->native_handle()))
+                    closed.emplace_back(s);
+        }
+        for (const scheduled_io_ptr& s : closed)
+            s->number_was_closed();
     }
 
     void add_listener(shutdown_listener& l) noexcept {
@@ -195,7 +210,7 @@ public:
     void destroyed() noexcept { life_.store(dead, std::memory_order_release); }
 
     struct totals {
-        wait_totals waits;
+        wait_counts waits;
         std::uint64_t registered = 0;
         std::uint64_t deregistered = 0;
     };
@@ -305,11 +320,11 @@ private:
     shutdown_listener* listeners_ = nullptr;
     std::uint64_t registered_ = 0;
     std::uint64_t deregistered_ = 0;
-    wait_totals ended_;
+    wait_counts ended_;
     std::atomic<bool> closed_{false};
     std::atomic<life> life_{alive};
     std::atomic<std::uint32_t> references_{0};
-    late_looks<service_core, scheduled_io_ptr> late_looks_;
+    deferred_checks<service_core, scheduled_io> checks_;
 };
 
 using service_core_ptr = boost::intrusive_ptr<service_core>;

@@ -264,7 +264,8 @@ inline bool lacks_nowait() noexcept { return errno == EOPNOTSUPP || errno == ENO
 class duplicated_handle {
 public:
     explicit duplicated_handle(int handle) noexcept
-        : handle_(::fcntl(handle, F_DUPFD_CLOEXEC, 0)) {}
+        : handle_(::fcntl(handle, F_DUPFD_CLOEXEC, 0)),
+          ec_(handle_ < 0 ? system_error_now() : error_code()) {}
     ~duplicated_handle() {
         if (handle_ >= 0) {
             int error = errno;
@@ -275,11 +276,13 @@ public:
     duplicated_handle(const duplicated_handle&) = delete;
     duplicated_handle& operator=(const duplicated_handle&) = delete;
 
-    /// -1: there was none to be had, and errno says why.
+    /// -1: there was none to be had, and ec() says why.
     int get() const noexcept { return handle_; }
+    const error_code& ec() const noexcept { return ec_; }
 
 private:
     int handle_;
+    error_code ec_;
 };
 
 namespace system_calls {

@@ -11,12 +11,12 @@
 #ifndef MOOR_DETAIL_WAIT_OP_HPP
 #define MOOR_DETAIL_WAIT_OP_HPP
 
-#include <moor/detail/event_frame.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/service_core.hpp>
 
 #include <boost/asio/associated_allocator.hpp>
+#include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/recycling_allocator.hpp>
@@ -32,30 +32,17 @@ namespace moor {
 namespace detail {
 
 /// Owns the memory of an operation, and the operation in it once it is constructed.
-/**
- * It comes from the associated allocator. Where that is the default, Asio's recycling one, a
- * handler that starts the same operation again from its event is given the same memory again.
- */
 template <class Op, class Handler>
 class op_memory {
     using associated = asio::associated_allocator<Handler, asio::recycling_allocator<void>>;
     using allocator =
         typename std::allocator_traits<typename associated::type>::template rebind_alloc<Op>;
 
-    static constexpr bool is_kept_by_events =
-        std::is_same<typename associated::type, asio::recycling_allocator<void>>::value &&
-        alignof(Op) <= alignof(std::max_align_t);
-
 public:
     /// Allocates.
     explicit op_memory(const Handler& handler)
-        : allocator_(associated::get(handler, asio::recycling_allocator<void>())) {
-        if constexpr (is_kept_by_events)
-            if (event_frame* frame = event_frame::current())
-                memory_ = static_cast<Op*>(frame->take_memory(sizeof(Op)));
-        if (!memory_)
-            memory_ = std::allocator_traits<allocator>::allocate(allocator_, 1);
-    }
+        : allocator_(associated::get(handler, asio::recycling_allocator<void>())),
+          memory_(std::allocator_traits<allocator>::allocate(allocator_, 1)) {}
 
     /// Adopts an operation; its handler is still in it.
     op_memory(Op* op, const Handler& handler) noexcept
@@ -81,19 +68,11 @@ public:
         if (op_)
             std::exchange(op_, nullptr)->~Op();
         if (memory_)
-            give_back(std::exchange(memory_, nullptr));
+            std::allocator_traits<allocator>::deallocate(allocator_,
+                                                         std::exchange(memory_, nullptr), 1);
     }
 
 private:
-    void give_back(Op* memory) noexcept {
-        if constexpr (is_kept_by_events) {
-            event_frame* frame = event_frame::current();
-            if (frame && frame->keep_memory(memory, sizeof(Op)))
-                return;
-        }
-        std::allocator_traits<allocator>::deallocate(allocator_, memory, 1);
-    }
-
     allocator allocator_;
     Op* memory_ = nullptr;
     Op* op_ = nullptr;
@@ -153,20 +132,36 @@ void complete_without_context(Completion&& completion) {
     asio::dispatch(ex, std::forward<Completion>(completion));
 }
 
+/// Whether a handler may have a cancellation slot.
+template <class Handler, class = void>
+struct may_have_slot : std::true_type {};
+
+template <class Handler>
+struct may_have_slot<Handler, std::void_t<typename asio::associated_cancellation_slot<
+                                  Handler>::asio_associated_cancellation_slot_is_unspecialised>>
+    : std::false_type {};
+
 template <class Deliver, class Handler, class IoExecutor>
 class wait_op final : public waiter {
     using completion = wait_completion<Handler, Deliver>;
 
 public:
     using memory = op_memory<wait_op, Handler>;
-    static constexpr purpose usual_purpose = purpose::wait;
 
     wait_op(Handler& handler, const io_executor<IoExecutor>& ex, interest want, purpose why)
         : waiter(&wait_op::do_complete, want, why), handler_(std::move(handler)),
           work_(handler_, ex) {}
 
+    /// Has an edge-triggered wait cancelled up to the invocation of its handler.
+    void set_late_cancellation(const scheduled_io_ptr& state) noexcept {
+        if constexpr (may_have_slot<Handler>::value)
+            if (state->mode() == trigger::edge)
+                state_ = state;
+    }
+
     /// Through the associated immediate executor, in place of the scheduler.
     void complete_immediately(const IoExecutor& ex) {
+        finish();
         memory m(this, handler_);
         tracked_completion tracked(*this);
         [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
@@ -181,8 +176,67 @@ public:
     Handler& handler() noexcept { return handler_; }
 
 private:
+    struct nothing {};
+
+    /// A wait that is not over before its handler is invoked, on whatever executor. Owns it.
+    struct late_completion {
+        wait_op* op;
+
+        explicit late_completion(wait_op* o) noexcept : op(o) {}
+        late_completion(late_completion&& other) noexcept : op(std::exchange(other.op, nullptr)) {}
+        late_completion(const late_completion&) = delete;
+        late_completion& operator=(const late_completion&) = delete;
+        late_completion& operator=(late_completion&&) = delete;
+        ~late_completion() {
+            if (op)
+                op->destroy();
+        }
+
+        void operator()() {
+            wait_op* o = std::exchange(op, nullptr);
+            o->finish();
+            memory m(o, o->handler_);
+            tracked_completion tracked(*o);
+            [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(o->work_));
+            completion c{std::move(o->handler_), Deliver(o->ec(), o->event())};
+            m.reset();
+            run(tracked, c, c);
+        }
+    };
+
+    bool is_late() const noexcept {
+        if constexpr (may_have_slot<Handler>::value)
+            return bool(state_);
+        return false;
+    }
+
+    /// From now on the wait can't be cancelled.
+    void finish() {
+        if constexpr (may_have_slot<Handler>::value)
+            if (scheduled_io_ptr state = std::move(state_))
+                state->finish_wait(*this);
+    }
+
+    void destroy() {
+        finish();
+        memory m(this, handler_);
+        [[maybe_unused]] Handler handler(std::move(handler_));
+        [[maybe_unused]] handler_work<Handler, IoExecutor> work(std::move(work_));
+        m.reset();
+    }
+
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         wait_op* op = static_cast<wait_op*>(item);
+        if (op->is_late()) {
+            late_completion c(op);
+            if (!owner)
+                return;
+            if (op->work_.is_none())
+                return c();
+            // A copy: the completion destroys the operation while the executor runs it.
+            handler_work<Handler, IoExecutor> work(op->work_);
+            return work.complete(c, op->handler_);
+        }
         memory m(op, op->handler_);
         tracked_completion tracked(*op);
         if (BOOST_LIKELY(op->work_.is_none())) {
@@ -211,6 +265,7 @@ private:
 
     Handler handler_;
     handler_work<Handler, IoExecutor> work_;
+    std::conditional_t<may_have_slot<Handler>::value, scheduled_io_ptr, nothing> state_;
 };
 
 } // namespace detail

@@ -4,13 +4,11 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// A wait as the scheduled state sees it, and the list of them.
-//
 
 #ifndef MOOR_DETAIL_WAITER_HPP
 #define MOOR_DETAIL_WAITER_HPP
 
-#include <moor/detail/reactor.hpp>
+#include <moor/detail/reactor_base.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
 
@@ -19,17 +17,16 @@
 namespace moor {
 namespace detail {
 
-class scheduled_io;
-
-/// What a wait is for, which decides how the cached readiness is used.
+/// What an operation is for, which decides how the cached readiness is used.
 enum class purpose : std::uint8_t {
-    wait,      ///< tell the caller: verified (level), consumed (edge)
-    io,        ///< run a callable that finds out for itself: neither
-    read_slot, ///< the read slot of the poll style: verified, not consumed
+    wait,      ///< tells the caller: checked (level), consumed (edge)
+    io,        ///< makes a call that finds out for itself: neither
+    read_slot, ///< the read slot of the polling interface: checked, not consumed
     write_slot ///< the write slot
 };
 
-/// One wait. Its memory and its handler belong to the derived operation.
+/// One pending operation, as the scheduled state sees it. Its memory and its handler belong to the
+/// derived class.
 class waiter : public scheduler_item {
 public:
     interest want() const noexcept { return want_; }
@@ -41,14 +38,16 @@ public:
         event_ = ready_event();
     }
 
-    /// For `scheduled_io::restart`: what turned out to be wrong.
-    void set_refuted(const ready_event& event) noexcept { event_ = event; }
+    /// For `restart`: the event after which a call would have blocked.
+    void set_refused(const ready_event& event) noexcept { event_ = event; }
 
-    /// Makes the wait known to `scheduled_io::cancel(id)`. Zero: it is not.
+    /// Makes the operation known to a cancellation slot. Zero: it is not.
     void set_id(std::uint64_t id) noexcept { id_ = id; }
+    bool has_id() const noexcept { return id_ != 0; }
 
-    /// Its calls are made in turn with those of others that do so: see `scheduled_io`.
+    /// The operation is a transfer: made one at a time with others of its direction.
     void set_takes_turns() noexcept { takes_turns_ = true; }
+    bool takes_turns() const noexcept { return takes_turns_; }
 
 protected:
     waiter(func_type do_complete, interest want, purpose why) noexcept
@@ -56,54 +55,36 @@ protected:
     ~waiter() = default;
 
 private:
-    friend class scheduled_io;
+    template <class Policy>
+    friend class basic_scheduled_io;
     friend class waiter_list;
+    friend class wait_queue;
+    friend class transfer_queue;
+
+    bool is_one_way() const noexcept {
+        return want_ == interest::readable || want_ == interest::writable;
+    }
+    /// The direction of an operation that has one.
+    channel direction() const noexcept {
+        return want_ == interest::writable ? write_channel : read_channel;
+    }
+    bool is_call() const noexcept { return purpose_ == purpose::io; }
 
     waiter* list_next_; // while in a list
-    waiter* list_prev_;
+    waiter* list_previous_;
     std::uint64_t id_ = 0;
     error_code ec_;
     ready_event event_;
     interest want_;
     purpose purpose_;
-    bool cancelled_ = false;
+    std::uint8_t channels_ = 0; // whose wakers it needs, while it is pending
+    bool must_check_ = false;   // the next event may be older than the operation
+    bool is_deferred_ = false;  // the readiness check of its start is still to be made
+    bool is_refused_ = false;   // a call would have blocked after event_
     bool takes_turns_ = false;
-    bool has_turn_ = false;
-    std::uint32_t epoch_; // of an io wait
-};
-
-/// An intrusive list of waits.
-class waiter_list {
-public:
-    bool empty() const noexcept { return !front_; }
-    waiter* front() const noexcept { return front_; }
-    static waiter* next(waiter* w) noexcept { return w->list_next_; }
-
-    void clear() noexcept { front_ = back_ = nullptr; }
-
-    void push_back(waiter* w) noexcept {
-        w->list_next_ = nullptr;
-        w->list_prev_ = back_;
-        (back_ ? back_->list_next_ : front_) = w;
-        back_ = w;
-    }
-
-    /// Puts `w` in front of `next`.
-    void insert(waiter* next, waiter* w) noexcept {
-        w->list_next_ = next;
-        w->list_prev_ = next->list_prev_;
-        (w->list_prev_ ? w->list_prev_->list_next_ : front_) = w;
-        next->list_prev_ = w;
-    }
-
-    void erase(waiter* w) noexcept {
-        (w->list_prev_ ? w->list_prev_->list_next_ : front_) = w->list_next_;
-        (w->list_next_ ? w->list_next_->list_prev_ : back_) = w->list_prev_;
-    }
-
-private:
-    waiter* front_ = nullptr;
-    waiter* back_ = nullptr;
+    bool has_turn_ = false;   // of the transfers of its direction
+    bool is_running_ = false; // in the list of those that are not pending, and not over
+    bool is_cancelled_ = false;
 };
 
 } // namespace detail

@@ -1,0 +1,569 @@
+//
+// moor/detail/handle_wakers.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_DETAIL_HANDLE_WAKERS_HPP
+#define MOOR_DETAIL_HANDLE_WAKERS_HPP
+
+#include <moor/detail/kernel.hpp>
+#include <moor/detail/mutex.hpp>
+#include <moor/detail/reactor_base.hpp>
+#include <moor/detail/scheduled_io_host.hpp>
+#include <moor/detail/waker.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/asio/error.hpp>
+#include <boost/config.hpp>
+#include <boost/core/no_exceptions_support.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+#include <poll.h>
+
+namespace moor {
+namespace detail {
+
+/// A handle as the reactor knows it: attached to it or not, with a waker for each channel.
+/**
+ * An event that finds a waker armed fires it. An event that finds it firing is remembered by the
+ * reactor (or is still there, where the reactor reports levels), and fires it when it is armed
+ * again. So no event is lost while a waker is not idle. Where the reactor reports edges, the wakers
+ * stay armed between operations.
+ *
+ * Outstanding work: each pending operation has one unit, and an armed waker none. The scheduler
+ * takes one unit back after each fired(). What pays for it, in this order: the unit that the waker
+ * was prepaid with; the unit of the first operation that the event completes; the unit that the
+ * reactor counts for a waker that is armed again; compensate(). So the count is not zero before the
+ * last operation is over, where the scheduler would stop.
+ *
+ * The reactor owns one reference to the state while the handle is attached or a waker is not idle.
+ *
+ * The base of `State`, whose lock guards it, and which is told of events through
+ *   waiter* take_usual<channel>(is_later)   the only operation, if the event ends it
+ *   scheduler_item* on_event(channel, error, told, is_later)
+ *                                           any other event, or an error: the first operation that
+ *                                           is over, while the others are queued
+ * is_later: the event was fetched from the kernel after each pending operation began of which
+ * may_be_stale() was not true when it began.
+ */
+template <class State, class Policy>
+class handle_wakers {
+public:
+    using host_type = basic_scheduled_io_host<Policy>;
+    using port_type = typename Policy::port;
+
+    /// Events in a row that no operation waits for, after which the handle leaves the reactor.
+    static constexpr unsigned idle_limit = 8;
+
+    handle_wakers(const handle_wakers&) = delete;
+    handle_wakers& operator=(const handle_wakers&) = delete;
+
+    int native_handle() const noexcept { return handle_; }
+    const file_identity& identity() const noexcept { return identity_; }
+    host_type& host() const noexcept { return host_; }
+
+    // ---- what the wakers call -----------------------------------------------------------------
+
+    /// With the reactor's lock on the handle held, and while arming with ours too: is there an
+    /// event?
+    template <channel C>
+    BOOST_FORCEINLINE bool speculate(error_code& ec) noexcept {
+        if (BOOST_UNLIKELY(arming_ == &wakers_[C]) && !is_told_while_arming(C, ec))
+            return false;
+        wakers_[C].fire();
+        return true;
+    }
+
+    /// The waker of C came back through the scheduler.
+    template <channel C>
+    void fired(const error_code& ec, short told) {
+        const auto threads = host_.note_thread();
+        const bool alone = threads == host_type::threads::one;
+        scheduler_item* first = nullptr;
+        reference last;
+        {
+            basic_lock lock(state().mutex_);
+            // What this thread fetched before anybody knew of it may be of an earlier handle.
+            if (BOOST_UNLIKELY(threads == host_type::threads::not_known_so_far))
+                suspect_ = static_cast<std::uint8_t>(suspect_ | bit(C));
+            const int owed = wakers_[C].come_back();
+            if (BOOST_LIKELY(!ec && is_usual<C>(owed, told)))
+                first = state().template take_usual<C>(alone);
+            if (BOOST_LIKELY(first != nullptr)) {
+                idle_events_ = 0;
+                if constexpr (port_type::latches_events)
+                    settle(arm<C>()); // the operation's unit is what the scheduler takes back
+            } else {
+                is_held_ = true;
+                first = handle(C, ec, told, owed, alone);
+                is_held_ = false;
+            }
+            if (BOOST_UNLIKELY(!is_attached_) && are_idle())
+                last.state = &state();
+        }
+        if (BOOST_LIKELY(first != nullptr))
+            first->complete(this, error_code(), 0);
+    }
+
+    /// The reactor gave the waker back: in detach(), with our lock held, or when it shut down.
+    void dropped(channel c) noexcept {
+        wakers_[c].drop();
+        if (!is_attached_ && !is_held_ && are_idle())
+            intrusive_ptr_release(&state());
+    }
+
+    /// What the waker of `c` asks for, where it is a request of its own.
+    static constexpr short events_of(channel c) noexcept {
+        return c == read_channel ? POLLIN : c == write_channel ? POLLOUT : POLLPRI;
+    }
+
+    /// The same: of what.
+    const typename port_type::registration_data& data() const noexcept { return data_; }
+
+    /// For the host: gives back what the reactor keeps, when nobody refers to the state.
+    void release_data(bool reactor_alive) {
+        if (has_data_)
+            host_.port.release(data_, reactor_alive);
+        has_data_ = false;
+    }
+
+protected:
+    explicit handle_wakers(host_type& host) noexcept
+        : host_(host), is_attached_(false), has_data_(false), is_event_due_(false),
+          is_forgetting_(false), is_held_(false), read_(this), write_(this) {}
+    ~handle_wakers() = default;
+
+    static constexpr unsigned bit(channel c) noexcept { return 1u << c; }
+    static constexpr unsigned all_channels = (1u << channel_count) - 1;
+    static constexpr std::uint8_t always = 1u << 7; // of suspect_
+
+    void open(int handle, const file_identity& id) noexcept {
+        handle_ = handle;
+        identity_ = id;
+        idle_events_ = 0;
+    }
+
+    bool is_attached() const noexcept { return is_attached_; }
+    bool is_armed(channel c) const noexcept { return !wakers_[c].is_idle(); }
+
+    /// Whether an event of each of these channels would be noticed.
+    BOOST_FORCEINLINE bool are_armed(unsigned channels) const noexcept {
+        return (channels & ~armed_channels()) == 0;
+    }
+    /// Whether an edge of these events would be.
+    bool are_watched(short edges) const noexcept { return host_.port.watches_edges(data_, edges); }
+    /// Whether an event of one of them would be.
+    BOOST_FORCEINLINE bool is_any_armed(unsigned channels) const noexcept {
+        return (channels & armed_channels()) != 0;
+    }
+
+    /// Whether the next event of a channel tells what was there when the handle was attached.
+    bool is_first_event(channel c) const noexcept { return (reported_ & bit(c)) == 0; }
+
+    /// Whether the next event of a channel has to be checked: it may be another file's, or tell of
+    /// more than is there.
+    bool is_suspect(channel c) const noexcept { return (suspect_ & (bit(c) | always)) != 0; }
+
+    /// Whether the next event of these channels may have been fetched from the kernel before now.
+    /**
+     * With epoll, Asio fetches events in batches, and a handler may run while events are queued: as
+     * the reactor's event, or already as the waker that it fired. The other reactors are asked for
+     * armed wakers only, and queue nothing else.
+     */
+    BOOST_FORCEINLINE bool may_be_stale(unsigned channels) const noexcept {
+        if constexpr (!port_type::latches_events)
+            return is_any_armed(channels);
+        if (!is_attached_)
+            return false; // see suspect_
+        if (!host_.runs_only_here() || host_.port.has_queued_event(data_))
+            return true;
+        for (channel c : {read_channel, write_channel, edge_channel})
+            if ((channels & bit(c)) && wakers_[c].is_firing())
+                return true;
+        return false;
+    }
+
+    /// Attaches the handle, if need be, and arms the wakers of these channels. `edges`: the events
+    /// of poll(2) that the edge channel is to report. Counts one unit of work, unless there is an
+    /// error.
+    BOOST_NOINLINE error_code activate(unsigned channels, short edges) {
+        error_code ec;
+        const bool was_attached = is_attached_;
+        if (!is_attached_)
+            ec = attach();
+        if (!ec && (channels & bit(edge_channel)))
+            ec = watch_edges(edges);
+        if (ec)
+            return ec;
+        is_event_due_ = !was_attached;
+        int units = arm_all(channels) - 1;
+        is_event_due_ = false;
+        if (units < 0)
+            host_.port.work_started();
+        else
+            settle(units);
+        return ec;
+    }
+
+    /// Has the edge-triggered set report more events, and takes what is there of them.
+    BOOST_NOINLINE error_code watch_more(short edges, short& told) {
+        error_code ec;
+        if (!is_attached_)
+            ec = attach();
+        if (!ec)
+            ec = watch_edges(edges);
+        told = ec ? short(0) : host_.port.take_edges(data_);
+        return ec;
+    }
+
+    /// The usual case of activate() where a waker is a request: for one direction of an attached
+    /// handle.
+    BOOST_FORCEINLINE bool activate_request(unsigned channels) {
+        if (!is_attached_ || is_any_armed(channels))
+            return false;
+        int units;
+        if (channels == bit(read_channel))
+            units = arm<read_channel>();
+        else if (channels == bit(write_channel))
+            units = arm<write_channel>();
+        else
+            return false;
+        if (BOOST_UNLIKELY(units == 0))
+            host_.port.work_started();
+        return true;
+    }
+
+    /// Arms a waker that no operation waits for.
+    void watch(channel c) { settle(arm_all(bit(c))); }
+
+    /// What the reactor has remembered of these channels, while their wakers were idle, is no news
+    /// any more. (Arming a waker is how the reactor is asked.)
+    void forget_latched(unsigned channels) {
+        // (Outside of the loop there may be no other work, and the scheduler would stop.)
+        const unsigned idle = channels & ~armed_channels();
+        if (idle == 0 || !is_attached_ || !host_.port.runs_here())
+            return;
+        is_forgetting_ = true;
+        settle(arm_all(idle));
+        is_forgetting_ = false;
+    }
+
+    /// Takes the handle out of the reactor. The wakers that were armed come back now, or through
+    /// the scheduler, for which they are prepaid. If the number is not `ours` any more, it is not
+    /// passed to the kernel.
+    void detach(bool ours) {
+        if (!is_attached_)
+            return;
+        number n = number::foreign;
+        if (ours) {
+            error_code ec;
+            if (Policy::identify(handle_, ec) == identity_)
+                n = number::ours;
+            else if (ec)
+                n = number::closed;
+        }
+        if (!port_type::detaches_at_once(n))
+            for (channel c : {read_channel, write_channel, edge_channel})
+                prepay(c);
+        if (!host_.is_alone())
+            host_.port.note_older_event(data_);
+        const bool was_held = is_held_;
+        is_held_ = true;
+        host_.port.detach(handle_, identity_, data_, n, read_, write_, edge_.get());
+        is_attached_ = false;
+        is_held_ = was_held;
+        if (!is_held_ && are_idle())
+            intrusive_ptr_release(&state()); // not the last: the caller has one
+    }
+
+    /// The reactor is going, and gives the wakers back by itself.
+    void abandon_reactor() noexcept {
+        if (is_attached_ && are_idle())
+            intrusive_ptr_release(&state()); // as above
+        is_attached_ = false;
+    }
+
+    void renew_edges() { host_.port.renew_edges(handle_, data_); }
+
+    /// epoll does not know a number that was closed behind Moor's back: say what that is.
+    static error_code name_error(error_code ec) noexcept {
+        return ec == boost::system::errc::no_such_file_or_directory
+                   ? error_code(boost::asio::error::bad_descriptor)
+                   : ec;
+    }
+
+    host_type& host_;
+
+private:
+    template <channel C>
+    using waker_type = typename Policy::template waker<handle_wakers, C>;
+
+    State& state() noexcept { return static_cast<State&>(*this); }
+
+    /// Owns the reactor's reference, once the reactor has nothing of the handle any more.
+    struct reference {
+        State* state = nullptr;
+        ~reference() {
+            if (BOOST_UNLIKELY(state != nullptr))
+                intrusive_ptr_release(state);
+        }
+    };
+
+    unsigned armed_channels() const noexcept {
+        unsigned c = 0;
+        for (channel n : {read_channel, write_channel, edge_channel})
+            c |= wakers_[n].is_idle() ? 0 : bit(n);
+        return c;
+    }
+    bool are_idle() const noexcept { return armed_channels() == 0; }
+
+    /// Whether an event may be one that take_usual() is for.
+    template <channel C>
+    BOOST_FORCEINLINE bool is_usual(int owed, short told) const noexcept {
+        if constexpr (C == edge_channel)
+            return false;
+        return owed != 0 && is_attached_ && (suspect_ & (bit(C) | always)) == 0 &&
+               wakers_[edge_channel].is_idle() &&
+               (!port_type::tells_events || told == events_of(C));
+    }
+
+    /// Whether there is something to fire for, as the reactor asks while a waker is being armed.
+    BOOST_NOINLINE bool is_told_while_arming(channel c, error_code& ec) noexcept {
+        const bool is_first = (unprimed_ & bit(c)) != 0; // since the handle was attached
+        unprimed_ = static_cast<std::uint8_t>(unprimed_ & ~bit(c));
+        if (!is_first && port_type::latches_events) { // there was an event since the waker fired
+            if (is_forgetting_)
+                latched_ = static_cast<std::uint8_t>(latched_ | bit(c));
+            return true;
+        }
+        // The reactor is about to report what is there.
+        if (port_type::latches_events && (c == write_channel || is_event_due_))
+            return false;
+        state().count_check();
+        return Policy::poll(handle_, events_of(c), ec) != 0 || ec;
+    }
+
+    error_code watch_edges(short edges) {
+        if (!edge_)
+            edge_ = std::make_unique<waker_type<edge_channel>>(this);
+        return name_error(host_.port.watch_edges(handle_, data_, edges));
+    }
+
+    /// Any event or error that is not a usual one.
+    BOOST_NOINLINE scheduler_item* handle(channel c, error_code ec, short told, int owed,
+                                          bool alone) {
+        int balance = -owed;
+        const bool is_old = (latched_ & bit(c)) != 0;
+        latched_ = static_cast<std::uint8_t>(latched_ & ~bit(c));
+        if (BOOST_UNLIKELY(is_old && !ec)) {
+            balance += is_attached_ ? keep_armed(c, false, true) : 0;
+            settle(balance);
+            return nullptr;
+        }
+        if (host_.port.says_nothing(data_, ec))
+            ec = error_code();
+        if constexpr (port_type::has_edge_set)
+            if (!ec && c == edge_channel)
+                told = host_.port.take_edges(data_);
+        // What was latched while the waker was firing may be of any time.
+        scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
+        suspect_ = static_cast<std::uint8_t>(suspect_ & ~bit(c));
+        reported_ = static_cast<std::uint8_t>(reported_ | bit(c));
+        if (first)
+            ++balance; // its unit
+        if (is_attached_)
+            balance += keep_armed(c, !ec && first, !ec && !first);
+        settle(balance);
+        return first;
+    }
+
+    /// After the waker of `c` came back: arms what the pending operations need. Where the reactor
+    /// reports events whether anybody waits or not, the waker stays armed to count them, and an
+    /// idle handle leaves the reactor. Returns the units of work that are to spare.
+    int keep_armed(channel c, bool is_handled, bool is_unhandled) {
+        unsigned need = state().channels_needed();
+        if constexpr (port_type::latches_events) {
+            if (is_handled) {
+                idle_events_ = 0;
+                need |= bit(c);
+            } else if (is_unhandled && need == 0) {
+                if (++idle_events_ == idle_limit) {
+                    state().leave_reactor();
+                    return 0;
+                }
+                need |= bit(c);
+            }
+        }
+        int units = 0;
+        error_code ec;
+        BOOST_TRY {
+            if constexpr (port_type::has_edge_set)
+                if (need & bit(edge_channel))
+                    ec = watch_edges(state().edges_needed());
+            if (!ec)
+                units = arm_all(need);
+        }
+        BOOST_CATCH(...) { ec = boost::asio::error::no_memory; }
+        BOOST_CATCH_END
+        if (ec)
+            state().fail_unarmed(need & ~armed_channels(), ec);
+        return units;
+    }
+
+    void settle(int balance) {
+        if (balance < 0)
+            host_.port.compensate();
+        for (; balance > 0; --balance)
+            host_.port.work_finished();
+    }
+
+    /// Arms those of some channels' wakers that are idle. Returns the units of work to spare.
+    int arm_all(unsigned channels) {
+        units_frame units{*this};
+        if ((channels & bit(read_channel)) && wakers_[read_channel].is_idle())
+            units.count += arm_reader();
+        if ((channels & bit(write_channel)) && wakers_[write_channel].is_idle())
+            units.count += arm<write_channel>();
+        if ((channels & bit(edge_channel)) && wakers_[edge_channel].is_idle())
+            units.count += arm<edge_channel>();
+        return std::exchange(units.count, 0);
+    }
+
+    /// Gives back what was counted, if arming another waker throws.
+    struct units_frame {
+        handle_wakers& self;
+        int count = 0;
+        ~units_frame() { self.settle(count); }
+    };
+
+    /// Beside a waker for priority events, epoll reports again what is unread when a reader is
+    /// armed. So that waker comes back first, and is armed again behind the reader.
+    int arm_reader() {
+        if constexpr (port_type::reports_again_beside_priority)
+            if (wakers_[edge_channel].is_armed()) {
+                prepay(edge_channel);
+                host_.port.disarm(edge_channel, *edge_, handle_, data_);
+            }
+        return arm<read_channel>();
+    }
+
+    /// Puts an idle waker into the reactor. Returns the units of work to spare.
+    template <channel C>
+    BOOST_FORCEINLINE int arm() {
+        waker_state<Policy::template atomic>& w = wakers_[C];
+        w.begin_arming();
+        arming_frame frame(w);
+        host_.port.arm(C, waker<C>(), handle_, data_);
+        frame.is_done = true;
+        return w.finish_arming();
+    }
+
+    /// This thread arms a waker. If the reactor throws, it does not have it.
+    struct arming_frame {
+        waker_state<Policy::template atomic>& waker;
+        bool is_done = !port_type::arming_may_throw;
+
+        BOOST_FORCEINLINE explicit arming_frame(waker_state<Policy::template atomic>& w) noexcept
+            : waker(w) {
+            arming_ = &w;
+        }
+        BOOST_FORCEINLINE ~arming_frame() {
+            arming_ = nullptr;
+            if (BOOST_UNLIKELY(!is_done))
+                waker.drop();
+        }
+    };
+
+    template <channel C>
+    auto& waker() noexcept {
+        if constexpr (C == read_channel)
+            return read_;
+        else if constexpr (C == write_channel)
+            return write_;
+        else
+            return *edge_;
+    }
+
+    void prepay(channel c) {
+        if (wakers_[c].prepay() != 0)
+            host_.port.work_started();
+    }
+
+    error_code attach() {
+        // Wakers that are firing still, for events of an earlier attachment; if there is one, so is
+        // the reactor's reference.
+        const unsigned firing = armed_channels();
+        const bool arms_reader = port_type::attach_arms_reader && wakers_[read_channel].is_idle();
+        error_code ec = arms_reader ? attach_with_reader()
+                                    : host_.port.attach(handle_, identity_, data_,
+                                                        static_cast<decltype(&read_)>(nullptr));
+        if (ec && firing == 0 && !are_idle())
+            intrusive_ptr_add_ref(&state()); // an event of an earlier handle fired the waker
+        if (ec)
+            return ec == boost::system::errc::file_exists
+                       ? make_error_code(error::registered_elsewhere)
+                       : ec;
+        if (firing == 0)
+            intrusive_ptr_add_ref(&state());
+        has_data_ = is_attached_ = true;
+        unprimed_ = all_channels & ~(arms_reader ? bit(read_channel) : 0);
+        idle_events_ = 0;
+        reported_ = latched_ = 0;
+        suspect_ = static_cast<std::uint8_t>(firing);
+        if (Policy::wakes_for_more(handle_, identity_) || host_.port.may_tell_of_others(data_))
+            suspect_ = always;
+        else if (host_.port.may_tell_of_older(data_, host_.is_alone()))
+            suspect_ = all_channels;
+        return ec;
+    }
+
+    error_code attach_with_reader() {
+        struct frame {
+            handle_wakers& self;
+            bool is_done = false;
+            ~frame() {
+                self.is_held_ = false;
+                if (!is_done)
+                    self.wakers_[read_channel].drop();
+            }
+        } f{*this};
+        is_held_ = true;
+        wakers_[read_channel].begin_arming();
+        error_code ec = host_.port.attach(handle_, identity_, data_, &read_);
+        f.is_done = true; // on an error the reactor has dropped the waker, or fired it before
+        return ec;
+    }
+
+    /// What this thread is arming.
+    static inline thread_local const void* arming_ = nullptr;
+
+    typename port_type::registration_data data_{};
+    int handle_ = -1;
+    waker_state<Policy::template atomic> wakers_[channel_count];
+    std::uint8_t unprimed_ = 0; // channels whose waker was not armed since attach()
+    std::uint8_t suspect_ = 0;  // channels whose next event has to be checked
+    std::uint8_t latched_ = 0;  // channels whose waker is firing for an event that is no news
+    std::uint8_t reported_ = 0; // channels that had an event since attach()
+    std::uint8_t idle_events_ = 0;
+    bool is_attached_ : 1;
+    bool has_data_ : 1;
+    bool is_event_due_ : 1;  // the handle was attached just now
+    bool is_forgetting_ : 1; // an event that the reactor remembers is no news
+    bool is_held_ : 1;       // whoever runs releases the reactor's reference
+    waker_type<read_channel> read_;
+    waker_type<write_channel> write_;
+    std::unique_ptr<waker_type<edge_channel>> edge_; // few need it
+    file_identity identity_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_HANDLE_WAKERS_HPP

@@ -1,0 +1,92 @@
+//
+// moor/detail/waker.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_DETAIL_WAKER_HPP
+#define MOOR_DETAIL_WAKER_HPP
+
+#include <boost/config.hpp>
+
+#include <atomic>
+#include <cstdint>
+
+namespace moor {
+namespace detail {
+
+/// Where the waker of one channel is, and which unit of outstanding work pays for its way back.
+/**
+ *        begin_arming()            fire()
+ *   idle ---------------> armed ------------> firing
+ *     ^                     |  drop()            |
+ *     +---------------------+--------------------+
+ *                                  come_back()
+ *
+ * idle: the reactor does not have the waker. armed: the reactor has it, and fires it for an event.
+ * firing: an event fired it, and it is on its way back through the scheduler.
+ *
+ * Outstanding work: the reactor counts one unit when it is given the waker, and the scheduler takes
+ * one back after the waker came back. An armed waker stands for none, so that `finish_arming` hands
+ * the unit to the caller; a firing waker stands for one if it is prepaid.
+ *
+ * The owner's lock guards all of it, but for `fire` and for questions about the phase.
+ */
+template <template <class> class Atomic = std::atomic>
+class waker_state {
+public:
+    bool is_idle() const noexcept { return at() == phase::idle; }
+    bool is_armed() const noexcept { return at() == phase::armed; }
+    bool is_firing() const noexcept { return at() == phase::firing; }
+
+    /// The reactor is about to be given the waker.
+    BOOST_FORCEINLINE void begin_arming() noexcept { go(phase::armed); }
+
+    /// The reactor has the waker, which may have fired by now. Returns the units of outstanding
+    /// work that the caller may use or give back.
+    BOOST_FORCEINLINE int finish_arming() noexcept {
+        is_prepaid_ = is_firing();
+        return is_prepaid_ ? 0 : 1;
+    }
+
+    /// An event. (With the reactor's lock on the handle held, perhaps without the owner's.)
+    BOOST_FORCEINLINE void fire() noexcept { go(phase::firing); }
+
+    /// The waker was run by the scheduler. Returns the units of work that are owed.
+    BOOST_FORCEINLINE int come_back() noexcept {
+        go(phase::idle);
+        int owed = is_prepaid_ ? 0 : 1;
+        is_prepaid_ = false;
+        return owed;
+    }
+
+    /// The reactor refused the waker, or gave it back without running it.
+    void drop() noexcept {
+        go(phase::idle);
+        is_prepaid_ = false;
+    }
+
+    /// Before the waker is taken out of the reactor, so that it comes back without an event.
+    /// Returns the units of work that the caller has to count.
+    int prepay() noexcept {
+        if (is_idle() || is_prepaid_)
+            return 0;
+        is_prepaid_ = true;
+        return 1;
+    }
+
+private:
+    enum class phase : std::uint8_t { idle, armed, firing };
+
+    phase at() const noexcept { return phase_.load(std::memory_order_relaxed); }
+    void go(phase p) noexcept { phase_.store(p, std::memory_order_relaxed); }
+
+    Atomic<phase> phase_{phase::idle};
+    bool is_prepaid_ = false;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_WAKER_HPP
