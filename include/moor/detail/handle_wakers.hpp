@@ -89,7 +89,7 @@ public:
         scheduler_item* first = nullptr;
         reference last;
         {
-            basic_lock lock(state().mutex_);
+            basic_lock lock(mutex_);
             // What this thread fetched before anybody knew of it may be of an earlier handle.
             if (BOOST_UNLIKELY(threads == host_type::threads::not_known_so_far))
                 suspect_ = static_cast<std::uint8_t>(suspect_ | bit(C));
@@ -299,13 +299,15 @@ protected:
                    : ec;
     }
 
+    State& state() noexcept { return static_cast<State&>(*this); }
+    const State& state() const noexcept { return static_cast<const State&>(*this); }
+
     host_type& host_;
+    mutable typename Policy::mutex mutex_; // guards all of the state
 
 private:
     template <channel C>
     using waker_type = typename Policy::template waker<handle_wakers, C>;
-
-    State& state() noexcept { return static_cast<State&>(*this); }
 
     /// Owns the reactor's reference, once the reactor has nothing of the handle any more.
     struct reference {

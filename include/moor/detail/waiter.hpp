@@ -57,6 +57,10 @@ protected:
 private:
     template <class Policy>
     friend class basic_scheduled_io;
+    template <class State, class Policy>
+    friend class handle_readiness;
+    template <class State, class Policy>
+    friend class handle_transfers;
     friend class waiter_list;
     friend class wait_queue;
     friend class transfer_queue;

@@ -1,0 +1,539 @@
+//
+// moor/detail/handle_readiness.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_DETAIL_HANDLE_READINESS_HPP
+#define MOOR_DETAIL_HANDLE_READINESS_HPP
+
+#include <moor/detail/drain_policy.hpp>
+#include <moor/detail/edge_source.hpp>
+#include <moor/detail/handle_wakers.hpp>
+#include <moor/detail/kernel.hpp>
+#include <moor/detail/mutex.hpp>
+#include <moor/detail/reactor_base.hpp>
+#include <moor/detail/readiness_word.hpp>
+#include <moor/detail/scheduled_io_host.hpp>
+#include <moor/detail/wait_queue.hpp>
+#include <moor/detail/waiter.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/asio/error.hpp>
+#include <boost/config.hpp>
+
+#include <cstdint>
+#include <utility>
+
+#include <poll.h>
+
+namespace moor {
+namespace detail {
+
+/// What an event on a channel means, where the reactor does not say.
+constexpr interest interest_of(channel c) noexcept {
+    return c == read_channel    ? interest::readable
+           : c == write_channel ? interest::writable
+                                : interest::priority;
+}
+
+/// What is known of a handle's readiness: the cache, and the checks that keep it true.
+/**
+ * The base of `State`, on top of its wakers. All of it is guarded by the lock, `mutex_`; the public
+ * functions take the lock.
+ */
+template <class State, class Policy>
+class handle_readiness : public handle_wakers<State, Policy> {
+    using base = handle_wakers<State, Policy>;
+    using port_type = typename Policy::port;
+    using lock_type = basic_lock<typename Policy::mutex>;
+
+public:
+    trigger mode() const noexcept { return trigger_; }
+
+    /// The cached readiness, without a system call.
+    ready_event peek(interest want) const noexcept {
+        lock_type lock(mutex_);
+        return make_event(word_.matched(want));
+    }
+
+    /// What a call that does not wait may trust: the cache where a waker keeps it up to date,
+    /// otherwise the kernel. `is_checked`: a positive answer is checked, too (level).
+    ready_event ready_now(interest want, bool is_checked, error_code& ec) {
+        lock_type lock(mutex_);
+        ec = state().closed_error();
+        if (ec)
+            return ready_event();
+        if (always_ready_)
+            return make_event(want & pollable);
+        readiness r = word_.matched(want);
+        const unsigned channels = channels_of(want);
+        const bool asks =
+            r.empty() ? !this->is_attached() || !this->are_armed(channels) || !knows_empty(want)
+                      : is_checked && trigger_ == trigger::level;
+        if (asks)
+            r = check(r.empty() ? to_ask(want) : want, ec);
+        return make_event(r);
+    }
+
+    void clear(const ready_event& e) noexcept {
+        lock_type lock(mutex_);
+        if (!state().is_open())
+            return;
+        word_.clear(e);
+        forget_empty(channels_of(e.ready())); // the kernel did not say so
+    }
+
+    /// A call for `want` that `e` allowed would have blocked, or has drained the handle, as its
+    /// callable says.
+    void note_call_would_block(const ready_event& e, interest want) noexcept {
+        lock_type lock(mutex_);
+        if (state().is_open())
+            note_would_block(e, want);
+    }
+
+    void add_counts(wait_counts& totals) const noexcept {
+        lock_type lock(mutex_);
+        totals += counts_;
+    }
+
+    /// Adds them, and starts again at zero.
+    void move_counts(wait_counts& totals) noexcept {
+        lock_type lock(mutex_);
+        totals += std::exchange(counts_, wait_counts());
+    }
+
+    scheduled_io_info info() {
+        lock_type lock(mutex_);
+        scheduled_io_info i{};
+        i.handle = this->native_handle();
+        i.mode = trigger_;
+        i.cached = word_.flags();
+        i.tick = word_.tick();
+        i.waited_for = queue_.want();
+        i.waiters = queue_.size();
+        for (channel c : {read_channel, write_channel, edge_channel})
+            i.armed[c] = this->is_armed(c);
+        i.attached = this->is_attached();
+        i.always_ready = always_ready_;
+        return i;
+    }
+
+protected:
+    using base::bit;
+    using base::host_;
+    using base::mutex_;
+    using base::state;
+    using typename base::host_type;
+
+    static constexpr interest pollable = interest::readable | interest::writable;
+    static constexpr interest closing = readiness_word::closing;
+    static constexpr interest beyond = interest::priority | closing;
+    static constexpr channel closing_channel =
+        port_type::has_edge_set ? edge_channel : read_channel;
+
+    explicit handle_readiness(host_type& host) noexcept : base(host) {}
+    ~handle_readiness() = default;
+
+    static constexpr std::uint8_t narrow(unsigned bits) noexcept {
+        return static_cast<std::uint8_t>(bits);
+    }
+
+    void open(int handle, const file_identity& id, trigger mode) noexcept {
+        base::open(handle, id);
+        trigger_ = mode;
+        always_ready_ = Policy::is_always_ready(handle, id);
+        tells_state_ = always_ready_ || Policy::tells_state(handle, id);
+        would_block_ = unasked_left_ = 0;
+        drains_ = drain_policy();
+        for (edge_source& s : sources_)
+            s = mode == trigger::edge ? edge_source() : edge_source::direct();
+        counts_ = wait_counts();
+        // The ticks go on from where they were: an event of an earlier registration clears nothing.
+        word_.observe(pollable | beyond, readiness());
+    }
+
+    // ---- whether an operation is over when it begins --------------------------------------------
+
+    /// Whether the operation need not wait: `w` says how it ended.
+    BOOST_FORCEINLINE bool is_answered(waiter& w) {
+        if (BOOST_UNLIKELY(always_ready_))
+            return answer_always_ready(w);
+        if (w.is_call())
+            return may_call(w);
+        if (w.purpose_ != purpose::wait)
+            is_slot_refused_ = false;
+        return trigger_ == trigger::level ? is_ready(w) : is_news(w);
+    }
+
+    /// (What goes beyond readable and writable never comes.)
+    BOOST_NOINLINE bool answer_always_ready(waiter& w) noexcept {
+        w.event_ = make_event(w.want_ & pollable);
+        if (w.event_.empty())
+            w.fail(boost::asio::error::operation_not_supported);
+        return true;
+    }
+
+    /// A level-triggered wait: asks the kernel now, unless that can be done later or is known.
+    BOOST_FORCEINLINE bool is_ready(waiter& w) {
+        if (w.is_one_way() && tells_state_ &&
+            (is_known_empty(w) || asks_by_request(w) || defers(w)))
+            return false;
+        return is_ready_now(w);
+    }
+    BOOST_NOINLINE bool is_ready_now(waiter& w) {
+        readiness r = check(w.want_, w.ec_);
+        if (r.empty()) {
+            unasked_left_ = max_unasked;
+            return bool(w.ec_);
+        }
+        w.event_ = make_event(r);
+        note_told(w, r);
+        return true;
+    }
+
+    /// An edge-triggered wait: closing events are asked for, news is in the cache.
+    BOOST_FORCEINLINE bool is_news(waiter& w) {
+        if (BOOST_UNLIKELY(!((w.want_ | word_.flags()) & closing).empty())) {
+            check(w.want_ & closing, w.ec_);
+            if (w.ec_)
+                return true;
+        }
+        readiness r = satisfied(w);
+        if (r.empty()) {
+            if constexpr (port_type::has_edge_set)
+                watch_draining(w);
+            return false;
+        }
+        w.event_ = make_event(r);
+        note_told(w, r);
+        // What the reactor remembers already is older than this wait.
+        if constexpr (port_type::latches_events)
+            if (w.purpose_ == purpose::wait)
+                this->forget_latched(channels_of(r & pollable));
+        return true;
+    }
+
+    /// An operation with a call, which finds out for itself.
+    bool may_call(waiter& w) {
+        if (BOOST_UNLIKELY(defers_call(w)))
+            return false;
+        readiness r = word_.matched(w.want_);
+        if (r.empty()) {
+            const interest call = w.want_ & pollable;
+            if (!knows_empty(call)) {
+                r = call;
+            } else if (call != w.want_) { // of which a call that would block says nothing
+                r = check(w.want_ - pollable, w.ec_);
+                if (w.ec_)
+                    return true;
+            }
+        }
+        w.event_ = make_event(r);
+        return !r.empty();
+    }
+
+    /// Whether the request that the wait has to make is how the kernel is asked, where the reactor
+    /// reports levels: the request completes at once if something is there. A turn of the reactor
+    /// costs more than poll(2) then, so a wait asks first for as long as that answers it, and
+    /// otherwise once in a while.
+    BOOST_FORCEINLINE bool asks_by_request(waiter& w) noexcept {
+        if constexpr (!port_type::completes_for_more)
+            return false;
+        if (unasked_left_ == 0 || !this->is_attached() || this->is_any_armed(channels_for(w)) ||
+            !(word_.flags() & closing).empty())
+            return false;
+        --unasked_left_;
+        word_.forget(w.want_); // as if nothing was there, which is not known
+        forget_empty(bit(w.direction()));
+        return true;
+    }
+
+    // ---- deferring ------------------------------------------------------------------------------
+
+    bool may_defer() noexcept {
+        return port_type::latches_events && this->is_attached() && host_.is_loop_thread() &&
+               (word_.flags() & closing).empty() && host_.port.runs_here();
+    }
+
+    BOOST_FORCEINLINE bool defers(waiter& w) {
+        if (!may_defer() || !host_.defer(state(), is_deferred_))
+            return false;
+        is_deferred_ = true;
+        state().deferred_age.store(0, std::memory_order_relaxed);
+        w.is_deferred_ = true;
+        word_.forget(w.want_); // as if nothing was there, which is not known
+        forget_empty(bit(w.direction()));
+        return true;
+    }
+
+    bool defers_call(waiter& w) {
+        if (!w.is_one_way())
+            return false;
+        channel c = w.direction();
+        if (!drains_.is_likely_drained(c, tick_of(c)) || !defers(w))
+            return false;
+        drains_.deferred(c);
+        return true;
+    }
+
+    // ---- what wakes an operation ----------------------------------------------------------------
+
+    /// The channels whose wakers report this, if nothing has to be news that the reactor can't
+    /// tell.
+    static constexpr unsigned channels_of(interest want) noexcept {
+        unsigned bits = 0;
+        if (want.is_readable())
+            bits |= bit(read_channel);
+        if (want.is_writable())
+            bits |= bit(write_channel);
+        if (want.is_priority())
+            bits |= bit(edge_channel);
+        if (!(want & closing).empty())
+            bits |= bit(closing_channel);
+        return bits;
+    }
+
+    /// The channels whose wakers an operation needs.
+    BOOST_FORCEINLINE unsigned channels_for(const waiter& w) const noexcept {
+        unsigned channels = channels_of(w.want_);
+        if constexpr (port_type::has_edge_set) {
+            const bool hears_edges = trigger_ == trigger::edge || w.is_call() || w.is_refused_;
+            for (channel c : {read_channel, write_channel})
+                if ((channels & bit(c)) && hears_edges && sources_[c].is_set())
+                    channels = (channels & ~bit(c)) | bit(edge_channel);
+            if ((channels & bit(write_channel)) != 0) {
+                if (port_type::read_closed_wakes_writers &&
+                    word_.flags().contains(readiness::read_closed))
+                    channels = (channels & ~bit(write_channel)) | bit(edge_channel);
+                if (!port_type::reports_hang_ups_to_writers)
+                    channels |= bit(edge_channel);
+            }
+        }
+        return channels;
+    }
+
+    /// What the edge-triggered set has to report: few events for those that wait for few, so that
+    /// others do not wake them.
+    short edges_for(const waiter& w) const noexcept {
+        const bool hears_directions =
+            !((w.want_ & pollable).empty()) && (channels_of(w.want_) & ~unsigned(w.channels_)) != 0;
+        const short few = static_cast<short>(POLLPRI | poll_rdhup);
+        return hears_directions ? static_cast<short>(few | POLLIN | POLLOUT) : few;
+    }
+
+    // ---- what edges come from, on a reactor that reports levels ---------------------------------
+
+    /// An edge-triggered wait is about to be pending: sees whether the handle was drained.
+    void watch_draining(waiter& w) noexcept {
+        if (!w.is_one_way() || w.purpose_ != purpose::wait || !tells_state_)
+            return;
+        edge_source& source = sources_[w.direction()];
+        if (!source.must_check())
+            return;
+        this->count_check();
+        error_code ec;
+        source.checked(
+            Policy::poll(this->native_handle(), base::events_of(w.direction()), ec) == 0 && !ec);
+    }
+
+    /// A call would have blocked. If that was so before, after an event, the reactor reports what
+    /// is no news to the call. (The polling interface has a new waiter for each call.)
+    void note_refused(waiter& w) noexcept {
+        const bool was_refused =
+            std::exchange(w.purpose_ == purpose::io ? w.is_refused_ : is_slot_refused_, true);
+        w.is_refused_ = true;
+        if constexpr (port_type::has_edge_set)
+            if (was_refused)
+                for (channel c : {read_channel, write_channel})
+                    if (w.want_.contains(interest_of(c)))
+                        sources_[c].refused();
+    }
+
+    // ---- the kernel's answer --------------------------------------------------------------------
+
+    /// Asks the kernel what of `want` is there, and returns what the cache has of it then.
+    readiness check(interest want, error_code& ec) noexcept {
+        ask(want, ec);
+        return ec ? readiness() : word_.matched(want);
+    }
+
+    /// The same, but returns what is there now.
+    BOOST_NOINLINE readiness ask(interest want, error_code& ec) noexcept {
+        count_check();
+        const short events = tells_state_ ? static_cast<short>(to_poll_events(want) | poll_rdhup)
+                                          : to_poll_events(pollable | beyond);
+        int found = Policy::poll(this->native_handle(), events, ec);
+        if (ec)
+            return readiness();
+        readiness seen = from_poll_events(found, this->identity().is_fifo());
+        if (tells_state_) {
+            word_.observe(want | closing, seen);
+        } else { // nothing is dropped, and a change is news
+            was_readable_ = seen.is_readable();
+            word_.observe(interest(), seen & pollable);
+            if (!(seen - pollable).empty())
+                word_.set(seen - pollable);
+        }
+        return seen;
+    }
+
+    void count_check() noexcept { ++counts_.checks; }
+
+    /// What has to be asked of the kernel if the cache has nothing of `want`. (An edge-triggered
+    /// wait must not be told again of data because closing events are asked for, too.)
+    interest to_ask(interest want) const noexcept {
+        return trigger_ == trigger::edge && knows_empty(want & pollable) ? want - pollable : want;
+    }
+
+    // ---- what is known to be empty --------------------------------------------------------------
+
+    bool would_block(channel c) const noexcept { return (would_block_ & bit(c)) != 0; }
+
+    /// Whether a level-triggered wait for one direction would find nothing.
+    BOOST_FORCEINLINE bool is_known_empty(const waiter& w) const noexcept {
+        return would_block(w.direction()) && (word_.flags() & (w.want_ | closing)).empty();
+    }
+
+    /// Whether an empty cache proves to a call that there is nothing.
+    bool knows_empty(interest want) const noexcept {
+        return (channels_of(want & pollable) & ~unsigned(would_block_)) == 0 &&
+               (want & beyond).empty();
+    }
+    void forget_empty(unsigned channels) noexcept {
+        would_block_ = narrow(would_block_ & ~channels);
+    }
+
+    void note_would_block(const ready_event& e, interest want) noexcept {
+        // A call for both directions does not say which of them would block.
+        const bool is_known = !want.contains(pollable);
+        for (channel c : {read_channel, write_channel}) {
+            if (!e.ready().contains(interest_of(c)))
+                continue;
+            drains_.would_block(c);
+            if (is_known && !word_.is_newer(e, interest_of(c)))
+                would_block_ = narrow(would_block_ | bit(c));
+        }
+        word_.clear(e);
+    }
+
+    // ---- what an event stands for ---------------------------------------------------------------
+
+    /// An event came on `c`: `told`, or the reactor does not say which.
+    void note_event(channel c, short told, bool is_later) noexcept {
+        if (port_type::has_edge_set && c == edge_channel) {
+            // The set says what is there now.
+            if (told != 0)
+                word_.set(from_poll_events(told, this->identity().is_fifo()));
+            return;
+        }
+        if (BOOST_UNLIKELY(must_check_event(c, told, is_later)))
+            return note_checked_event(c);
+        word_.set(told == 0 ? interest_of(c) : from_poll_events(told, this->identity().is_fifo()));
+    }
+
+    /// Whether the kernel has to be asked what an event stands for.
+    bool must_check_event(channel c, short told, bool is_later) const noexcept {
+        // (Calls find out for themselves.)
+        bool must = !tells_state_ ||                                 // its event may be a change
+                    (!port_type::has_edge_set && c == edge_channel); // priority, error, hang-up
+        must = must || drains_.is_hang_up(c) || (port_type::tells_events && told == 0) ||
+               (port_type::read_closed_wakes_writers && c == write_channel && told == 0);
+        const interest meant =
+            told == 0 ? interest_of(c) : from_poll_events(told, this->identity().is_fifo());
+        bool is_wanted = false;
+        queue_.for_each([&](const waiter& w) {
+            const bool is_for = (w.channels_ & bit(c)) != 0;
+            if (!is_for && readiness_word::match(meant, w.want_).empty())
+                return;
+            is_wanted = is_wanted || !w.is_call();
+            must = must || w.must_check_ || (is_exact(w) && (!is_later || !is_for)) ||
+                   (!port_type::has_edge_set && !(w.want_ & beyond).empty());
+        });
+        // (What is cached for the next edge-triggered wait is believed.)
+        return must || ((is_wanted || trigger_ == trigger::edge) && this->is_suspect(c));
+    }
+
+    BOOST_NOINLINE void note_checked_event(channel c) noexcept {
+        const interest meant = interest_of(c);
+        const interest want = (queue_.want() & beyond) | meant;
+        if (tells_state_)
+            word_.forget(meant | closing); // what is found is news
+        const bool was_readable = was_readable_;
+        error_code ec;
+        readiness seen = ask(want, ec);
+        queue_.for_each(
+            [&](waiter& w) { w.must_check_ = w.must_check_ && this->may_be_stale(w.channels_); });
+        if (ec) {
+            word_.set(meant); // the operations find out
+        } else if (!tells_state_) {
+            // The reactor may have been told of a change that poll(2) does not tell again.
+            interest change = meant;
+            if (c == read_channel && seen.is_readable() && was_readable && !this->is_first_event(c))
+                change |= interest::error; // data that was there before explains no event
+            word_.set(change - word_.unconsumed());
+        }
+    }
+
+    // ---- what an operation is told --------------------------------------------------------------
+
+    /// What an operation has to be told, from the cache.
+    BOOST_FORCEINLINE readiness satisfied(const waiter& w) const noexcept {
+        if (w.is_refused_ && !word_.is_newer(w.event_, w.want_))
+            return readiness();
+        if (trigger_ != trigger::edge || w.purpose_ != purpose::wait)
+            return word_.matched(w.want_);
+        return word_.news(w.want_, tells_state_);
+    }
+
+    /// A wait is told `r`.
+    void note_told(const waiter& w, readiness r) noexcept {
+        if (w.purpose_ == purpose::wait)
+            note_told(r);
+    }
+    void note_told(readiness r) noexcept {
+        if (trigger_ == trigger::edge)
+            word_.consume(r);
+        else if (BOOST_UNLIKELY(!tells_state_)) // what poll(2) tells once was kept for one wait
+            word_.forget((word_.flags() & r).empty() ? r | readiness::error : r);
+    }
+
+    // ---- vocabulary -----------------------------------------------------------------------------
+
+    /// Whether a wait must not be told of the past.
+    BOOST_FORCEINLINE bool is_exact(const waiter& w) const noexcept {
+        return trigger_ == trigger::level && !w.is_call();
+    }
+
+    std::uint32_t tick_of(channel c) const noexcept {
+        return c == write_channel ? word_.tick().write : word_.tick().read;
+    }
+    ready_event make_event(readiness r) const noexcept {
+        return ready_event_access::make(r, word_.tick());
+    }
+
+    wait_queue queue_;
+    readiness_word word_;
+    trigger trigger_ = trigger::level;
+    bool always_ready_ = false;
+    bool tells_state_ = true;
+    bool was_readable_ = false;     // of a file that tells changes: when the kernel was asked last
+    bool is_slot_refused_ = false;  // by the call before
+    bool is_deferred_ = false;      // deferred_checks has it
+    std::uint8_t would_block_ = 0;  // channels
+    std::uint8_t unasked_left_ = 0; // level-triggered waits, until one asks poll(2) first again
+    static constexpr std::uint8_t max_unasked = 127;
+    edge_source sources_[2];
+    drain_policy drains_;
+    wait_counts counts_;
+
+private:
+    friend base;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_HANDLE_READINESS_HPP
