@@ -70,7 +70,7 @@ void use(asio::io_context& io, Registration& reg, int a, int b) {
     int over = 0;
     auto counted = [&](error_code ec, auto&&...) { over += !ec; };
 
-    // Waits, parked and ready.
+    // Waits, pending and ready.
     reg.async_wait_readable(counted);
     reg.async_wait(interest::readable | interest::priority,
                    [&](error_code ec, moor::ready_event e) {
@@ -112,7 +112,7 @@ void use(asio::io_context& io, Registration& reg, int a, int b) {
     io.run();
     CHECK(cancelled == 2);
 
-    // Without waiting. (The loop has to see the event: the cache is believed.)
+    // Without waiting. (The loop has to see the event: the cache is trusted.)
     send(b);
     io.restart();
     reg.async_wait_readable(asio::detached);

@@ -257,7 +257,7 @@ BOOST_FIXTURE_TEST_CASE(others_see_the_flags_that_were_there, test::context_fixt
                 flag_watch flags(p.a);
                 BOOST_TEST(flags_of(p.a) == found);
 
-                // Reads: parked, ready, synchronous.
+                // Reads: pending, ready, synchronous.
                 for (int i = 0; i != 3; ++i) {
                     transferred t;
                     d.async_read_some(asio::buffer(got), t.handler());

@@ -753,7 +753,7 @@ BOOST_AUTO_TEST_CASE(cancel_races_the_callable) {
         auto deadline = std::chrono::steady_clock::now() + test::cap;
         while (!inside)
             BOOST_REQUIRE(std::chrono::steady_clock::now() < deadline);
-        reg.cancel(); // in the callable, after it, or parked already: never lost
+        reg.cancel(); // in the callable, after it, or pending already: never lost
         while (over == 0) {
             BOOST_REQUIRE(std::chrono::steady_clock::now() < deadline);
             std::this_thread::yield();

@@ -240,7 +240,7 @@ BOOST_FIXTURE_TEST_CASE(and_is_cancelled_by_the_first_error, fixture) {
         co_await (reg.async_wait_readable(use_awaitable) &&
                   reg.async_wait(interest(), use_awaitable));
     };
-    // The wait that parked is cancelled, and Asio makes one exception of the two.
+    // The wait that pending is cancelled, and Asio makes one exception of the two.
     BOOST_CHECK_THROW(run(body()), asio::multiple_exceptions);
     BOOST_TEST(moor::use_registration_service(io).snapshot().at(0).waiters == 0u);
 }

@@ -192,7 +192,7 @@ BOOST_FIXTURE_TEST_CASE(registering_costs_nothing_but_a_look_at_the_handle, test
     call_counts before = test::counts();
     concrete reg(io, p.a.get());
     call_counts c = test::counts() - before;
-    BOOST_TEST(c.epoll_ctl == 0); // the reactor is told at the first wait that parks
+    BOOST_TEST(c.epoll_ctl == 0); // the reactor is told at the first wait that waits
     BOOST_TEST(c.poll == 0);
     BOOST_TEST(c.fstat == 1);
 }

@@ -80,7 +80,7 @@ using all_operations = std::tuple<wait_op, event_op, io_op>;
 
 // ---- never within the initiating function -----------------------------------------------------
 
-BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_when_parked_and_woken, Op, all_operations, fixture) {
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(not_inline_when_pending_and_woken, Op, all_operations, fixture) {
     test::once h;
     {
         test::initiation_guard guard;
@@ -209,7 +209,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(runs_through_a_bound_executor, Op, all_operatio
         BOOST_TEST(test::running_on(1));
         ++times;
     };
-    Op::start(reg, asio::bind_executor(ex, handler)); // parked
+    Op::start(reg, asio::bind_executor(ex, handler)); // pending
     test::run_ready(io);
     test::put(p.b, "x");
     test::run_until(io, [&] { return times == 1; });
@@ -244,7 +244,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(runs_through_the_io_executor_without_a_bound_on
         BOOST_TEST(test::running_on(7));
         ++times;
     };
-    Op::start(tracked, handler); // parked
+    Op::start(tracked, handler); // pending
     test::run_ready(io);
     test::put(p.b, "x");
     test::run_until(io, [&] { return times == 1; });
@@ -365,12 +365,12 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_thread_pool_is_the_context, Op, all_operations) 
     test::fd_pair p = test::make_socketpair();
     asio::thread_pool pool(2);
     moor::basic_registration<asio::thread_pool::executor_type> r(pool, p.a.get());
-    std::promise<bool> parked, ready;
+    std::promise<bool> pending, ready;
     Op::start(r, [&](error_code ec, auto...) {
-        parked.set_value(!ec && pool.get_executor().running_in_this_thread());
+        pending.set_value(!ec && pool.get_executor().running_in_this_thread());
     });
     test::put(p.b, "x");
-    auto first = parked.get_future();
+    auto first = pending.get_future();
     BOOST_REQUIRE(first.wait_for(test::cap) == std::future_status::ready);
     BOOST_TEST(first.get());
     Op::start(r, [&](error_code ec, auto...) {
@@ -1021,7 +1021,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_error_completes_inline_through_its_immediate
     test::run_all(io);
 }
 
-BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_parked_wait_does_not_use_its_immediate_executor, Op, waits,
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_pending_wait_does_not_use_its_immediate_executor, Op, waits,
                                  fixture) {
     test::tracker_executor immediate(1, io.get_executor());
     bool done = false;

@@ -39,7 +39,7 @@ constexpr std::uint64_t limit = 8;
 /// How often the loop was woken for nobody while the peer wrote a thousand times. Nothing is posted
 /// meanwhile, so each event that the reactor takes is a wake-up of a loop that blocks.
 struct chatter {
-    std::uint64_t unclaimed;
+    std::uint64_t unhandled;
     std::size_t handlers;
 };
 
@@ -58,7 +58,7 @@ chatter chat(asio::io_context& io, int peer, int reader, bool read_it = false) {
             test::drain(reader);
     }
     test::drain(reader);
-    c.unclaimed = service.metrics().events_unhandled - before;
+    c.unhandled = service.metrics().events_unhandled - before;
     return c;
 }
 
@@ -92,7 +92,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_was_never_waited_for_wakes_nobody, test::c
         test::call_counts before = test::counts();
         chatter c = chat(io, p.b, p.a);
         test::call_counts used = test::counts() - before;
-        BOOST_TEST(c.unclaimed == 0u);
+        BOOST_TEST(c.unhandled == 0u);
         BOOST_TEST(c.handlers == 0u);
         BOOST_TEST(used.epoll_ctl == 0); // the reactor has not even heard of it
         BOOST_TEST(used.poll == 0);
@@ -113,12 +113,12 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_was_waited_for_once_wakes_the_loop_a_few_t
             test::run_until(io, [&] { return bool(done); });
             test::drain(p.a);
             chatter c = chat(io, p.b, p.a, read_it);
-            BOOST_TEST(c.unclaimed <= limit);
+            BOOST_TEST(c.unhandled <= limit);
             drop_cache(io, reg);
             check_next_wait_works(io, reg, p.a, p.b);
             // And so after every wait.
             c = chat(io, p.b, p.a, read_it);
-            BOOST_TEST(c.unclaimed <= limit);
+            BOOST_TEST(c.unhandled <= limit);
         }
     }
 }
@@ -142,7 +142,7 @@ BOOST_FIXTURE_TEST_CASE(a_wait_that_was_cancelled_wakes_the_loop_a_few_times,
             test::run_until(io, [&] { return bool(done); });
             BOOST_CHECK_EQUAL(done.ec, aborted);
             chatter c = chat(io, p.b, p.a);
-            BOOST_TEST(c.unclaimed <= limit);
+            BOOST_TEST(c.unhandled <= limit);
             drop_cache(io, reg);
             check_next_wait_works(io, reg, p.a, p.b);
         }
@@ -163,7 +163,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_only_a_writer_waited_for_wakes_the_loop_a_
         test::run_until(io, [&] { return bool(done); });
         BOOST_TEST(!done.ec);
         chatter c = chat(io, p.b, p.a);
-        BOOST_TEST(c.unclaimed <= limit);
+        BOOST_TEST(c.unhandled <= limit);
         drop_cache(io, reg);
         check_next_wait_works(io, reg, p.a, p.b);
     }
@@ -183,7 +183,7 @@ BOOST_FIXTURE_TEST_CASE(events_that_a_pending_writer_does_not_want_do_not_stop_i
     test::called write;
     reg.async_wait_writable(write.handler());
     chatter c = chat(io, p.b, p.a);
-    BOOST_TEST(c.unclaimed <= limit);
+    BOOST_TEST(c.unhandled <= limit);
     BOOST_TEST(write.times == 0);
     test::drain(p.b);
     test::run_until(io, [&] { return bool(write); });
@@ -256,13 +256,13 @@ BOOST_FIXTURE_TEST_CASE(an_idle_handle_leaves_the_reactor_and_comes_back, test::
     test::run_until(io, [&] { return bool(again); });
     BOOST_TEST(!again.ec);
     test::drain(p.a);
-    test::called parked;
-    reg.async_wait_readable(parked.handler());
+    test::called pending;
+    reg.async_wait_readable(pending.handler());
     test::run_ready(io);
-    BOOST_TEST(parked.times == 0);
+    BOOST_TEST(pending.times == 0);
     BOOST_TEST(service.snapshot().at(0).attached);
     test::put(p.b, "x");
-    test::run_until(io, [&] { return bool(parked); });
+    test::run_until(io, [&] { return bool(pending); });
 }
 
 BOOST_FIXTURE_TEST_CASE(a_handler_that_waits_again_pays_no_system_call_in_the_reactor,
@@ -426,8 +426,8 @@ BOOST_AUTO_TEST_CASE(run_counts_each_wait_as_one_handler) {
         reg.async_wait_readable(ignore);
         reg.async_wait(interest::readable | interest::error, ignore);
         // (Asio's io_uring submits its queue in a handler of its own, which may be counted here.)
-        std::size_t parked = io.poll();
-        BOOST_TEST((test::on_io_uring() || parked == 0u));
+        std::size_t pending = io.poll();
+        BOOST_TEST((test::on_io_uring() || pending == 0u));
         test::put(p.b, "x");
         std::size_t completed = test::run_all(io);
         BOOST_TEST(completed >= 3u);

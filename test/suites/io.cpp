@@ -215,7 +215,7 @@ BOOST_FIXTURE_TEST_CASE(would_block_of_a_combined_interest_clears_only_what_was_
     test::called again;
     reg.async_wait_writable(again.handler());
     if (test::on_epoll()) {
-        // The latch is empty and the cache says no: it parks although the socket is writable,
+        // The latch is empty and the cache says no: it waits although the socket is writable,
         // because the caller declared that it had blocked. That is the caller's lie, not Moor's.
         test::run_ready(io);
         reg.cancel();
@@ -585,7 +585,7 @@ BOOST_FIXTURE_TEST_CASE(a_blocked_async_io_writer_learns_of_the_hang_up, fixture
 // ---- drained
 // ------------------------------------------------------------------------------------------
 //
-// After a callable said so, the next wait parks without asking: no poll(2). (select has no latch:
+// After a callable said so, the next wait waits without asking: no poll(2). (select has no latch:
 // there arming a waker costs nothing either, since the reactor itself looks at the handle.)
 
 template <class F>
@@ -607,7 +607,7 @@ long polls_of_a_wait(fixture& f) {
     return polls;
 }
 
-BOOST_FIXTURE_TEST_CASE(after_drained_the_next_wait_parks_without_a_call, fixture) {
+BOOST_FIXTURE_TEST_CASE(after_drained_the_next_wait_waits_without_a_call, fixture) {
     prime();
     test::put(p.b, "x");
     see();

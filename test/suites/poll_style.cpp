@@ -617,7 +617,7 @@ BOOST_FIXTURE_TEST_CASE(a_stale_event_clears_nothing_after_65536_newer_ones, fix
         if (r)
             newest = *r;
         else
-            newest = event(interest::readable); // parked: a real event
+            newest = event(interest::readable); // pending: a real event
     }
     reg.clear(stale);
     BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);

@@ -128,8 +128,8 @@ BOOST_FIXTURE_TEST_CASE(waits_are_counted_by_how_they_went, fixture) {
     BOOST_TEST(m.waits_pended == 0u);
     BOOST_TEST(m.readiness_checks == 1u);
     test::drain(p.a);
-    test::called parked;
-    reg.async_wait_readable(parked.handler());
+    test::called pending;
+    reg.async_wait_readable(pending.handler());
     m = service.metrics();
     BOOST_TEST(m.waits_started == 2u);
     BOOST_TEST(m.waits_pended == 1u);

@@ -161,7 +161,7 @@ std::vector<kind> kinds() {
              close_peer}};
 }
 
-/// A round trip: the reader is parked again, and has seen all.
+/// A round trip: the reader is pending again, and has seen all.
 void pass(asio::io_context& io, greedy& g, test::fd_pair& p, const std::string& s) {
     std::string expected = g.text() + s;
     test::put(p.b, s);
@@ -261,7 +261,7 @@ BOOST_FIXTURE_TEST_CASE(a_writer_is_told_of_a_hang_up_that_comes_with_the_room,
             }
 }
 
-BOOST_FIXTURE_TEST_CASE(a_short_write_to_a_pipe_parks_the_writer, test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(a_short_write_to_a_pipe_waits_the_writer, test::context_fixture) {
     ::signal(SIGPIPE, SIG_IGN);
     for (trigger t : {trigger::level, trigger::edge}) {
         test::fd_pair p = test::make_pipe();

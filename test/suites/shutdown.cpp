@@ -76,7 +76,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(handlers_are_destroyed_not_invoked, Op, all_operat
             Op::start(reg, h.handler());
             Op::start(reg, second.handler());
             if (phase == 1)
-                io.poll(); // parked for sure
+                io.poll(); // pending for sure
             if (phase == 2 && !std::is_same<Op, slot_op>::value)
                 reg.cancel(); // queued, with its result
         }
@@ -349,7 +349,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(memory_of_destroyed_operations_is_given_back, Op, 
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_of_a_foreign_context_whose_io_context_dies, Op,
                               list_operations) {
-    // The operation is parked in io, or has been handed to `other` already.
+    // The operation is pending in io, or has been handed to `other` already.
     for (bool handed_over : {false, true}) {
         test::fd_pair p = test::make_socketpair();
         asio::io_context other;
@@ -427,7 +427,7 @@ BOOST_AUTO_TEST_CASE(many_registrations_left_over_are_harmless) {
             if (i % 3 == 0)
                 test::put(pipes.back().b, "x");
         }
-        // Not run at all: some are queued, some are parked.
+        // Not run at all: some are queued, some are pending.
     }
     BOOST_TEST(destroyed == 50);
 }

@@ -234,7 +234,7 @@ private:
     int completions_ = 0;
 };
 
-/// A round trip: the reader is parked again, and has seen all.
+/// A round trip: the reader is pending again, and has seen all.
 template <class D>
 void pass(asio::io_context& io, greedy<D>& g, int peer, const std::string& s) {
     std::string expected = g.text() + s;
@@ -530,7 +530,7 @@ BOOST_FIXTURE_TEST_CASE(a_write_goes_on_when_there_is_room, test::context_fixtur
                 for (int round = 0; round != 3; ++round) {
                     std::size_t sent = 0, got = 0;
                     transferred t;
-                    for (;;) { // until one is parked
+                    for (;;) { // until one is pending
                         t = transferred();
                         d.async_write_some(too_much(k), t.handler());
                         test::run_ready(io);
@@ -1271,7 +1271,7 @@ BOOST_FIXTURE_TEST_CASE(a_pipe_is_read_once_an_event, test::context_fixture) {
     for (auto make_pair : {&test::make_pipe, &test::make_fifo})
         for (how h : all_hows) {
             if (test::on_epoll() == false)
-                return; // the others look before they believe
+                return; // the others check first
             test::fd_pair p = make_pair();
             greedy<ours> g(make(io, p, h));
             g.start();
@@ -1292,7 +1292,7 @@ BOOST_FIXTURE_TEST_CASE(a_pipe_is_read_once_an_event, test::context_fixture) {
         }
 }
 
-BOOST_FIXTURE_TEST_CASE(elsewhere_a_short_read_is_not_believed, test::context_fixture) {
+BOOST_FIXTURE_TEST_CASE(elsewhere_a_short_read_is_not_trusted, test::context_fixture) {
     if (!test::on_epoll())
         return;
     for (const kind& k : kinds()) {
@@ -1309,7 +1309,7 @@ BOOST_FIXTURE_TEST_CASE(elsewhere_a_short_read_is_not_believed, test::context_fi
             for (int i = 0; i != 50; ++i)
                 pass(io, g, p.b, "x");
             test::call_counts c = test::counts() - before;
-            // As many as the original's, but for some that are tried as late looks.
+            // As many as the original's, but for some that are deferred.
             BOOST_TEST(calls.reads() + c.poll == 100);
             BOOST_TEST(calls.reads() >= 90);
             BOOST_TEST(c.epoll_ctl == 0);
@@ -1360,7 +1360,7 @@ BOOST_FIXTURE_TEST_CASE(boundaries_inside_of_one_event, test::context_fixture) {
 /// That the writing end keeps packets apart (O_DIRECT) can't be seen at the reading end.
 boost::test_tools::assertion_result packets_are_seen(boost::unit_test::test_unit_id) {
     boost::test_tools::assertion_result no(!test::on_epoll());
-    no.message() << "a short read is believed there";
+    no.message() << "a short read is trusted there";
     return no;
 }
 
@@ -1732,8 +1732,8 @@ BOOST_FIXTURE_TEST_CASE(its_registration_works_beside_transfers, test::context_f
     test::run_until(io, [&] { return !text.empty(); });
     BOOST_TEST(text == "the rest");
     // A transfer that met would-block is what the cache knows.
-    transferred parked;
-    d.async_read_some(asio::buffer(got), parked.handler());
+    transferred pending;
+    d.async_read_some(asio::buffer(got), pending.handler());
     test::run_ready(io);
     auto none = d.registration().try_io(moor::interest::readable, [](error_code&) { return 1; });
     BOOST_TEST((none.error() == would_block));
@@ -1741,8 +1741,8 @@ BOOST_FIXTURE_TEST_CASE(its_registration_works_beside_transfers, test::context_f
     BOOST_TEST(some.value() == 1);
     BOOST_TEST(d.registration().query().contains(moor::interest::writable));
     ::shutdown(p.b, SHUT_WR);
-    test::run_until(io, [&] { return parked && !closing.ready().empty(); });
-    BOOST_TEST((parked.ec == eof));
+    test::run_until(io, [&] { return pending && !closing.ready().empty(); });
+    BOOST_TEST((pending.ec == eof));
 }
 
 BOOST_FIXTURE_TEST_CASE(without_its_registration_transfers_are_bad_descriptor,

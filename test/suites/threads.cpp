@@ -209,7 +209,7 @@ BOOST_AUTO_TEST_CASE(one_registration_is_shared_by_threads_that_do_everything_to
             t.join();
         reg.cancel();
         await([&] {
-            // A wait that had been given its turn by then may have parked once more.
+            // A wait that had been given its turn by then may have pending once more.
             reg.cancel();
             return started == over;
         });

@@ -57,7 +57,7 @@ struct readable {
     static auto start(Registration& r, Token&&... token) {
         return r.async_wait_readable(std::forward<Token>(token)...);
     }
-    static void park(fixture&) {}
+    static void pend(fixture&) {}
     static void wake(fixture& f) { test::put(f.p.b, "x"); }
     static void check() {}
     using value = void;
@@ -69,7 +69,7 @@ struct writable {
     static auto start(Registration& r, Token&&... token) {
         return r.async_wait_writable(std::forward<Token>(token)...);
     }
-    static void park(fixture& f) { test::fill(f.p.a); }
+    static void pend(fixture& f) { test::fill(f.p.a); }
     static void wake(fixture& f) { test::drain(f.p.b); }
     static void check() {}
     using value = void;
@@ -81,7 +81,7 @@ struct either {
     static auto start(Registration& r, Token&&... token) {
         return r.async_wait(interest::readable | interest::priority, std::forward<Token>(token)...);
     }
-    static void park(fixture&) {}
+    static void pend(fixture&) {}
     static void wake(fixture& f) { test::put(f.p.b, "x"); }
     static void check(const moor::ready_event& e) { BOOST_TEST(e.ready() == interest::readable); }
     using value = moor::ready_event;
@@ -94,7 +94,7 @@ struct reading {
         return r.async_io(interest::readable, test::reader{r.native_handle()},
                           std::forward<Token>(token)...);
     }
-    static void park(fixture&) {}
+    static void pend(fixture&) {}
     static void wake(fixture& f) { test::put(f.p.b, "x"); }
     static void check(const std::string& s) { BOOST_TEST(s == "x"); }
     using value = std::string;
@@ -112,7 +112,7 @@ struct writing {
             },
             std::forward<Token>(token)...);
     }
-    static void park(fixture& f) { test::fill(f.p.a); }
+    static void pend(fixture& f) { test::fill(f.p.a); }
     static void wake(fixture& f) { test::drain(f.p.b); }
     static void check() {}
     using value = void;
@@ -121,13 +121,13 @@ struct writing {
 
 using all_operations = std::tuple<readable, writable, either, reading, writing>;
 
-/// Runs `start` with the operation parked, and once more with the operation ready; `done` is
+/// Runs `start` with the operation pending, and once more with the operation ready; `done` is
 /// asked for after each.
 template <class Op, class Start>
 void parked_and_ready(fixture& f, Start start) {
     {
-        BOOST_TEST_CONTEXT("parked") {
-            Op::park(f);
+        BOOST_TEST_CONTEXT("pending") {
+            Op::pend(f);
             int times = 0;
             start(times);
             test::run_ready(f.io);
@@ -180,17 +180,17 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(callback_is_passed_as_an_lvalue_and_copied, Op,
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_move_only_handler_is_invoked_once_as_an_rvalue, Op,
                                  all_operations, fixture) {
-    Op::park(*this);
-    test::once parked;
+    Op::pend(*this);
+    test::once pending;
     {
         test::initiation_guard guard;
-        Op::start(reg, parked.handler());
+        Op::start(reg, pending.handler());
     }
     test::run_ready(io);
-    BOOST_TEST(parked.times() == 0);
+    BOOST_TEST(pending.times() == 0);
     Op::wake(*this);
-    test::run_until(io, [&] { return bool(parked); });
-    BOOST_TEST(!parked.ec);
+    test::run_until(io, [&] { return bool(pending); });
+    BOOST_TEST(!pending.ec);
     Op::wake(*this);
     test::once ready;
     {
@@ -220,13 +220,13 @@ struct overload_recorder {
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(the_rvalue_overload_of_a_handler_is_chosen, Op, all_operations,
                                  fixture) {
-    Op::park(*this);
-    std::string parked, ready;
-    Op::start(reg, overload_recorder{&parked});
+    Op::pend(*this);
+    std::string pending, ready;
+    Op::start(reg, overload_recorder{&pending});
     test::run_ready(io);
     Op::wake(*this);
-    test::run_until(io, [&] { return !parked.empty(); });
-    BOOST_TEST(parked == "rvalue");
+    test::run_until(io, [&] { return !pending.empty(); });
+    BOOST_TEST(pending == "rvalue");
     Op::wake(*this);
     Op::start(reg, overload_recorder{&ready});
     test::run_until(io, [&] { return !ready.empty(); });
@@ -246,7 +246,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(any_completion_handler, Op, all_operations, fix
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(any_completion_handler_carries_a_cancellation_slot, Op,
                                  all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     asio::cancellation_signal signal;
     test::called done;
     typename Op::handler_type handler = asio::bind_cancellation_slot(signal.slot(), done.handler());
@@ -275,7 +275,7 @@ bool is_done(std::future<T>& f) {
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(use_future, Op, all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     std::future<typename Op::value> f = Op::start(reg, asio::use_future);
     test::run_ready(io);
     BOOST_TEST(!is_done(f));
@@ -285,7 +285,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(use_future, Op, all_operations, fixture) {
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(use_future_throws_the_error, Op, all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     std::future<typename Op::value> f = Op::start(reg, asio::use_future);
     reg.cancel();
     test::run_until(io, [&] { return is_done(f); });
@@ -295,7 +295,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(use_future_throws_the_error, Op, all_operations
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(use_future_is_waited_for_outside_a_thread_pool, Op, all_operations) {
     fixture f; // only its handles are used
-    Op::park(f);
+    Op::pend(f);
     asio::thread_pool pool(1);
     f.reg.deregister();
     moor::registration reg(pool, f.p.a.get());
@@ -321,7 +321,7 @@ BOOST_FIXTURE_TEST_CASE(as_tuple_of_use_future, fixture) {
 // ---------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(detached, Op, all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     Op::start(reg, asio::detached);
     test::run_ready(io);
     auto info = moor::use_registration_service(io).snapshot();
@@ -335,7 +335,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(detached, Op, all_operations, fixture) {
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(deferred_starts_nothing_until_it_is_invoked, Op, all_operations,
                                  fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     auto& service = moor::use_registration_service(io);
     auto operation = Op::start(reg, asio::deferred);
     BOOST_TEST(service.metrics().waits_started == 0u);
@@ -426,7 +426,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(redirect_error, Op, all_operations, fixture) {
                            ec));
     });
     ec = error_code();
-    Op::park(*this);
+    Op::pend(*this);
     test::drain(p.a);
     int times = 0;
     Op::start(reg, asio::redirect_error([&](auto...) { ++times; }, ec));
@@ -436,7 +436,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(redirect_error, Op, all_operations, fixture) {
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(redirect_error_of_use_future, Op, all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     error_code ec;
     auto f = Op::start(reg, asio::redirect_error(asio::use_future, ec));
     reg.cancel();
@@ -501,7 +501,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(bind_executor, Op, all_operations, fixture) {
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(bind_executor_of_use_future, Op, all_operations, fixture) {
     test::tracker_executor ex(1, io.get_executor());
-    Op::park(*this);
+    Op::pend(*this);
     auto f = Op::start(reg, asio::bind_executor(ex, asio::use_future));
     Op::wake(*this);
     test::run_until(io, [&] { return is_done(f); });
@@ -525,7 +525,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(bind_allocator, Op, all_operations, fixture) {
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(bind_cancellation_slot, Op, all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     for (auto type : {asio::cancellation_type::terminal, asio::cancellation_type::partial,
                       asio::cancellation_type::total}) {
         asio::cancellation_signal signal;
@@ -544,7 +544,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(adapters_nest, Op, all_operations, fixture) {
     test::tracker_executor ex(5, io.get_executor());
     test::allocation_counts memory;
     asio::cancellation_signal signal;
-    Op::park(*this);
+    Op::pend(*this);
     int times = 0;
     Op::start(reg,
               asio::bind_cancellation_slot(
@@ -687,7 +687,7 @@ BOOST_FIXTURE_TEST_CASE(parallel_group_with_a_timer_times_out, fixture) {
 
 #if BOOST_ASIO_VERSION >= 103000
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(cancel_after, Op, all_operations, fixture) {
-    Op::park(*this);
+    Op::pend(*this);
     test::called done;
     Op::start(reg, asio::cancel_after(std::chrono::milliseconds(1), done.handler()));
     test::run_until(io, [&] { return bool(done); });

@@ -121,14 +121,14 @@ BOOST_FIXTURE_TEST_CASE(a_stale_slot_does_not_hit_the_next_user_of_a_recycled_st
     reg.reset();
     test::run_until(io, [&] { return bool(old); });
     moor::registration next(io, p.a.get());
-    test::called parked;
-    next.async_wait_readable(parked.handler());
+    test::called pending;
+    next.async_wait_readable(pending.handler());
     test::run_ready(io);
     signal.emit(asio::cancellation_type::terminal);
     test::run_ready(io);
-    BOOST_TEST(parked.times == 0);
+    BOOST_TEST(pending.times == 0);
     next.cancel();
-    test::run_until(io, [&] { return bool(parked); });
+    test::run_until(io, [&] { return bool(pending); });
 }
 
 // "start_op calls on_immediate with the descriptor mutex held when the descriptor is shut down, not
@@ -409,7 +409,7 @@ BOOST_FIXTURE_TEST_CASE(a_short_read_with_the_end_behind_it_does_not_hang, test:
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(a_short_read_of_a_datagram_socket_parks_without_asking,
+BOOST_FIXTURE_TEST_CASE(a_short_read_of_a_datagram_socket_waits_without_asking,
                         test::context_fixture) {
     if (!test::on_epoll())
         return; // counts what only the latch of epoll makes possible

@@ -73,7 +73,7 @@ struct called_event : test::called {
 };
 
 /// A wait that must stay pending for now.
-void check_parks(asio::io_context& io, const test::called& c) {
+void check_pends(asio::io_context& io, const test::called& c) {
     test::run_ready(io);
     BOOST_TEST(c.times == 0);
 }
@@ -100,8 +100,8 @@ test::fd_pair make_udp_pair() {
     return p;
 }
 
-/// The same scenario for every source of readability: a wait parks, `make` wakes it, `take` makes
-/// it park again; twice. `make` may need the loop to go on for a while.
+/// The same scenario for every source of readability: a wait waits, `make` wakes it, `take` makes
+/// it pend again; twice. `make` may need the loop to go on for a while.
 void check_source(int fd, const std::function<void()>& make, const std::function<void()>& take,
                   int rounds = 3) {
     for (trigger t : both_triggers) {
@@ -111,7 +111,7 @@ void check_source(int fd, const std::function<void()>& make, const std::function
             for (int i = 0; i != rounds; ++i) {
                 test::called done;
                 reg.async_wait_readable(done.handler());
-                check_parks(io, done);
+                check_pends(io, done);
                 make();
                 check_completes(io, done);
                 BOOST_TEST(reg.query().is_readable());
@@ -156,7 +156,7 @@ BOOST_FIXTURE_TEST_CASE(a_fresh_socketpair_is_writable_and_not_readable, test::c
         reg.async_wait_writable(write.handler());
         BOOST_TEST(write.times == 0);
         check_completes(io, write);
-        check_parks(io, read);
+        check_pends(io, read);
         reg.cancel();
         test::run_until(io, [&] { return bool(read); });
     }
@@ -175,14 +175,14 @@ BOOST_FIXTURE_TEST_CASE(a_level_wait_completes_as_long_as_something_is_left,
     }
     test::called done;
     reg.async_wait_readable(done.handler());
-    check_parks(io, done);
+    check_pends(io, done);
     test::put(p.b, "d");
     check_completes(io, done);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_level_wait_never_lies_whatever_was_done_to_the_handle,
                         test::context_fixture) {
-    // Someone else reads what the event announced, before the wait or while it is parked.
+    // Someone else reads what the event announced, before the wait or while it is pending.
     test::fd_pair p = test::make_pipe();
     moor::registration reg(io, p.a.get());
     for (int i = 0; i != 20; ++i) {
@@ -196,7 +196,7 @@ BOOST_FIXTURE_TEST_CASE(a_level_wait_never_lies_whatever_was_done_to_the_handle,
         test::drain(p.a);
         test::called second;
         reg.async_wait_readable(second.handler());
-        check_parks(io, second);
+        check_pends(io, second);
         test::put(p.b, "z");
         check_completes(io, second);
         test::drain(p.a);
@@ -210,13 +210,13 @@ BOOST_FIXTURE_TEST_CASE(an_edge_wait_consumes_the_readiness, test::context_fixtu
     moor::registration reg(io, p.a.get(), trigger::edge);
     test::called first;
     reg.async_wait_readable(first.handler());
-    check_parks(io, first);
+    check_pends(io, first);
     test::put(p.b, "ab");
     check_completes(io, first);
     BOOST_TEST(test::get(p.a, 1) == "a"); // not drained, against the contract
     test::called second;
     reg.async_wait_readable(second.handler());
-    check_parks(io, second);
+    check_pends(io, second);
     test::put(p.b, "c"); // a new edge
     check_completes(io, second);
     BOOST_TEST(test::get(p.a) == "bc");
@@ -231,7 +231,7 @@ BOOST_FIXTURE_TEST_CASE(after_an_edge_wait_the_callables_still_run, test::contex
             for (int i = 0; i != 3; ++i) {
                 test::called done;
                 reg.async_wait_readable(done.handler());
-                check_parks(io, done);
+                check_pends(io, done);
                 test::put(p.b, "x");
                 check_completes(io, done);
                 std::string got;
@@ -315,7 +315,7 @@ BOOST_FIXTURE_TEST_CASE(the_cached_flag_stays_until_it_is_cleared, test::context
     BOOST_TEST(test::get(p.a) == "b");
     test::called next;
     reg.async_wait_readable(next.handler());
-    check_parks(io, next);
+    check_pends(io, next);
     test::put(p.b, "c");
     check_completes(io, next);
 }
@@ -352,7 +352,7 @@ BOOST_FIXTURE_TEST_CASE(filling_a_socket_clears_writable_and_draining_it_wakes_t
             BOOST_TEST(reg.ready(interest::writable).ready().empty());
             test::called write;
             reg.async_wait_writable(write.handler());
-            check_parks(io, write);
+            check_pends(io, write);
             test::drain(p.b);
             check_completes(io, write);
         }
@@ -372,7 +372,7 @@ BOOST_FIXTURE_TEST_CASE(try_io_keeps_readiness_on_success_and_drops_it_on_would_
                 ec = test::last_error();
             return c;
         };
-        // Parked, so that the cache is kept up to date by the waker.
+        // Pending, so that the cache is kept up to date by the waker.
         test::called pending;
         reg.async_wait(interest::priority | interest::readable, pending.handler());
         BOOST_TEST(reg.try_io(interest::readable, read_one).error() == would_block);
@@ -390,10 +390,10 @@ BOOST_FIXTURE_TEST_CASE(try_io_keeps_readiness_on_success_and_drops_it_on_would_
             BOOST_TEST(reg.try_io(interest::readable, read_one).error() == would_block);
             BOOST_TEST(calls == 3);
             BOOST_TEST(reg.ready(interest::readable).ready().empty());
-            // Parked again: not called again before there is a new event.
+            // Pending again: not called again before there is a new event.
             test::called again;
             reg.async_wait_readable(again.handler());
-            check_parks(io, again);
+            check_pends(io, again);
             BOOST_TEST(reg.try_io(interest::readable, read_one).error() == would_block);
             BOOST_TEST(calls == 3);
             test::put(p.b, "c");
@@ -572,14 +572,14 @@ BOOST_FIXTURE_TEST_CASE(out_of_band_data_is_a_priority_event_and_no_readable_one
         reg.async_wait(interest::priority, priority.handler());
         reg.async_wait(interest::priority | interest::readable, combined.handler());
         reg.async_wait_readable(readable.handler());
-        check_parks(io, priority);
+        check_pends(io, priority);
         BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
         check_completes(io, priority);
         check_completes(io, combined);
         BOOST_TEST((priority.ready() == interest::priority));
         BOOST_TEST(combined.ready().is_priority());
         BOOST_TEST(!combined.ready().is_readable());
-        check_parks(io, readable);
+        check_pends(io, readable);
         char c = 0;
         BOOST_TEST(::recv(p.a, &c, 1, MSG_OOB) == 1);
         BOOST_TEST(c == '!');
@@ -615,7 +615,7 @@ BOOST_FIXTURE_TEST_CASE(a_timestamp_of_what_was_sent_is_exactly_an_error_event,
         reg.async_wait(interest::error | interest::priority | interest::read_closed |
                            interest::write_closed,
                        any.handler());
-        check_parks(io, any);
+        check_pends(io, any);
         BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
         check_completes(io, any);
         BOOST_TEST((any.ready() == interest::error));
@@ -631,7 +631,7 @@ BOOST_FIXTURE_TEST_CASE(a_timestamp_of_what_was_sent_is_exactly_an_error_event,
         reg.clear(any.event);
         called_event again;
         reg.async_wait(interest::error, again.handler());
-        check_parks(io, again);
+        check_pends(io, again);
         BOOST_REQUIRE_EQUAL(::send(fd, "y", 1, 0), 1);
         check_completes(io, again);
         BOOST_TEST((again.ready() == interest::error));
@@ -650,7 +650,7 @@ BOOST_FIXTURE_TEST_CASE(a_refused_udp_port_is_exactly_an_error_event, test::cont
         test::called reader;
         reg.async_wait(interest::error, error.handler());
         reg.async_wait_readable(reader.handler());
-        check_parks(io, error);
+        check_pends(io, error);
         BOOST_TEST(reader.times == 0);
         BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
         check_completes(io, error);
@@ -672,7 +672,7 @@ BOOST_FIXTURE_TEST_CASE(a_refused_udp_port_is_exactly_an_error_event, test::cont
         reg.clear(reg.ready(interest::error | interest::readable));
         called_event again;
         reg.async_wait(interest::error, again.handler());
-        check_parks(io, again);
+        check_pends(io, again);
         BOOST_REQUIRE_EQUAL(::send(fd, "y", 1, 0), 1);
         check_completes(io, again);
         BOOST_TEST((again.ready() == interest::error));
@@ -688,13 +688,13 @@ BOOST_FIXTURE_TEST_CASE(nothing_is_reported_closed_while_the_peer_lives, test::c
         reg.async_wait(closing, closed.handler());
         called_event traffic;
         reg.async_wait(closing | interest::readable, traffic.handler());
-        check_parks(io, closed);
+        check_pends(io, closed);
         test::put(p.b, "x");
         check_completes(io, traffic);
         BOOST_TEST((traffic.ready() == interest::readable));
         test::fill(p.a);
         test::drain(p.b);
-        check_parks(io, closed);
+        check_pends(io, closed);
         BOOST_TEST((reg.query() & closing).empty());
         reg.cancel();
         test::run_until(io, [&] { return bool(closed); });
@@ -714,12 +714,12 @@ BOOST_FIXTURE_TEST_CASE(a_peer_that_shuts_down_writing_reports_read_closed, test
                 reg.async_wait(interest::read_closed, closed.handler());
                 reg.async_wait(interest::write_closed, write_closed.handler());
                 reg.async_wait_readable(readable.handler());
-                check_parks(io, closed);
+                check_pends(io, closed);
                 BOOST_REQUIRE_EQUAL(::shutdown(p.b, SHUT_WR), 0);
                 check_completes(io, closed);
                 check_completes(io, readable);
                 BOOST_TEST((closed.ready() == interest::read_closed));
-                check_parks(io, write_closed); // we may still write
+                check_pends(io, write_closed); // we may still write
                 // It stays so.
                 called_event again;
                 reg.clear(closed.event);
@@ -748,7 +748,7 @@ BOOST_FIXTURE_TEST_CASE(data_and_the_end_that_arrive_together_are_both_seen,
             moor::registration reg(io, p.a.get(), t);
             called_event done;
             reg.async_wait(interest::readable | interest::read_closed, done.handler());
-            check_parks(io, done);
+            check_pends(io, done);
             test::put(p.b, "last");
             if (kind == 3)
                 ::shutdown(p.b, SHUT_WR);
@@ -812,7 +812,7 @@ BOOST_FIXTURE_TEST_CASE(a_write_event_between_a_read_event_and_its_clear_does_no
     check_completes(io, read);
     test::called write;
     reg.async_wait_writable(write.handler());
-    check_parks(io, write);
+    check_pends(io, write);
     test::drain(p.b);
     check_completes(io, write);
     // (On epoll an event of one direction repeats what is unread.)
@@ -944,7 +944,7 @@ BOOST_FIXTURE_TEST_CASE(urgent_data_ends_a_wait_of_a_blocked_writer_for_either,
         moor::registration reg(io, p.a.get(), t);
         called_event done;
         reg.async_wait(interest::writable | interest::priority, done.handler());
-        check_parks(io, done);
+        check_pends(io, done);
         BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
         check_completes(io, done);
         BOOST_TEST((done.ready() == interest::priority));
@@ -965,7 +965,7 @@ BOOST_FIXTURE_TEST_CASE(a_writer_is_told_of_room_beside_urgent_data_and_the_end,
             BOOST_TEST(comes_to(p.a, POLLOUT));
         });
         reg.async_wait(interest::priority, urgent.handler());
-        check_parks(io, urgent);
+        check_pends(io, urgent);
         BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
         BOOST_REQUIRE_EQUAL(::shutdown(p.b, SHUT_WR), 0);
         BOOST_TEST(comes_to(p.a, POLLPRI | POLLRDHUP));
@@ -1004,7 +1004,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancelled_writer_takes_no_event_from_the_next, test::c
             test::drain(p.b);
             BOOST_TEST(comes_to(p.a, POLLOUT));
         });
-        check_parks(io, first);
+        check_pends(io, first);
         test::drain(p.b);
         check_completes(io, first);
         test::run_ready(io);
@@ -1027,7 +1027,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancelled_writer_takes_no_hang_up_from_another_wait,
     moor::registration other(io, q.a.get());
     test::called cancelled;
     reg.async_wait_writable(cancelled.handler());
-    check_parks(io, cancelled);
+    check_pends(io, cancelled);
     reg.cancel();
     test::run_ready(io);
     BOOST_CHECK_EQUAL(cancelled.ec, test::aborted);
@@ -1058,7 +1058,7 @@ BOOST_FIXTURE_TEST_CASE(a_reader_of_a_pipe_whose_writer_went_sees_the_end, test:
         called_event closed;
         reg.async_wait(interest::readable, done.handler());
         reg.async_wait(interest::read_closed, closed.handler());
-        check_parks(io, done);
+        check_pends(io, done);
         p.b.close();
         check_completes(io, done);
         check_completes(io, closed);
@@ -1085,7 +1085,7 @@ BOOST_FIXTURE_TEST_CASE(a_writer_of_a_pipe_whose_reader_went_learns_of_it, test:
         reg.async_wait_writable(writable.handler());
         reg.async_wait(interest::write_closed, closed.handler());
         reg.async_wait(interest::error, error.handler());
-        check_parks(io, writable);
+        check_pends(io, writable);
         p.a.close();
         check_completes(io, writable);
         check_completes(io, closed);
@@ -1108,10 +1108,10 @@ BOOST_FIXTURE_TEST_CASE(both_directions_pending_one_fires_and_the_other_stays_ar
                 test::called write;
                 reg.async_wait_readable(read.handler());
                 reg.async_wait_writable(write.handler());
-                check_parks(io, read);
+                check_pends(io, read);
                 test::put(p.b, "x");
                 check_completes(io, read);
-                check_parks(io, write);
+                check_pends(io, write);
                 while (!write) {
                     test::drain(p.b);
                     test::run_ready(io);
@@ -1135,7 +1135,7 @@ BOOST_FIXTURE_TEST_CASE(both_directions_pending_one_fires_and_the_other_stays_ar
                     test::run_ready(io);
                 }
                 check_completes(io, write2);
-                check_parks(io, read2);
+                check_pends(io, read2);
                 test::put(p.b, "y");
                 check_completes(io, read2);
             }
@@ -1168,7 +1168,7 @@ BOOST_AUTO_TEST_CASE(a_wait_from_another_thread_reaches_a_loop_that_blocks) {
             get(std::move(f));
             test::drain(p.a);
             get(reg.async_wait_writable(asio::use_future));
-            // A wait that parks while the loop is blocked with the handle in the reactor.
+            // A wait that waits while the loop is blocked with the handle in the reactor.
             f = reg.async_wait_readable(asio::use_future);
             test::put(p.b, "y");
             get(std::move(f));
@@ -1211,7 +1211,7 @@ BOOST_FIXTURE_TEST_CASE(cancel_ends_every_wait_and_the_registration_goes_on,
         BOOST_TEST(woken);
         test::called next;
         reg.async_wait_readable(next.handler());
-        check_parks(io, next);
+        check_pends(io, next);
         test::put(p.b, "x");
         check_completes(io, next);
     }
@@ -1238,7 +1238,7 @@ BOOST_FIXTURE_TEST_CASE(cancel_of_a_direction_leaves_the_other, test::context_fi
         test::run_until(io, [&] { return hit && both; });
         BOOST_CHECK_EQUAL(hit.ec, aborted);
         BOOST_CHECK_EQUAL(both.ec, aborted); // waits for both directions
-        check_parks(io, left);
+        check_pends(io, left);
         BOOST_TEST(priority.times == (reading ? 1 : 0)); // delivered on the read stream
         if (reading)
             test::drain(p.b);
@@ -1283,7 +1283,7 @@ BOOST_AUTO_TEST_CASE(an_eventfd_that_is_full_is_waited_for_to_be_written) {
         moor::registration reg(io, fd.get(), t);
         test::called write;
         reg.async_wait_writable(write.handler());
-        check_parks(io, write);
+        check_pends(io, write);
         drain_records(fd);
         check_completes(io, write);
     }
@@ -1353,7 +1353,7 @@ BOOST_AUTO_TEST_CASE(a_pidfd_is_waited_for) {
         moor::registration reg(io, fd.get(), t);
         test::called exited;
         reg.async_wait_readable(exited.handler());
-        check_parks(io, exited);
+        check_pends(io, exited);
         hold.b.close();
         check_completes(io, exited);
         int status = 0;
@@ -1383,7 +1383,7 @@ BOOST_AUTO_TEST_CASE(a_pseudo_terminal_is_waited_for) {
     moor::registration reg(io, slave.get());
     test::called read;
     reg.async_wait_readable(read.handler());
-    check_parks(io, read);
+    check_pends(io, read);
     master.close();
     check_completes(io, read);
 }
@@ -1414,9 +1414,9 @@ BOOST_AUTO_TEST_CASE(a_named_pipe_is_waited_for) {
         moor::registration reg(io, fresh.get(), t);
         test::called done;
         reg.async_wait_readable(done.handler());
-        check_parks(io, done);
+        check_pends(io, done);
         test::unique_fd writer(::open(name.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
-        check_parks(io, done);
+        check_pends(io, done);
         test::put(writer, "x");
         check_completes(io, done);
         test::drain(fresh);
@@ -1439,7 +1439,7 @@ BOOST_AUTO_TEST_CASE(a_listening_socket_is_readable_when_there_is_somebody_to_ac
         moor::registration reg(io, listener.get(), t);
         test::called done;
         reg.async_wait_readable(done.handler());
-        check_parks(io, done);
+        check_pends(io, done);
         test::unique_fd client(::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
         int result = ::connect(client, reinterpret_cast<::sockaddr*>(&addr), len);
         BOOST_REQUIRE((result == 0 || errno == EINPROGRESS));
@@ -1552,7 +1552,7 @@ BOOST_FIXTURE_TEST_CASE(a_wait_for_priority_sleeps_beside_what_nobody_reads,
                 moor::registration reg(io, p.a.get(), t);
                 test::called done;
                 reg.async_wait(interest::priority | interest::read_closed, done.handler());
-                check_parks(io, done);
+                check_pends(io, done);
                 for (int i = 0; i != 3; ++i) {
                     test::put(p.b, "x");
                     test::run_ready(io); // does not end if this is reported again and again
@@ -1579,14 +1579,14 @@ BOOST_FIXTURE_TEST_CASE(a_udp_socket_with_a_pending_error_does_not_spin, test::c
         test::unique_fd& fd = p.a;
         p.b.close(); // nobody listens there now
         moor::registration reg(io, fd.get(), t);
-        test::called parked;
-        reg.async_wait_readable(parked.handler());
-        check_parks(io, parked);
+        test::called pending;
+        reg.async_wait_readable(pending.handler());
+        check_pends(io, pending);
         called_event beside; // whose waker is in the reactor meanwhile, or not
         if (!other.empty())
             reg.async_wait(other, beside.handler());
         BOOST_REQUIRE_EQUAL(::send(fd, "x", 1, 0), 1);
-        check_completes(io, parked); // ECONNREFUSED: and nobody receives it
+        check_completes(io, pending); // ECONNREFUSED: and nobody receives it
         test::check_is_quiet(io);
         BOOST_TEST(!beside);
         reg.cancel();

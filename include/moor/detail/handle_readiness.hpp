@@ -452,8 +452,8 @@ protected:
             must = must || w.must_check_ || (is_exact(w) && (!is_later || !is_for)) ||
                    (!port_type::has_edge_set && !(w.want_ & beyond).empty());
         });
-        // (What is cached for the next edge-triggered wait is believed.)
-        return must || ((is_wanted || trigger_ == trigger::edge) && this->is_suspect(c));
+        // (What is cached for the next edge-triggered wait is trusted.)
+        return must || ((is_wanted || trigger_ == trigger::edge) && this->must_check(c));
     }
 
     BOOST_NOINLINE void note_checked_event(channel c) noexcept {

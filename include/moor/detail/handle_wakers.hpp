@@ -92,7 +92,7 @@ public:
             basic_lock lock(mutex_);
             // What this thread fetched before anybody knew of it may be of an earlier handle.
             if (BOOST_UNLIKELY(threads == host_type::threads::not_known_so_far))
-                suspect_ = static_cast<std::uint8_t>(suspect_ | bit(C));
+                unverified_ = static_cast<std::uint8_t>(unverified_ | bit(C));
             const int owed = wakers_[C].come_back();
             if (BOOST_LIKELY(!ec && is_usual<C>(owed, told)))
                 first = state().template take_usual<C>(alone);
@@ -142,7 +142,7 @@ protected:
 
     static constexpr unsigned bit(channel c) noexcept { return 1u << c; }
     static constexpr unsigned all_channels = (1u << channel_count) - 1;
-    static constexpr std::uint8_t always = 1u << 7; // of suspect_
+    static constexpr std::uint8_t always = 1u << 7; // of unverified_
 
     void open(int handle, const file_identity& id) noexcept {
         handle_ = handle;
@@ -169,7 +169,7 @@ protected:
 
     /// Whether the next event of a channel has to be checked: it may be another file's, or tell of
     /// more than is there.
-    bool is_suspect(channel c) const noexcept { return (suspect_ & (bit(c) | always)) != 0; }
+    bool must_check(channel c) const noexcept { return (unverified_ & (bit(c) | always)) != 0; }
 
     /// Whether the next event of these channels may have been fetched from the kernel before now.
     /**
@@ -181,7 +181,7 @@ protected:
         if constexpr (!port_type::latches_events)
             return is_any_armed(channels);
         if (!is_attached_)
-            return false; // see suspect_
+            return false; // see unverified_
         if (!host_.runs_only_here() || host_.port.has_queued_event(data_))
             return true;
         for (channel c : {read_channel, write_channel, edge_channel})
@@ -331,7 +331,7 @@ private:
     BOOST_FORCEINLINE bool is_usual(int owed, short told) const noexcept {
         if constexpr (C == edge_channel)
             return false;
-        return owed != 0 && is_attached_ && (suspect_ & (bit(C) | always)) == 0 &&
+        return owed != 0 && is_attached_ && (unverified_ & (bit(C) | always)) == 0 &&
                wakers_[edge_channel].is_idle() &&
                (!port_type::tells_events || told == events_of(C));
     }
@@ -376,7 +376,7 @@ private:
                 told = host_.port.take_edges(data_);
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
-        suspect_ = static_cast<std::uint8_t>(suspect_ & ~bit(c));
+        unverified_ = static_cast<std::uint8_t>(unverified_ & ~bit(c));
         reported_ = static_cast<std::uint8_t>(reported_ | bit(c));
         if (first)
             ++balance; // its unit
@@ -518,11 +518,11 @@ private:
         unprimed_ = all_channels & ~(arms_reader ? bit(read_channel) : 0);
         idle_events_ = 0;
         reported_ = latched_ = 0;
-        suspect_ = static_cast<std::uint8_t>(firing);
+        unverified_ = static_cast<std::uint8_t>(firing);
         if (Policy::wakes_for_more(handle_, identity_) || host_.port.may_tell_of_others(data_))
-            suspect_ = always;
+            unverified_ = always;
         else if (host_.port.may_tell_of_older(data_, host_.is_alone()))
-            suspect_ = all_channels;
+            unverified_ = all_channels;
         return ec;
     }
 
@@ -549,10 +549,10 @@ private:
     typename port_type::registration_data data_{};
     int handle_ = -1;
     waker_state<Policy::template atomic> wakers_[channel_count];
-    std::uint8_t unprimed_ = 0; // channels whose waker was not armed since attach()
-    std::uint8_t suspect_ = 0;  // channels whose next event has to be checked
-    std::uint8_t latched_ = 0;  // channels whose waker is firing for an event that is no news
-    std::uint8_t reported_ = 0; // channels that had an event since attach()
+    std::uint8_t unprimed_ = 0;   // channels whose waker was not armed since attach()
+    std::uint8_t unverified_ = 0; // channels whose next event has to be checked
+    std::uint8_t latched_ = 0;    // channels whose waker is firing for an event that is no news
+    std::uint8_t reported_ = 0;   // channels that had an event since attach()
     std::uint8_t idle_events_ = 0;
     bool is_attached_ : 1;
     bool has_data_ : 1;

@@ -362,7 +362,7 @@ private:
         else if (!(port_type::has_edge_set && BOOST_LIKELY(this->activate_request(channels))) &&
                  !start_waking(w))
             return false;
-        // That a call would have blocked vouches for one wait: the next one may find another file.
+        // That a call would have blocked holds for one wait: the next one may find another file.
         if (trigger_ == trigger::level)
             would_block_ = base::narrow(would_block_ & ~channels);
         if (BOOST_UNLIKELY(w.purpose_ >= purpose::read_slot) &&
