@@ -138,15 +138,8 @@ private:
             running_.swap(states_);
             is_busy = std::exchange(seen_, deferred_) != deferred_;
         }
-        unsigned due = 0;
-        if (is_busy && host_.is_loop_thread()) {
-            unsigned oldest = 0;
-            for (state_ptr& s : running_)
-                oldest = std::max<unsigned>(
-                    oldest, s->deferred_age.fetch_add(1, std::memory_order_relaxed) + 1u);
-            due = oldest < max_age ? oldest + 1 : 1;
-        }
-        std::size_t kept = due > 1 ? running_.size() : check(due);
+        is_busy = is_busy && host_.is_loop_thread();
+        const std::size_t kept = is_busy && are_young() ? running_.size() : check(is_busy);
         running_.resize(kept); // the references of the others may be the last
         bool are_more;
         {
@@ -159,8 +152,18 @@ private:
             host_.port.post_later(this);
     }
 
-    /// Checks the states that are `due` iterations old; returns how many others are in front.
-    std::size_t check(unsigned due) {
+    /// Another iteration of a busy loop is over. Whether no state has been listed for long.
+    bool are_young() noexcept {
+        unsigned oldest = 0;
+        for (const state_ptr& s : running_)
+            oldest = std::max<unsigned>(
+                oldest, s->deferred_age.fetch_add(1, std::memory_order_relaxed) + 1u);
+        return oldest < max_age;
+    }
+
+    /// Checks the states; returns how many are kept, in front, because an event is about to be
+    /// handled for them (`may_wait`).
+    std::size_t check(bool may_wait) {
         std::size_t kept = 0, checked = 0, ready_states = 0, called = 0;
         for (std::size_t i = 0; i != running_.size();) {
             ::pollfd polls[max_batch];
@@ -168,8 +171,7 @@ private:
             ::nfds_t n = 0;
             for (; i != running_.size() && n != max_batch; ++i) {
                 short events = 0;
-                if (running_[i]->deferred_age.load(std::memory_order_relaxed) < due ||
-                    !running_[i]->take_deferred(due != 0, events, called)) {
+                if (!running_[i]->take_deferred(may_wait, events, called)) {
                     std::swap(running_[kept++], running_[i]);
                 } else if (events != 0) {
                     polls[n] = {running_[i]->native_handle(), events, 0};

@@ -75,8 +75,7 @@ public:
         last_call& l = last_[c];
         if (l.is_short && l.tick == tick)
             l.credit = 0; // no event told of this one
-        // Nor can poll(2) tell of less than a file's low-water mark.
-        l.is_short = is_short && end_ != pipe_end::coarse;
+        l.is_short = is_short;
         l.tick = tick;
     }
     BOOST_FORCEINLINE void would_block(channel c) noexcept {

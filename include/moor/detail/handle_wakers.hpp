@@ -155,7 +155,10 @@ protected:
 
     /// Whether an event of each of these channels would be noticed.
     BOOST_FORCEINLINE bool are_armed(unsigned channels) const noexcept {
-        return (channels & ~armed_channels()) == 0;
+        for (channel c : {read_channel, write_channel, edge_channel})
+            if ((channels & bit(c)) && wakers_[c].is_idle())
+                return false;
+        return true;
     }
     /// Whether an edge of these events would be.
     bool are_watched(short edges) const noexcept { return host_.port.watches_edges(data_, edges); }

@@ -31,7 +31,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -119,49 +118,15 @@ inline bool is_closed_number(int handle) noexcept {
 enum class pipe_end : std::uint8_t {
     unknown, ///< nobody has asked yet
     none,    ///< nothing: no pipe, or one that keeps packets apart
-    coarse,  ///< nothing, nor can poll(2): it is not readable for less than some bytes
     reading, ///< a read that is not filled has emptied it, unless its writers have gone
     writing, ///< a write that is cut short has filled it
     both     ///< both, and there is always a writer: itself
 };
 
-/// Whether a terminal is raw, with a VMIN of more than one; or, where that is not known, may be.
-/// (The kernel is asked in its own terms: <termios.h> has macros like ECHO, which nobody expects
-/// here.)
-inline bool is_terminal_for_many(int handle) noexcept {
-#if defined(__linux__) && defined(TCGETS) &&                                                       \
-    (defined(__x86_64__) || defined(__i386__) || defined(__aarch64__) || defined(__arm__) ||       \
-     defined(__riscv) || defined(__s390x__))
-    struct { // of asm-generic/termbits.h
-        std::uint32_t input, output, control, local;
-        unsigned char line, characters[19];
-    } t;
-    constexpr std::uint32_t canonical = 2;
-    constexpr int minimum = 6;
-    return ::ioctl(handle, TCGETS, &t) == 0 && (t.local & canonical) == 0 &&
-           t.characters[minimum] > 1;
-#else
-    return ::isatty(handle) == 1;
-#endif
-}
-
-/// Whether a read that does not block may give bytes of which poll(2) says nothing, since they are
-/// too few: a socket with SO_RCVLOWAT, a raw terminal with VMIN.
-inline bool is_readable_for_many(int handle, const file_identity& id) noexcept {
-    if (id.is_socket()) {
-        int least = 1;
-        ::socklen_t size = sizeof(least);
-        return ::getsockopt(handle, SOL_SOCKET, SO_RCVLOWAT, &least, &size) == 0 && least > 1;
-    }
-    return id.is_character_device() && is_terminal_for_many(handle);
-}
-
 /// Only a pipe gives and takes as much as there is. Other files have boundaries at which a read
 /// ends early, although there is more: a datagram, a line of a terminal, a stream socket's urgent
 /// mark or a descriptor that was passed.
 inline pipe_end identify_pipe_end(int handle, const file_identity& id) noexcept {
-    if (is_readable_for_many(handle, id))
-        return pipe_end::coarse;
     int flags = id.is_fifo() ? ::fcntl(handle, F_GETFL) : -1;
     if (flags < 0)
         return pipe_end::none;

@@ -41,7 +41,10 @@ public:
     bool is_firing() const noexcept { return at() == phase::firing; }
 
     /// The reactor is about to be given the waker.
-    BOOST_FORCEINLINE void begin_arming() noexcept { go(phase::armed); }
+    BOOST_FORCEINLINE void begin_arming() noexcept {
+        is_prepaid_ = false;
+        go(phase::armed);
+    }
 
     /// The reactor has the waker, which may have fired by now. Returns the units of outstanding
     /// work that the caller may use or give back.
@@ -56,16 +59,11 @@ public:
     /// The waker was run by the scheduler. Returns the units of work that are owed.
     BOOST_FORCEINLINE int come_back() noexcept {
         go(phase::idle);
-        int owed = is_prepaid_ ? 0 : 1;
-        is_prepaid_ = false;
-        return owed;
+        return is_prepaid_ ? 0 : 1;
     }
 
     /// The reactor refused the waker, or gave it back without running it.
-    void drop() noexcept {
-        go(phase::idle);
-        is_prepaid_ = false;
-    }
+    void drop() noexcept { go(phase::idle); }
 
     /// Before the waker is taken out of the reactor, so that it comes back without an event.
     /// Returns the units of work that the caller has to count.
@@ -83,7 +81,7 @@ private:
     void go(phase p) noexcept { phase_.store(p, std::memory_order_relaxed); }
 
     Atomic<phase> phase_{phase::idle};
-    bool is_prepaid_ = false;
+    bool is_prepaid_ = false; // while the waker is not idle
 };
 
 } // namespace detail
