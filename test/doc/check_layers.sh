@@ -25,6 +25,7 @@ layers=(
     'detail/handle_transfers.hpp'
     'detail/scheduled_io_policy.hpp'
     'detail/scheduled_io.hpp'
+    'detail/state_table.hpp'
     'detail/service_core.hpp detail/wait_canceller.hpp'
     'detail/held_executor.hpp detail/wait_op.hpp'
     'detail/io_op.hpp'

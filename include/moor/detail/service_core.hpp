@@ -18,16 +18,15 @@
 #include <moor/detail/deferred_checks.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
+#include <moor/detail/state_table.hpp>
 #include <moor/error.hpp>
 
 #include <boost/core/no_exceptions_support.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -109,20 +108,16 @@ public:
                 ec = error::gone;
                 return nullptr;
             }
-            auto index = static_cast<std::size_t>(handle);
-            if (index < by_handle_.size() && by_handle_[index]) {
-                if (by_handle_[index]->identity() == id) {
-                    ec = error::already_registered;
-                    return nullptr;
-                }
-                // The number was closed behind that registration's back, and is another file now.
-                stale.reset(by_handle_[index]);
-                names_.erase(stale.get());
+            // If it has one, the number was closed behind that registration's back, and is another
+            // file now.
+            stale.reset(states_.find(handle));
+            if (stale && stale->identity() == id) {
+                ec = error::already_registered;
+                return nullptr;
             }
+            states_.reserve(handle);
             state = take_free();
-            if (index >= by_handle_.size())
-                by_handle_.resize(index + 1);
-            by_handle_[index] = state.get();
+            states_.insert(handle, *state);
             state->open(handle, id, mode);
             ++registered_;
             if (stale)
@@ -140,12 +135,7 @@ public:
     void end(scheduled_io& state, bool ours) {
         {
             std::lock_guard<state_mutex> lock(mutex_);
-            auto index = static_cast<std::size_t>(state.native_handle());
-            if (index < by_handle_.size() && by_handle_[index] == &state) {
-                by_handle_[index] = nullptr;
-                names_.erase(&state);
-                ++deregistered_;
-            }
+            deregistered_ += states_.erase(state.native_handle(), state) ? 1 : 0;
         }
         state.close(scheduled_io::deregistered, ours);
         keep_counts(state);
@@ -177,9 +167,10 @@ public:
         std::vector<scheduled_io_ptr> closed;
         {
             std::lock_guard<state_mutex> lock(mutex_);
-            for (scheduled_io* s : by_handle_)
-                if (s && is_closed_number(s->native_handle()))
-                    closed.emplace_back(s);
+            states_.for_each([&](scheduled_io& s) {
+                if (is_closed_number(s.native_handle()))
+                    closed.emplace_back(&s);
+            });
         }
         for (const scheduled_io_ptr& s : closed)
             s->number_was_closed();
@@ -201,9 +192,7 @@ public:
     /// This process is the child of a fork.
     void forked() {
         std::lock_guard<state_mutex> lock(mutex_);
-        for (scheduled_io* s : by_handle_)
-            if (s)
-                s->forked();
+        states_.for_each([](scheduled_io& s) { s.forked(); });
     }
 
     /// The execution context is gone.
@@ -218,34 +207,25 @@ public:
     totals sum() const {
         std::lock_guard<state_mutex> lock(mutex_);
         totals t{ended_, registered_, deregistered_};
-        for (const scheduled_io* s : by_handle_)
-            if (s)
-                s->add_counts(t.waits);
+        states_.for_each([&](const scheduled_io& s) { s.add_counts(t.waits); });
         return t;
     }
 
     std::vector<scheduled_io_info> infos() const {
         std::lock_guard<state_mutex> lock(mutex_);
         std::vector<scheduled_io_info> v;
-        for (scheduled_io* s : by_handle_)
-            if (s) {
-                v.push_back(s->info());
-                auto named = names_.find(s);
-                if (named != names_.end())
-                    v.back().name = named->second;
-            }
+        v.reserve(states_.size());
+        states_.for_each([&](scheduled_io& s) {
+            v.push_back(s.info());
+            v.back().name = states_.name_of(s);
+        });
         return v;
     }
 
     /// Names a registration until it ends. Without memory, it goes without a name.
     void set_name(const scheduled_io& state, const std::string& name) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        auto index = static_cast<std::size_t>(state.native_handle());
-        if (index >= by_handle_.size() || by_handle_[index] != &state)
-            return;
-        BOOST_TRY { names_[&state] = name; }
-        BOOST_CATCH(...) {}
-        BOOST_CATCH_END
+        states_.set_name(state.native_handle(), state, name);
     }
 
     std::atomic<unsigned> inline_budget{128};
@@ -300,22 +280,15 @@ private:
     std::vector<scheduled_io_ptr> take_all() {
         std::lock_guard<state_mutex> lock(mutex_);
         std::vector<scheduled_io_ptr> all;
-        all.reserve(static_cast<std::size_t>(
-            std::count_if(by_handle_.begin(), by_handle_.end(), [](auto* s) { return s; })));
+        all.reserve(states_.size());
         closed_.store(true, std::memory_order_release); // nothing throws from here on
-        names_.clear();
-        for (scheduled_io*& s : by_handle_)
-            if (s) {
-                all.emplace_back(s);
-                s = nullptr;
-                ++deregistered_;
-            }
+        deregistered_ += states_.size();
+        states_.take_all([&](scheduled_io& s) { all.emplace_back(&s); });
         return all;
     }
 
     mutable state_mutex mutex_;
-    std::vector<scheduled_io*> by_handle_;
-    std::map<const scheduled_io*, std::string> names_; // of those that have one
+    state_table<scheduled_io> states_;
     scheduled_io* free_ = nullptr;
     shutdown_listener* listeners_ = nullptr;
     std::uint64_t registered_ = 0;
