@@ -135,7 +135,8 @@ public:
     void end(scheduled_io& state, bool ours) {
         {
             std::lock_guard<state_mutex> lock(mutex_);
-            deregistered_ += states_.erase(state.native_handle(), state) ? 1 : 0;
+            if (states_.erase(state.native_handle(), state))
+                ++deregistered_;
         }
         state.close(scheduled_io::deregistered, ours);
         keep_counts(state);
