@@ -953,11 +953,11 @@ private:
     /// Keeps a waker: would_block. Or gives it back, with what came meanwhile.
     boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker,
                                             const ready_event* refused = nullptr) {
-        try {
-            return try_to_keep(want, why, waker, refused);
-        } catch (...) {
-            return error_code(boost::asio::error::no_memory);
-        }
+        boost::system::result<ready_event> r = error_code(boost::asio::error::no_memory);
+        BOOST_TRY { r = try_to_keep(want, why, waker, refused); }
+        BOOST_CATCH(...) {}
+        BOOST_CATCH_END
+        return r;
     }
 
     boost::system::result<ready_event> try_to_keep(interest want, detail::purpose why,
