@@ -36,9 +36,10 @@ public:
      * Only a pipe gives and takes all that there is. Other files have boundaries at which a call
      * ends early: a datagram, a line of a terminal, urgent data of TCP, a packet of a pipe.
      */
-    verdict cut_short(channel c, int handle, const file_identity& id) noexcept {
+    verdict cut_short(channel c, int handle, const file_identity& id,
+                      decltype(&identify_pipe_end) identify = &identify_pipe_end) noexcept {
         if (end_ == pipe_end::unknown)
-            end_ = identify_pipe_end(handle, id);
+            end_ = identify(handle, id);
         switch (end_) {
         case pipe_end::reading:
             return c == read_channel ? verdict::drained_or_end : verdict::nothing;

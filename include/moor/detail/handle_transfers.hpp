@@ -208,7 +208,8 @@ protected:
     BOOST_FORCEINLINE bool is_drained_by(channel c, bool holds_work) noexcept {
         using verdict = drain_policy::verdict;
         const bool was_known = drains_.is_known();
-        verdict v = drains_.cut_short(c, this->native_handle(), this->identity());
+        verdict v = drains_.cut_short(c, this->native_handle(), this->identity(),
+                                      &Policy::identify_pipe_end);
         if (v != verdict::drained_or_end)
             return v == verdict::drained;
         return (!port_type::latches_events ||

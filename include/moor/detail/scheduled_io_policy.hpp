@@ -37,6 +37,9 @@ struct reactor_policy {
     static file_identity identify(int handle, error_code& ec) noexcept {
         return detail::identify(handle, ec);
     }
+    static pipe_end identify_pipe_end(int handle, const file_identity& id) noexcept {
+        return detail::identify_pipe_end(handle, id);
+    }
     static bool is_always_ready(int handle, const file_identity& id) noexcept {
         return detail::is_always_ready(handle, id);
     }

@@ -1,0 +1,323 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// A handle's state on a simulated reactor, step by step: schedules that real threads meet once in
+// a million runs.
+
+#include "support/simulated.hpp"
+
+#include <moor/readiness.hpp>
+
+#include <boost/asio/error.hpp>
+#include <boost/test/unit_test.hpp>
+
+#include <cstddef>
+#include <deque>
+#include <string>
+#include <utility>
+
+#include <poll.h>
+
+namespace sim = test::simulated;
+using moor::interest;
+using moor::readiness;
+using moor::trigger;
+
+BOOST_AUTO_TEST_SUITE(simulated)
+
+const auto aborted = boost::asio::error::make_error_code(boost::asio::error::operation_aborted);
+using sim::handle;
+constexpr interest readable = interest::readable, writable = interest::writable;
+
+const trigger both_triggers[] = {trigger::level, trigger::edge};
+
+BOOST_AUTO_TEST_CASE(a_wait_completes_for_an_event_and_the_next_one_as_the_trigger_says) {
+    for (trigger mode : both_triggers)
+        for (auto [want, event] : {std::pair(readable, POLLIN), std::pair(writable, POLLOUT),
+                                   std::pair(interest::priority, POLLPRI)}) {
+            handle h(mode);
+            sim::operation& first = h.make_operation(want);
+            sim::operation& second = h.make_operation(want);
+            first.start();
+            h.run();
+            BOOST_TEST(first.is_pending());
+            BOOST_TEST(h.host.port.work() == 1);
+            h.on.raise(event);
+            h.run();
+            BOOST_TEST(first.was_told(want));
+            second.start(); // the file is ready still
+            h.run();
+            BOOST_TEST(second.is_over() == (mode == trigger::level));
+            h.on.raise(event);
+            h.run();
+            BOOST_TEST(second.was_told(want));
+        }
+}
+
+BOOST_AUTO_TEST_CASE(one_event_completes_two_waits_of_one_direction) {
+    for (trigger mode : both_triggers) {
+        handle h(mode);
+        sim::operation& first = h.make_operation(readable);
+        sim::operation& second = h.make_operation(readable);
+        first.start();
+        second.start();
+        BOOST_TEST(h.host.port.work() == 2);
+        h.on.raise(POLLIN);
+        h.fetch_and_run_one();
+        BOOST_TEST(first.was_told(readable)); // in the place of the reactor's own item
+        BOOST_TEST(second.is_pending());      // in the scheduler
+        h.run();
+        BOOST_TEST(second.was_told(readable));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_change_that_is_told_once_reaches_one_wait) {
+    for (trigger mode : both_triggers) {
+        handle h(mode, 0, false);
+        sim::operation& first = h.make_operation(readable);
+        sim::operation& second = h.make_operation(readable);
+        first.start();
+        h.on.raise(POLLIN);
+        h.run();
+        BOOST_TEST(first.is_over());
+        second.start();
+        h.run();
+        BOOST_TEST(second.is_pending());
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_made_again_for_a_newer_event) {
+    for (trigger mode : both_triggers) {
+        handle h(mode, POLLIN);
+        int calls = 0;
+        sim::operation& op = h.make_operation(readable, [&] {
+            h.on.lower(POLLIN);
+            return ++calls == 2;
+        });
+        op.start();
+        h.run();
+        BOOST_TEST(op.is_pending());
+        BOOST_TEST(calls == 1);
+        h.on.raise(POLLIN);
+        h.run();
+        BOOST_TEST(op.is_over());
+        BOOST_TEST(calls == 2);
+    }
+}
+
+/// An event comes while the read waker is firing. Returns whether the next wait completes.
+bool completes_after_an_event_that_finds_the_waker_firing(bool forgets_events) {
+    handle h(trigger::edge);
+    sim::port& port = h.host.port;
+    port.forgets_events = forgets_events;
+    sim::operation& reader = h.make_operation(readable);
+    sim::operation& writer = h.make_operation(writable);
+    sim::operation& next = h.make_operation(readable);
+    reader.start();
+    writer.start();
+    h.on.raise(POLLIN | POLLOUT);
+    h.fetch_and_run_one(); // fires both wakers; the writer's comes back at once
+    BOOST_TEST(writer.is_over());
+    sim::port::taken read_waker = port.take(); // one thread has the reader's waker in its hands
+    h.on.raise(POLLIN);
+    h.fetch_and_run_one(); // and another one handles the event
+    BOOST_TEST(reader.is_pending());
+    port.run(read_waker);
+    BOOST_TEST(reader.was_told(readable));
+    next.start();
+    h.run();
+    return next.was_told(readable);
+}
+
+BOOST_AUTO_TEST_CASE(an_event_that_finds_the_waker_firing_completes_the_next_wait) {
+    BOOST_TEST(completes_after_an_event_that_finds_the_waker_firing(false));
+    BOOST_TEST(
+        !completes_after_an_event_that_finds_the_waker_firing(true)); // so the check can fail
+}
+
+/// An event comes after the waker's own event was found to be old, and before the waker is armed
+/// again. Returns whether the wait that began in between completes.
+bool completes_after_an_event_just_before_arming(bool forgets_events) {
+    handle h(trigger::level);
+    sim::thread second_thread;
+    sim::port& port = h.host.port;
+    port.forgets_events = forgets_events;
+    sim::operation& earlier = h.make_operation(readable);
+    sim::operation& op = h.make_operation(readable);
+    earlier.start();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(earlier.is_over());
+    h.on.raise(POLLIN);
+    BOOST_TEST(port.fetch());
+    h.on.lower(POLLIN);
+    op.start();
+    port.before_arming = [&] {
+        BOOST_TEST(op.is_pending());
+        h.raise_and_handle(second_thread, POLLIN);
+    };
+    h.run();
+    BOOST_TEST(!port.before_arming); // the event came
+    return op.was_told(readable);
+}
+
+BOOST_AUTO_TEST_CASE(an_event_just_before_the_waker_is_armed_completes_a_wait) {
+    BOOST_TEST(completes_after_an_event_just_before_arming(false));
+    BOOST_TEST(!completes_after_an_event_just_before_arming(true)); // so the check can fail
+}
+
+BOOST_AUTO_TEST_CASE(an_event_that_was_fetched_before_a_level_wait_began_does_not_complete_it) {
+    for (bool defers : {false, true}) {
+        handle h(trigger::level);
+        sim::operation& earlier = h.make_operation(readable);
+        sim::operation& op = h.make_operation(readable);
+        earlier.start();
+        h.on.raise(POLLIN);
+        h.run();
+        BOOST_TEST(earlier.is_over());
+        h.host.defers = defers;
+        h.on.raise(POLLIN);
+        BOOST_TEST(h.host.port.fetch());
+        h.on.lower(POLLIN); // somebody else has read
+        op.start();
+        h.run();
+        h.host.check_deferred();
+        h.run();
+        BOOST_TEST(op.is_pending());
+        h.on.raise(POLLIN);
+        h.run();
+        BOOST_TEST(op.was_told(readable));
+    }
+}
+
+BOOST_AUTO_TEST_CASE(an_event_of_an_earlier_handle_completes_no_wait_of_the_next_one) {
+    for (trigger mode : both_triggers)
+        for (bool is_ours : {false, true})
+            for (bool is_held : {false, true}) { // by a thread that has handled nothing so far
+                handle h(mode);
+                sim::thread second_thread;
+                sim::port::taken held;
+                h.make_operation(readable).start();
+                h.on.raise(POLLIN);
+                h.run();
+                h.make_operation(readable).start();
+                h.on.raise(POLLIN);
+                BOOST_TEST(h.host.port.fetch());
+                if (is_held)
+                    held = h.host.port.take();
+                if (!is_ours)
+                    h.on.close(true);
+                h.host.port.run_in_loop([&] { h.deregister(is_ours); });
+                sim::file next(is_ours ? h.on.number + 1 : h.on.number);
+                sim::state_ptr state = h.host.open(next, mode); // gets the reactor's same object
+                ++h.opened;
+                sim::operation& op = h.operations.emplace_back(state, readable);
+                h.host.port.run_in_loop([&] { op.start(); });
+                if (is_held) {
+                    sim::on_thread current(second_thread);
+                    h.host.port.run(held);
+                }
+                h.run();
+                h.on.raise(POLLIN); // epoll may have this file still
+                h.run();
+                BOOST_TEST(op.is_pending());
+                next.raise(POLLIN);
+                h.run();
+                BOOST_TEST(op.was_told(readable));
+                state->close(sim::state::deregistered, true);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(the_wakers_of_a_number_that_is_not_ours_come_back_through_the_scheduler) {
+    handle h(trigger::level);
+    h.make_operation(readable).start();
+    h.make_operation(writable).start();
+    h.deregister(false);
+    BOOST_TEST(h.host.port.queued() == 4u); // with the operations
+    BOOST_TEST(h.host.port.work() == 4);
+}
+
+BOOST_AUTO_TEST_CASE(a_deferred_check_completes_a_wait_for_what_was_there) {
+    handle h(trigger::level);
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    // Only a thread that has handled an event may defer, and only in the loop.
+    sim::operation& starter = h.make_operation(readable, [&] { return second.start(), true; });
+    first.start();
+    h.on.raise(POLLIN);
+    h.run();
+    h.host.defers = true;
+    starter.start();
+    h.run();
+    BOOST_TEST(second.is_pending());
+    h.host.check_deferred();
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_before_its_handler_gives_the_news_back) {
+    for (bool is_cached : {false, true})
+        for (bool is_cancelled : {false, true}) {
+            handle h(trigger::edge);
+            sim::operation& first = h.make_operation(readable);
+            sim::operation& second = h.make_operation(readable);
+            sim::operation& next = h.make_operation(readable);
+            first.start();
+            if (is_cached) { // news that nobody has waited for
+                h.on.raise(POLLIN);
+                h.run();
+            } else {
+                second.start();
+            }
+            h.on.raise(POLLIN);
+            h.fetch_and_run_one();
+            if (is_cached)
+                second.start();
+            BOOST_TEST(first.is_over());
+            BOOST_TEST(h.host.port.queued() == 1u); // the second wait, which has its event
+            if (is_cancelled)
+                second.cancel();
+            h.run();
+            BOOST_TEST(second.has_failed_with(aborted) == is_cancelled);
+            BOOST_TEST(second.was_told(readable) == !is_cancelled);
+            next.start();
+            h.run();
+            BOOST_TEST(next.was_told(readable) == is_cancelled);
+        }
+}
+
+BOOST_AUTO_TEST_CASE(a_handle_that_nobody_waits_for_leaves_the_reactor_after_some_events) {
+    for (trigger mode : both_triggers)
+        for (bool is_firing : {false, true}) { // one waker, when the other one's event is the last
+            handle h(mode);
+            for (interest want : {readable, writable})
+                h.make_operation(want).start();
+            h.on.raise(POLLIN | POLLOUT);
+            h.run();
+            h.on.lower(POLLOUT);
+            for (unsigned n = 0; n + 1 != sim::state::idle_limit; ++n) {
+                BOOST_TEST(h.is_attached());
+                h.on.raise(POLLIN);
+                h.run();
+            }
+            BOOST_TEST(h.is_attached());
+            h.on.raise(is_firing ? POLLIN | POLLOUT : POLLIN);
+            h.fetch_and_run_one();
+            BOOST_TEST(!h.is_attached());
+            BOOST_TEST(h.host.port.queued() == is_firing);
+            BOOST_TEST(h.host.recycled == 0);
+            if (mode == trigger::edge)
+                h.make_operation(readable).start(); // is told of those events
+            h.on.lower(POLLIN);
+            sim::operation& next = h.make_operation(readable);
+            next.start();
+            BOOST_TEST(h.is_attached());
+            h.run();
+            BOOST_TEST(next.is_pending());
+            h.on.raise(POLLIN);
+            h.run();
+            BOOST_TEST(next.was_told(readable));
+        }
+}
+
+BOOST_AUTO_TEST_SUITE_END()

@@ -1,0 +1,290 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// A handle's state on a simulated kernel, reactor and scheduler, one step at a time: the test
+// decides when the reactor fetches events, which thread takes an item of the scheduler, and when
+// that thread runs the item.
+//
+// The reactor is Asio's on epoll, with a context that several threads may run. Left out: the
+// reactors that report levels (and with them the edge-triggered set), concurrency hint 1, files
+// that can't be polled, errors of epoll_ctl other than EEXIST and ENOENT, forks. A step runs
+// without an interruption by another thread. With one thread, Asio fetches again only behind the
+// events of the fetch before; fetch() leaves that order to the test.
+
+#ifndef MOOR_TEST_SUPPORT_SIMULATED_HPP
+#define MOOR_TEST_SUPPORT_SIMULATED_HPP
+
+#include "support/simulated_kernel.hpp"
+#include "support/simulated_reactor.hpp"
+
+#include <moor/detail/scheduled_io.hpp>
+
+#include <boost/asio/execution_context.hpp>
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+#include <boost/test/unit_test.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace test {
+namespace simulated {
+
+using moor::interest;
+
+/// Steps run without an interruption: nobody has to wait for a lock.
+class mutex {
+public:
+    void lock() noexcept {
+        if (std::exchange(is_locked_, true))
+            BOOST_ERROR("locked twice");
+    }
+    void unlock() noexcept { is_locked_ = false; }
+
+private:
+    bool is_locked_ = false;
+};
+
+inline short no_events_told(reactor_op&) noexcept { return 0; }
+
+template <class Owner, detail::channel C>
+class waker : public reactor_op,
+              private detail::waker_return<reactor_op, Owner, C, no_events_told> {
+public:
+    explicit waker(Owner* owner) : reactor_op(&waker::do_perform, &waker::do_complete) {
+        cancellation_key_ = owner;
+    }
+
+private:
+    static bool do_perform(reactor_op* op) {
+        return waker::owner_of(op)->template speculate<C>(op->ec_);
+    }
+};
+
+struct policy {
+    using state = detail::basic_scheduled_io<policy>;
+    using port = simulated::port;
+    using mutex = simulated::mutex;
+    template <class T>
+    using atomic = std::atomic<T>;
+    template <class Owner, detail::channel C>
+    using waker = simulated::waker<Owner, C>;
+
+    static int poll(int handle, short events, error_code& ec) noexcept {
+        file* f = kernel::get().find(handle);
+        ec = f ? error_code() : boost::asio::error::bad_descriptor;
+        return f ? f->poll(events) : 0;
+    }
+    static detail::file_identity identify(int handle, error_code& ec) noexcept {
+        file* f = kernel::get().find(handle);
+        ec = f ? error_code() : boost::asio::error::bad_descriptor;
+        return f ? f->id : detail::file_identity();
+    }
+    static detail::pipe_end identify_pipe_end(int, const detail::file_identity&) noexcept {
+        return detail::pipe_end::none;
+    }
+    static bool is_always_ready(int, const detail::file_identity&) noexcept { return false; }
+    static bool tells_state(int handle, const detail::file_identity&) noexcept {
+        file* f = kernel::get().find(handle);
+        return f && f->is_sticky;
+    }
+    static bool wakes_for_more(int, const detail::file_identity&) noexcept { return false; }
+    static const void* this_thread() noexcept { return thread::current(); }
+};
+
+using state = policy::state;
+using state_ptr = boost::intrusive_ptr<state>;
+
+struct context_owner {
+    boost::asio::execution_context context;
+};
+
+/// The service of the states, which deletes a state that nobody refers to.
+class host final : private context_owner, public detail::basic_scheduled_io_host<policy> {
+public:
+    host() : basic_scheduled_io_host(context) {}
+    ~host() {
+        deferred_.clear();
+        port.abandon();
+    }
+
+    state_ptr open(const file& f, moor::trigger mode) {
+        state* s = *states_.insert(new state(*this)).first;
+        s->open(f.number, f.id, mode);
+        return s;
+    }
+
+    /// How many states nobody refers to any more.
+    int recycled = 0;
+
+    bool context_exists() const noexcept override { return true; }
+
+    void recycle(state& s) noexcept override {
+        ++recycled;
+        s.release_data(true);
+        if (states_.erase(&s) == 0)
+            port.note("recycled twice");
+        else
+            delete &s;
+    }
+
+    /// Whether readiness checks are deferred until check_deferred(). (In programs an item of the
+    /// scheduler makes them.)
+    bool defers = false;
+
+    bool defer(state& s, bool is_listed) noexcept override {
+        if (defers && !is_listed)
+            deferred_.emplace_back(&s);
+        return defers;
+    }
+    void check_deferred(bool may_wait = true) {
+        for (state_ptr s : std::exchange(deferred_, {})) {
+            short events = 0;
+            std::size_t released = 0;
+            error_code ec;
+            if (!s->take_deferred(may_wait, events, released))
+                deferred_.push_back(s);
+            else if (events != 0 && (policy::poll(s->native_handle(), events, ec) != 0 || ec))
+                s->check_pending();
+        }
+    }
+
+private:
+    std::set<state*> states_;
+    std::vector<state_ptr> deferred_;
+};
+
+/// A wait that can be cancelled alone, or an operation with a call.
+class operation : public detail::waiter {
+public:
+    /// False: the call would have blocked.
+    using call_type = std::function<bool()>;
+
+    operation(state_ptr s, interest want, call_type call = {})
+        : waiter(&operation::do_complete, want, call ? detail::purpose::io : detail::purpose::wait),
+          state_(std::move(s)), call_(std::move(call)) {}
+
+    void start() {
+        state& s = *state_;
+        set_id(cancellation_id_ = s.next_id());
+        ++s.host().port.operations;
+        is_begun_ = true;
+        if (!s.start(*this))
+            s.host().port.post_new(this);
+    }
+    void cancel() {
+        if (is_pending())
+            state_->cancel(cancellation_id_);
+    }
+
+    bool is_pending() const { return is_begun_ && !is_over_; }
+    bool is_over() const { return is_over_; }
+    bool has_failed_with(const error_code& e) const { return is_over_ && ec() == e; }
+    bool was_told(moor::readiness r) const { return is_over_ && !ec() && event().ready() == r; }
+
+private:
+    static void do_complete(void* scheduler, detail::scheduler_item* i, const error_code&,
+                            std::size_t) {
+        static_cast<operation*>(i)->come_back(scheduler != nullptr);
+    }
+
+    void come_back(bool runs) {
+        state_ptr s = state_;
+        if (call_) {
+            if (runs && !ec() && s->may_run(*this) && !call_()) {
+                if (s->restart(*this))
+                    return;
+                if (!ec())
+                    return s->host().port.post_new(this); // something newer has come
+            }
+            s->finish(*this);
+        } else if (s->mode() == moor::trigger::edge) {
+            s->finish_wait(*this);
+        }
+        state_.reset();
+        is_over_ = true;
+        --s->host().port.operations;
+    }
+
+    state_ptr state_;
+    call_type call_;
+    std::uint64_t cancellation_id_ = 0;
+    bool is_begun_ = false;
+    bool is_over_ = false;
+};
+
+/// One handle, registered, with its operations. At the end, all has to be given back.
+struct handle {
+    explicit handle(moor::trigger mode, short events = 0, bool tells_state = true)
+        : on(3, events, tells_state), state(host.open(on, mode)) {}
+    ~handle() {
+        std::string wrong = end();
+        BOOST_TEST(wrong == "");
+    }
+
+    template <class... Call>
+    operation& make_operation(interest want, Call... call) {
+        return operations.emplace_back(state, want, call...);
+    }
+    bool is_attached() const { return state->info().attached; }
+
+    void fetch_and_run_one() {
+        BOOST_TEST(host.port.fetch());
+        host.port.run_one();
+    }
+    /// An event comes, and another thread handles the reactor's item at once.
+    void raise_and_handle(thread& other, short events) {
+        on_thread current(other);
+        on.raise(events);
+        BOOST_TEST(host.port.fetch());
+        host.port.run(host.port.take_newest());
+    }
+    /// Until nothing is left to do.
+    void run() {
+        for (int steps = 0; host.port.queued() != 0 || host.port.fetch(); ++steps) {
+            BOOST_REQUIRE(steps < 100);
+            if (host.port.queued() != 0)
+                host.port.run_one();
+        }
+    }
+
+    /// The registration ends. The number is passed to the kernel if it is `ours`.
+    void deregister(bool ours) {
+        if (state)
+            state->close(policy::state::deregistered, ours);
+        state.reset();
+    }
+    /// What is wrong when all is over.
+    std::string end() {
+        if (state && host.recycled != 0)
+            return "recycled while a registration refers to the state";
+        deregister(true);
+        run();
+        if (std::any_of(operations.begin(), operations.end(),
+                        [](const operation& op) { return op.is_pending(); }))
+            return "an operation is pending";
+        operations.clear();
+        return host.port.defect()        ? host.port.defect()
+               : host.port.work() != 0   ? "there is outstanding work"
+               : host.recycled != opened ? "a reference is left"
+                                         : "";
+    }
+
+    file on;
+    simulated::host host;
+    int opened = 1;
+    state_ptr state;
+    std::deque<operation> operations;
+};
+
+} // namespace simulated
+} // namespace test
+
+#endif

@@ -1,0 +1,383 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Asio's epoll reactor and its scheduler, simulated.
+
+#ifndef MOOR_TEST_SUPPORT_SIMULATED_REACTOR_HPP
+#define MOOR_TEST_SUPPORT_SIMULATED_REACTOR_HPP
+
+#include "support/simulated_kernel.hpp"
+
+#include <moor/detail/reactor_base.hpp>
+#include <moor/error.hpp>
+
+#include <boost/asio/execution_context.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <iterator>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include <poll.h>
+
+namespace test {
+namespace simulated {
+
+using moor::error_code;
+
+/// What Asio's reactor queues for a handle, as its reactor_op.
+struct reactor_op : detail::scheduler_item {
+    using perform_type = bool (*)(reactor_op*);
+
+    reactor_op(perform_type p, func_type f) : scheduler_operation(f), perform(p) {}
+
+    error_code ec_;
+    void* cancellation_key_ = nullptr;
+    const perform_type perform;
+};
+
+/// The simulated reactor and scheduler.
+class port {
+    using item = detail::scheduler_item;
+    using item_queue = detail::item_queue;
+    using channel = detail::channel;
+
+    /// Asio's object for a handle.
+    struct object : item {
+        explicit object(port& p)
+            : boost::asio::detail::scheduler_operation(&object::do_complete), owner(p) {}
+
+        static void do_complete(void* scheduler, item* i, const error_code&, std::size_t events) {
+            object* o = static_cast<object*>(i);
+            if (scheduler)
+                o->owner.perform_io(*o, static_cast<int>(events));
+        }
+
+        port& owner;
+        boost::asio::detail::op_queue<reactor_op> queues[3];
+        bool try_speculative[3] = {};
+        short events = 0;
+        bool is_shut_down = false;
+        bool has_left_file = false;
+        bool has_left_event = false;
+    };
+
+public:
+    static constexpr const char* name = "simulated epoll";
+    static constexpr bool latches_events = true;
+    static constexpr bool arming_may_throw = false;
+    static constexpr bool tells_events = false;
+    static constexpr bool completes_for_more = false;
+    static constexpr bool reports_hang_ups_to_writers = true;
+    static constexpr bool read_closed_wakes_writers = false;
+    static constexpr bool reports_again_beside_priority = true;
+    static constexpr bool attach_arms_reader = true;
+    static constexpr bool has_edge_set = false;
+
+    struct registration_data {
+        object* of{};
+    };
+
+    explicit port(boost::asio::execution_context& c) : context_(c) {}
+    port(const port&) = delete;
+    port& operator=(const port&) = delete;
+
+    // ---- what a test does and sees --------------------------------------------------------------
+
+    /// An item, and the events of a handle's object.
+    struct taken {
+        item* what = nullptr;
+        short events = 0;
+    };
+
+    /// The reactor's turn: queues the objects of the handles that have events.
+    bool fetch() {
+        auto found = kernel::get().wait();
+        for (auto [data, events] : found) {
+            object* o = static_cast<object*>(data);
+            auto queued = find(o);
+            if (queued != queue_.end())
+                queued->events = joined(queued->events, events);
+            else
+                queue_.push_back({o, events});
+        }
+        return !found.empty();
+    }
+    std::size_t queued() const { return queue_.size(); }
+
+    /// The current thread takes an item out of the queue, and runs the item.
+    taken take() {
+        taken t = queue_.front();
+        queue_.pop_front();
+        return t;
+    }
+    taken take_newest() {
+        taken t = queue_.back();
+        queue_.pop_back();
+        return t;
+    }
+    void run(taken t) {
+        thread& me = *thread::current();
+        int units = 0;
+        int* outer = std::exchange(me.innermost, &units);
+        t.what->complete(this, error_code(), static_cast<std::size_t>(t.events));
+        me.innermost = outer;
+        if (units == 0)
+            work_finished();
+        else
+            work_ += units - 1;
+    }
+    void run_one() { run(take()); }
+
+    /// Runs `f` as an item of the scheduler.
+    template <class F>
+    void run_in_loop(F f) {
+        struct function : item {
+            explicit function(F& g) : scheduler_operation(&function::do_complete), f(g) {}
+            static void do_complete(void*, item* i, const error_code&, std::size_t) {
+                static_cast<function*>(i)->f();
+            }
+            F& f;
+        } task(f);
+        work_started();
+        run({&task});
+    }
+
+    int work() const { return work_; }
+
+    int operations = 0;                  ///< those of the test that are not over
+    std::function<void()> before_arming; ///< what others do just before a reader is armed, once
+    bool forgets_events = false; ///< a defect: an event that finds no waker is not remembered
+
+    /// The first thing that must not happen, and did.
+    const char* defect() const { return defect_; }
+    void note(const char* d) noexcept { defect_ = defect_ ? defect_ : d; }
+
+    /// The context shuts down.
+    void abandon() {
+        for (auto& o : objects_)
+            for (auto& ops : o->queues)
+                while (reactor_op* op = ops.front()) {
+                    ops.pop();
+                    queue_.push_back({op});
+                }
+        while (queue_.size() != 0) {
+            taken t = take();
+            if (t.events == 0) // no object
+                t.what->destroy();
+        }
+        kernel::get().empty_set();
+    }
+
+    // ---- the scheduler, as scheduler_port -------------------------------------------------------
+
+    boost::asio::execution_context& context() const noexcept { return context_; }
+
+    void post_new(item* i) {
+        work_started();
+        queue_.push_back({i});
+    }
+    void post_later(item* i) {
+        if (!runs_here())
+            return post_new(i);
+        ++*thread::current()->innermost;
+        queue_.push_back({i});
+    }
+    void post_counted(item* i) {
+        post_new(i);
+        work_finished();
+    }
+    void post_counted(item_queue& items) {
+        while (item* i = items.front()) {
+            items.pop();
+            post_counted(i);
+        }
+    }
+    bool runs_here() { return thread::current()->innermost != nullptr; }
+    void work_started() { ++work_; }
+    void work_finished() {
+        if (--work_ < 0)
+            note("outstanding work is below zero");
+        if (work_ == 0 && operations != 0)
+            note("the scheduler stops before an operation is over");
+    }
+    void compensate() {
+        if (runs_here())
+            ++*thread::current()->innermost;
+        else
+            note("compensated outside of the loop");
+    }
+
+    // ---- the reactor, as reactor_port -----------------------------------------------------------
+
+    static void watch_closed_numbers(void (*)(void*), void*) noexcept {}
+    static void shut_down() noexcept {}
+    static error_code watch_edges(int, registration_data&, short) noexcept { return error_code(); }
+    static bool watches_edges(const registration_data&, short) noexcept { return true; }
+    static short take_edges(registration_data&) noexcept { return 0; }
+    static void renew_edges(int, registration_data&) noexcept {}
+    static bool says_nothing(registration_data&, const error_code&) noexcept { return false; }
+    static void release(registration_data& data, bool) { data = registration_data(); }
+    static constexpr bool detaches_at_once(detail::number n) noexcept {
+        return n != detail::number::foreign;
+    }
+
+    template <class Read>
+    error_code attach(int handle, const detail::file_identity&, registration_data& data,
+                      Read* read) {
+        data.of = allocate();
+        if (read)
+            data.of->queues[detail::read_channel].push(read);
+        data.of->events = POLLIN | POLLPRI;
+        int result = kernel::get().add(handle, data.of->events, data.of);
+        if (result != 0) {
+            drop(*data.of);
+            free_.push_back(std::exchange(data.of, nullptr));
+        }
+        return error_code(result, boost::asio::error::get_system_category());
+    }
+
+    template <class Read, class Write, class Edge>
+    void detach(int handle, const detail::file_identity&, registration_data& data, detail::number n,
+                Read&, Write&, Edge*) {
+        data.of->has_left_file = data.of->has_left_file || n != detail::number::ours;
+        if (n != detail::number::foreign) { // deregister_internal_descriptor()
+            kernel::get().remove(handle);
+            drop(*data.of);
+        } else { // deregister_descriptor()
+            for (auto& ops : data.of->queues)
+                abort(ops, [](reactor_op*) { return true; });
+        }
+        data.of->is_shut_down = true;
+        free_.push_back(std::exchange(data.of, nullptr)); // and may be used again at once
+    }
+
+    bool may_tell_of_others(const registration_data& data) { return data.of->has_left_file; }
+    void note_older_event(const registration_data& data) noexcept {
+        data.of->has_left_event = true;
+    }
+    bool may_tell_of_older(const registration_data& data, bool is_alone) {
+        return std::exchange(data.of->has_left_event, false) || !is_alone || has_queued_event(data);
+    }
+    bool has_queued_event(const registration_data& data) const {
+        auto is_it = [&](const taken& t) { return t.what == data.of; };
+        return std::any_of(queue_.begin(), queue_.end(), is_it);
+    }
+
+    /// start_op()
+    void arm(channel c, reactor_op& op, int handle, registration_data& data) {
+        if (c == detail::read_channel && before_arming)
+            std::exchange(before_arming, nullptr)();
+        if (!data.of || data.of->is_shut_down) {
+            if (!data.of)
+                op.ec_ = boost::asio::error::bad_descriptor;
+            return post_new(&op);
+        }
+        object& o = *data.of;
+        if (o.queues[c].empty()) {
+            short needed = c == detail::write_channel ? joined(o.events, POLLOUT) : o.events;
+            if (c != detail::read_channel || o.queues[detail::edge_channel].empty()) {
+                if (o.try_speculative[c] && op.perform(&op)) {
+                    o.try_speculative[c] = false;
+                    return post_new(&op);
+                }
+                if (needed != o.events) {
+                    if (int error = kernel::get().modify(handle, needed)) {
+                        op.ec_ = error_code(error, boost::asio::error::get_system_category());
+                        return post_new(&op);
+                    }
+                    o.events = needed;
+                }
+            } else {
+                kernel::get().modify(handle, o.events);
+            }
+        }
+        o.queues[c].push(&op);
+        work_started();
+    }
+
+    /// cancel_ops_by_key()
+    void disarm(channel c, reactor_op& op, int, registration_data& data) {
+        abort(data.of->queues[c],
+              [&](reactor_op* other) { return other->cancellation_key_ == op.cancellation_key_; });
+    }
+
+private:
+    std::deque<taken>::iterator find(const item* i) {
+        return std::find_if(queue_.begin(), queue_.end(),
+                            [=](const taken& t) { return t.what == i; });
+    }
+
+    /// From Asio's pool, where the object that was freed last comes first.
+    object* allocate() {
+        if (free_.empty()) {
+            objects_.push_back(std::make_unique<object>(*this));
+            free_.push_back(objects_.back().get());
+        }
+        object* o = free_.back();
+        free_.pop_back();
+        o->is_shut_down = false;
+        std::fill(std::begin(o->try_speculative), std::end(o->try_speculative), true);
+        return o;
+    }
+
+    void drop(object& o) {
+        item_queue dropped;
+        for (auto& ops : o.queues)
+            dropped.push(ops);
+    }
+
+    template <class Predicate>
+    void abort(boost::asio::detail::op_queue<reactor_op>& ops, Predicate is_meant) {
+        boost::asio::detail::op_queue<reactor_op> others;
+        while (reactor_op* op = ops.front()) {
+            ops.pop();
+            if (is_meant(op)) {
+                op->ec_ = boost::asio::error::operation_aborted;
+                queue_.push_back({op}); // whose unit of work was counted
+            } else {
+                others.push(op);
+            }
+        }
+        ops.push(others);
+    }
+
+    void perform_io(object& o, int events) {
+        static constexpr short flags[] = {POLLIN, POLLOUT, POLLPRI};
+        reactor_op* first = nullptr;
+        for (int c : {2, 1, 0}) {
+            if ((events & (flags[c] | POLLERR | POLLHUP)) == 0)
+                continue;
+            o.try_speculative[c] = !forgets_events || o.try_speculative[c];
+            reactor_op* op = o.queues[c].front();
+            if (!op || !op->perform(op))
+                continue;
+            o.queues[c].pop();
+            o.try_speculative[c] = false; // done_and_exhausted
+            if (first)
+                queue_.push_back({op});
+            else
+                first = op;
+        }
+        if (first)
+            first->complete(this, error_code(), 0);
+        else
+            compensate();
+    }
+
+    boost::asio::execution_context& context_;
+    int work_ = 0;
+    const char* defect_ = nullptr;
+    std::deque<taken> queue_;
+    std::vector<std::unique_ptr<object>> objects_;
+    std::vector<object*> free_;
+};
+
+} // namespace simulated
+} // namespace test
+
+#endif
