@@ -831,10 +831,14 @@ private:
         if (BOOST_LIKELY(waits))
             return;
         if constexpr (detail::has_immediate_executor<Handler, Executor>::value) {
-            if (detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
+            if (!op->has_unit() &&
+                detail::inline_run::allow(core_->inline_budget.load(std::memory_order_relaxed)))
                 return op->complete_immediately(executor_.get().value);
         }
-        core_->port.post_new(op);
+        if (BOOST_UNLIKELY(op->has_unit()))
+            core_->port.post_counted(op);
+        else
+            core_->port.post_new(op);
     }
 
     template <class Handler, class F>

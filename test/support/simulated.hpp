@@ -177,7 +177,7 @@ public:
         ++s.host().port.operations;
         is_begun_ = true;
         if (!s.start(*this))
-            s.host().port.post_new(this);
+            has_unit() ? s.host().port.post_counted(this) : s.host().port.post_new(this);
     }
     void cancel() {
         if (is_pending())

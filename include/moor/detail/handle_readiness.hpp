@@ -212,7 +212,7 @@ protected:
         // What the reactor remembers already is older than this wait.
         if constexpr (port_type::latches_events)
             if (w.purpose_ == purpose::wait)
-                this->forget_latched(channels_of(r & pollable));
+                w.has_unit_ = this->forget_latched(channels_of(r & pollable));
         return true;
     }
 

@@ -248,14 +248,22 @@ protected:
 
     /// What the reactor has remembered of these channels, while their wakers were idle, is no news
     /// any more. (Arming a waker is how the reactor is asked.)
-    void forget_latched(unsigned channels) {
-        // (Outside of the loop there may be no other work, and the scheduler would stop.)
-        const unsigned idle = channels & ~armed_channels();
-        if (idle == 0 || !is_attached_ || !host_.port.runs_here())
-            return;
+    /**
+     * Returns whether the caller has a unit of outstanding work now, which is to be given back only
+     * once its operation is queued: there may be no other, and the scheduler would stop.
+     */
+    bool forget_latched(unsigned channels) {
+        // (What was never armed has nothing remembered.)
+        const unsigned idle = channels & ~armed_channels() & ~unsigned(unprimed_);
+        if (idle == 0 || !is_attached_)
+            return false;
         is_forgetting_ = true;
-        settle(arm_all(idle));
+        const int units = arm_all(idle);
         is_forgetting_ = false;
+        if (units == 0) // a waker has fired, which has a unit of its own
+            return false;
+        settle(units - 1);
+        return true;
     }
 
     /// Takes the handle out of the reactor. The wakers that were armed come back now, or through

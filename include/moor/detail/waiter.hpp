@@ -45,6 +45,9 @@ public:
     void set_id(std::uint64_t id) noexcept { id_ = id; }
     bool has_id() const noexcept { return id_ != 0; }
 
+    /// Whether the operation, which did not wait, has a unit of outstanding work.
+    bool has_unit() const noexcept { return has_unit_; }
+
     /// The operation is a transfer: made one at a time with others of its direction.
     void set_takes_turns() noexcept { takes_turns_ = true; }
     bool takes_turns() const noexcept { return takes_turns_; }
@@ -86,6 +89,7 @@ private:
     bool is_deferred_ = false;  // the readiness check of its start is still to be made
     bool is_refused_ = false;   // a call would have blocked after event_
     bool takes_turns_ = false;
+    bool has_unit_ = false;   // of outstanding work, although it did not wait
     bool has_turn_ = false;   // of the transfers of its direction
     bool is_running_ = false; // in the list of those that are not pending, and not over
     bool is_cancelled_ = false;
