@@ -276,7 +276,7 @@ public:
         item_queue items;
         {
             std::lock_guard<state_mutex> lock(mutex_);
-            if (closed() != still_open)
+            if (!is_open())
                 return;
             end_waits(why, items);
             detach(ours);
@@ -367,9 +367,8 @@ public:
             w.ec_ = error_code();
             running_frame running{*this, w};
             turn_back_frame turn{*this, w, parked};
-            parked = running.parked = newer || closed() != still_open
-                                          ? look_and_park(w, displaced, not_asked)
-                                          : park_blind(w, displaced);
+            parked = running.parked = newer || !is_open() ? look_and_park(w, displaced, not_asked)
+                                                          : park_blind(w, displaced);
         }
         if (displaced)
             host_.port.post_counted(displaced);
@@ -383,11 +382,10 @@ public:
             w.want_ == interest::readable   ? epochs_[0].load(std::memory_order_relaxed)
             : w.want_ == interest::writable ? epochs_[1].load(std::memory_order_relaxed)
                                             : epoch_of(w.want_);
-        return BOOST_LIKELY(closed() == still_open && w.epoch_ == epoch && w.id_ == 0) ||
-               may_run_otherwise(w);
+        return BOOST_LIKELY(is_open() && w.epoch_ == epoch && w.id_ == 0) || may_run_otherwise(w);
     }
     BOOST_NOINLINE bool may_run_otherwise(waiter& w) {
-        if (closed() != still_open) {
+        if (!is_open()) {
             w.fail(closed_error());
             return false;
         }
@@ -505,7 +503,7 @@ public:
         item_queue items;
         {
             std::lock_guard<state_mutex> lock(mutex_);
-            if (closed() != still_open)
+            if (!is_open())
                 return;
             if (which.empty() ||
                 !(which & (readiness_word::read_stream | interest::priority)).empty())
@@ -530,7 +528,7 @@ public:
             waiter* w = waiters_.front();
             while (w && w->id_ != id)
                 w = waiter_list::next(w);
-            if (!w || closed() != still_open)
+            if (!w || !is_open())
                 return;
             w->fail(boost::asio::error::operation_aborted);
             ++counts_.cancelled;
@@ -555,7 +553,7 @@ public:
     ready_event glance(interest want, bool verify, error_code& ec) {
         std::lock_guard<state_mutex> lock(mutex_);
         ec = error_code();
-        if (closed() != still_open) {
+        if (!is_open()) {
             ec = closed_error();
             return ready_event();
         }
@@ -569,7 +567,7 @@ public:
 
     void clear(const ready_event& e) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() == still_open) {
+        if (is_open()) {
             // A level-triggered wait is exact whatever was cleared: the next one asks.
             interest asked = word_.clear_but_repeats(e);
             if (trigger_ == trigger::level)
@@ -582,7 +580,7 @@ public:
     /// holds a unit of work.
     void cut_short(const ready_event& e, bool counted) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() != still_open)
+        if (!is_open())
             return;
         if (e.ready() == readiness::readable)
             note_cut_short<read_channel>(e, counted);
@@ -593,7 +591,7 @@ public:
     /// A callable that `e` allowed met would-block.
     void would_block(const ready_event& e) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
-        if (closed() == still_open)
+        if (is_open())
             blocked(e);
     }
 
@@ -673,7 +671,7 @@ public:
         item_queue items;
         {
             std::lock_guard<state_mutex> lock(mutex_);
-            if (closed() != still_open)
+            if (!is_open())
                 return;
             spill();
             interest want;
@@ -1194,7 +1192,7 @@ private:
     }
 
     bool look_and_park(waiter& w, waiter*& displaced, int seen) {
-        if (closed() != still_open) {
+        if (!is_open()) {
             w.fail(closed_error());
             return false;
         }
@@ -1630,7 +1628,7 @@ private:
             prepaid_ = static_cast<std::uint8_t>(prepaid_ & ~(1u << c));
             ++balance;
         }
-        if (closed() != still_open) {
+        if (!is_open()) {
             if (balance < 0)
                 host_.port.compensate();
             return nullptr;
