@@ -436,9 +436,8 @@ public:
      * @endcode
      */
     bool renew(native_handle_type handle, registration_options options, error_code& ec) {
-        if (io_ && io_->closed() == detail::scheduled_io::still_open &&
-            io_->native_handle() == handle && detail::identify(handle, ec) == io_->identity() &&
-            !ec)
+        if (io_ && io_->is_open() && io_->native_handle() == handle &&
+            detail::identify(handle, ec) == io_->identity() && !ec)
             return false;
         reset(handle, options, ec);
         return !ec;
@@ -732,7 +731,7 @@ public:
     readiness query(error_code& ec) const {
         if ((ec = usable(interest::readable)))
             return readiness();
-        if (io_->closed() != detail::scheduled_io::still_open) {
+        if (!io_->is_open()) {
             ec = io_->closed_error();
             return readiness();
         }

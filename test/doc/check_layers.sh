@@ -2,8 +2,7 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Checks the headers against the rules of doc/design.adoc: which header may include which, who may name
-# boost::asio::detail, how long a header may be, and which words are out of use. With --rules-only: the
-# first two of these.
+# boost::asio::detail, how long a header may be, and which words are out of use.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -65,9 +64,6 @@ find_rank() {
     return 1
 }
 
-rules_only=no
-[ "${1-}" != --rules-only ] || rules_only=yes
-
 set -f # patterns, not files
 mapfile -t headers < <(find include -name '*.hpp' | sort)
 for header in "${headers[@]}"; do
@@ -80,8 +76,8 @@ for header in "${headers[@]}"; do
 
     lines=$(wc -l <"$header")
     code=$(grep -cvE '^[[:space:]]*(//.*|/\*.*|\*.*)?$' "$header" || true)
-    [ "$rules_only" = yes ] || [ "$code" -le $most_code ] || complain "$header: $code lines of code; $most_code at most"
-    [[ $rules_only = yes || $header != */detail/* || $lines -le $most_in_detail ]] ||
+    [ "$code" -le $most_code ] || complain "$header: $code lines of code; $most_code at most"
+    [[ $header != */detail/* || $lines -le $most_in_detail ]] ||
         complain "$header: $lines lines; $most_in_detail at most"
 
     name=${header#include/moor/}
@@ -97,7 +93,6 @@ for header in "${headers[@]}"; do
     done < <(sed -nE 's,^ *# *include [<"]moor/(.*)[>"].*,\1,p' "$header")
 done
 
-[ "$rules_only" = no ] || exit $failed
 while IFS= read -r line; do
     complain "$line: out of use"
 done < <(grep -rniwoE "$old_words" --include=*.hpp --include=*.cpp --include=*.adoc --include=*.md \

@@ -38,7 +38,9 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/kinds.hpp"
 #include "support/pty.hpp"
+#include "support/random.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -78,22 +80,16 @@ using test::error_code;
 using test::unique_fd;
 using clock_type = std::chrono::steady_clock;
 
-/// A small generator, the same on every machine.
 class dice {
 public:
-    explicit dice(std::uint64_t seed) : state_(seed) {}
+    explicit dice(std::uint64_t seed) : words_(seed) {}
 
-    std::uint32_t roll() {
-        std::uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-        return static_cast<std::uint32_t>((z ^ (z >> 31)) >> 16);
-    }
+    std::uint32_t roll() { return static_cast<std::uint32_t>(words_.next() >> 16); }
     std::uint32_t below(std::size_t n) { return roll() % static_cast<std::uint32_t>(n); }
     bool one_in(std::size_t n) { return below(n) == 0; }
 
 private:
-    std::uint64_t state_;
+    test::random_words words_;
 };
 
 // ---- what programs are made of ------------------------------------------------------------------
@@ -254,7 +250,6 @@ struct file {
     kind what;
     std::string name;
     unique_fd own, peer;
-    std::string path;     ///< of a FIFO
     short now = 0;        ///< what poll(2) reported last
     short lately = 0;     ///< and since the loops were last at rest
     long touched = 0;     ///< when something was done that may be news
@@ -266,19 +261,9 @@ struct file {
     /// The kernel works on it in threads of its own, so news comes at any time.
     bool is_slow() const { return is_terminal() || (what == kind::tcp && wrote); }
 
-    /// The table of interests.
+    /// The bits that an interest stands for.
     short mask(interest flag) const {
-        if (flag == interest::readable)
-            return POLLIN | POLLERR | POLLHUP;
-        if (flag == interest::writable)
-            return POLLOUT | POLLERR | POLLHUP;
-        if (flag == interest::priority)
-            return POLLPRI;
-        if (flag == interest::error)
-            return POLLERR;
-        if (flag == interest::read_closed)
-            return POLLRDHUP | POLLHUP;
-        return static_cast<short>(what == kind::pipe_writer ? POLLHUP | POLLERR : POLLHUP);
+        return static_cast<short>(test::poll_mask(flag, what == kind::pipe_writer));
     }
     /// Bits that are told again and again.
     short ends(interest flag) const {
@@ -308,12 +293,9 @@ std::unique_ptr<file> make_file(kind what, std::string name) {
         std::swap(p.a, p.b);
         (void)::fcntl(p.a, F_SETPIPE_SZ, 4096);
         break;
-    case kind::fifo: {
+    case kind::fifo:
         p = test::make_fifo();
-        // The way back in, although the name is gone.
-        f->path = "/proc/self/fd/" + std::to_string(p.a.get());
         break;
-    }
     case kind::pty:
         p = test::make_raw_pty();
         break;
@@ -377,6 +359,11 @@ struct slot {
 
     bool is_edge() const { return mode == trigger::edge; }
     int number() const { return duplicate.get() != -1 ? duplicate.get() : about->own.get(); }
+
+    void report(short bits) {
+        for (flag_state& f : flag)
+            f.reported = static_cast<short>(f.reported | bits);
+    }
 };
 
 enum class call { wait, read, write };
@@ -404,6 +391,13 @@ struct pending {
     int invoked = 0;
     error_code own_error; ///< of its callable
     asio::cancellation_signal signal;
+
+    void report(short bits) {
+        seen = static_cast<short>(seen | bits);
+        since = static_cast<short>(since | bits);
+        for (short& r : reported)
+            r = static_cast<short>(r | bits);
+    }
 };
 
 /// What went wrong; the first thing only.
@@ -522,16 +516,11 @@ private:
             }
         }
         for (auto& w : pending_)
-            if (w->about && !w->invoked) {
-                w->seen = static_cast<short>(w->seen | w->about->now);
-                w->since = static_cast<short>(w->since | w->about->now);
-                for (short& r : w->reported)
-                    r = static_cast<short>(r | w->about->now);
-            }
+            if (w->about && !w->invoked)
+                w->report(w->about->now);
         for (auto& s : slots_)
             if (s->reg)
-                for (flag_state& f : s->flag)
-                    f.reported = static_cast<short>(f.reported | s->about->now);
+                s->report(s->about->now);
     }
 
     /// A call that succeeded shows what was there, although it may have come and gone since poll(2)
@@ -540,16 +529,11 @@ private:
         if (!f.is_slow())
             return;
         for (auto& w : pending_)
-            if (w->about == &f && !w->invoked) {
-                w->seen = static_cast<short>(w->seen | what);
-                w->since = static_cast<short>(w->since | what);
-                for (short& r : w->reported)
-                    r = static_cast<short>(r | what);
-            }
+            if (w->about == &f && !w->invoked)
+                w->report(what);
         for (auto& s : slots_)
             if (s->about == &f)
-                for (flag_state& each : s->flag)
-                    each.reported = static_cast<short>(each.reported | what);
+                s->report(what);
     }
 
     void note_news(file& f, short what) {
@@ -664,7 +648,7 @@ private:
 
     // ---- running
 
-    /// Runs until nothing moves any more; returns whether anything did.
+    /// Runs until nothing moves any more.
     void run_to_rest() {
         long most = 5000;
         last_call_.clear();
@@ -699,25 +683,22 @@ private:
         return s;
     }
 
-    /// The same on two threads. (The model has a lock, which every handler and callable takes.)
-    /// Not until nothing is left: see turns_by_itself_.
+    /// Runs what is ready, but not until nothing is left: see turns_by_itself_.
     static void poll_some(asio::io_context& io) {
         for (int n = 0; n != 200 && io.poll_one() != 0; ++n) {}
     }
 
+    /// The same on two threads. (The model has a lock, which every handler and callable takes.)
     void run_on_two_threads() {
-        std::thread other([this] {
+        auto run = [this] {
             for (int i = 0; i != 20; ++i)
                 for (auto& io : contexts_) {
                     auto work = asio::make_work_guard(*io);
                     poll_some(*io);
                 }
-        });
-        for (int i = 0; i != 20; ++i)
-            for (auto& io : contexts_) {
-                auto work = asio::make_work_guard(*io);
-                poll_some(*io);
-            }
+        };
+        std::thread other(run);
+        run();
         other.join();
     }
 
@@ -914,11 +895,10 @@ private:
 
     /// Its waits end with the registration.
     void end_waits(slot& s) {
-        for (auto& w : pending_)
-            if (w->at == &s && w->registration == s.begun && !w->invoked) {
-                w->may_abort = w->must_end = true;
-                w->about = nullptr;
-            }
+        for_waits_of(s, [](pending& w) {
+            w.may_abort = w.must_end = true;
+            w.about = nullptr;
+        });
     }
 
     void perform(const step& st, int depth) {
@@ -972,6 +952,7 @@ private:
             f.touched = now_;
             break;
         case act::peer_return:
+            // The way back in, although the name is gone.
             if (f.what == kind::fifo && f.peer.get() == -1)
                 f.peer = unique_fd(::open(("/proc/self/fd/" + std::to_string(f.own.get())).c_str(),
                                           O_WRONLY | O_NONBLOCK | O_CLOEXEC));
@@ -1350,14 +1331,9 @@ private:
 
 // ---- many programs ------------------------------------------------------------------------------
 
-long number_from(const char* name, long otherwise) {
-    const char* s = std::getenv(name);
-    return s && *s ? std::atol(s) : otherwise;
-}
-
 verdict run_steps(std::uint64_t seed, bool threads, const std::vector<step>& steps, bool prints) {
     program p(seed, threads, prints);
-    (void)p.make_steps();
+    (void)p.make_steps(); // which rolls the dice that what follows goes on with
     return p.run(steps);
 }
 
@@ -1388,15 +1364,15 @@ std::vector<step> shrink(std::uint64_t seed, bool threads, std::vector<step> ste
 
 void run_programs(const char* name, bool threads) {
     ::signal(SIGPIPE, SIG_IGN);
-    if (long seed = number_from("MOOR_TEST_SEED", 0)) {
-        program p(static_cast<std::uint64_t>(seed), threads, true);
+    if (std::uint64_t seed = test::from_environment("MOOR_TEST_SEED", 0)) {
+        program p(seed, threads, true);
         verdict v = p.run(p.make_steps());
         BOOST_CHECK_MESSAGE(!v, v.what << ": " << v.details);
         return;
     }
-    auto limit = std::chrono::seconds(number_from("MOOR_TEST_SECONDS", 2));
-    const long most =
-        number_from("MOOR_TEST_FAILURES", std::getenv("MOOR_TEST_SECONDS") ? 1000 : 1);
+    auto limit = std::chrono::seconds(test::from_environment("MOOR_TEST_SECONDS", 2));
+    const std::uint64_t most =
+        test::from_environment("MOOR_TEST_FAILURES", std::getenv("MOOR_TEST_SECONDS") ? 1000 : 1);
     const char* without = std::getenv("MOOR_TEST_WITHOUT");
     std::map<std::string, long> found;
     long programs = 0, steps_run = 0, completed = 0;
@@ -1427,7 +1403,7 @@ void run_programs(const char* name, bool threads) {
         BOOST_TEST_MESSAGE("  shrunk to " << fewer.size() << " steps:");
         run_steps(seed, threads, fewer, true);
         shrinking += clock_type::now() - now;
-        if (static_cast<long>(found.size()) >= most)
+        if (found.size() >= most)
             break;
     }
     for (auto& [what, times] : found)

@@ -9,6 +9,7 @@
 #include "support/handles.hpp"
 #include "support/programs.hpp"
 #include "support/pty.hpp"
+#include "support/random.hpp"
 #include "support/transferred.hpp"
 #include "support/vocabulary.hpp"
 
@@ -30,7 +31,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
@@ -54,42 +54,16 @@ using test::terminal_streams;
 
 // ---- how much, and which bytes -----------------------------------------------------------------
 
-std::uint64_t from_environment(const char* name, std::uint64_t otherwise) {
-    const char* value = std::getenv(name);
-    return value ? std::strtoull(value, nullptr, 0) : otherwise;
-}
-
 std::uint64_t bytes_per_case() {
 #if defined(MOOR_TEST_SANITIZED_NEW)
     constexpr std::uint64_t otherwise = 1 << 20;
 #else
     constexpr std::uint64_t otherwise = 8 << 20;
 #endif
-    return from_environment("MOOR_TEST_BYTES", otherwise);
+    return test::from_environment("MOOR_TEST_BYTES", otherwise);
 }
 
-std::uint64_t seed() { return from_environment("MOOR_TEST_SEED", 20'251'125); }
-
-/// A sequence that depends on the seed alone (splitmix64).
-class random_words {
-public:
-    explicit random_words(std::uint64_t s) : state_(s) {}
-
-    std::uint64_t next() {
-        std::uint64_t z = (state_ += 0x9e3779b97f4a7c15U);
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-        return z ^ (z >> 31);
-    }
-    /// At least 1, at most n; as often small as large.
-    std::size_t size(unsigned log2) {
-        std::uint64_t limit = std::uint64_t{1} << (next() % (log2 + 1));
-        return static_cast<std::size_t>(1 + next() % limit);
-    }
-
-private:
-    std::uint64_t state_;
-};
+std::uint64_t seed() { return test::from_environment("MOOR_TEST_SEED", 20'251'125); }
 
 /// The bytes of a stream, from the first one on. The sender and the receiver have one each: a byte
 /// that is lost, doubled or moved does not fit the receiver's.
@@ -112,7 +86,7 @@ public:
     }
 
 private:
-    random_words words_;
+    test::random_words words_;
     std::uint64_t word_ = 0;
     std::size_t left_ = 0;
 };
@@ -124,7 +98,7 @@ constexpr std::size_t most = std::size_t{1} << log2_most;
 
 /// Up to three pieces, the first the last in memory; empty ones are allowed, and happen.
 template <class Buffer>
-std::array<Buffer, 3> split(char* memory, std::size_t n, random_words& random) {
+std::array<Buffer, 3> split(char* memory, std::size_t n, test::random_words& random) {
     std::size_t first = random.next() % (n + 1);
     std::size_t second = random.next() % (n - first + 1);
     return {Buffer(memory + 2 * most, first), Buffer(memory + most, second),
@@ -206,7 +180,7 @@ private:
     Stream& stream_;
     std::uint64_t left_;
     generator bytes_;
-    random_words random_;
+    test::random_words random_;
     std::vector<char> memory_;
     std::array<asio::const_buffer, 3> pieces_;
     std::size_t offset_ = 0;
@@ -274,7 +248,7 @@ private:
     Stream& stream_;
     std::uint64_t expected_;
     generator bytes_;
-    random_words random_;
+    test::random_words random_;
     std::vector<char> memory_;
     std::vector<char> right_;
     std::uint64_t received_ = 0;

@@ -10,6 +10,7 @@
 #include "support/context.hpp"
 #include "support/handles.hpp"
 #include "support/pty.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor/readiness.hpp>
 
@@ -45,9 +46,7 @@ inline bool can_be_read(int fd) { return (::fcntl(fd, F_GETFL) & O_ACCMODE) != O
 inline bool can_be_written(int fd) { return (::fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY; }
 
 /// The bits of poll(2) that complete a wait for any of these.
-inline int bits_of(moor::interest want, int fd) {
-    struct ::stat st {};
-    bool is_written_pipe = ::fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && !can_be_read(fd);
+inline int poll_mask(moor::interest want, bool is_written_pipe) {
     int bits = 0;
     if (want.is_readable())
         bits |= POLLIN | POLLERR | POLLHUP;
@@ -63,6 +62,10 @@ inline int bits_of(moor::interest want, int fd) {
         bits |= is_written_pipe ? POLLHUP | POLLERR : POLLHUP;
     return bits;
 }
+inline int bits_of(moor::interest want, int fd) {
+    struct ::stat st {};
+    return poll_mask(want, ::fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && !can_be_read(fd));
+}
 
 inline const std::vector<moor::interest>& each_interest() {
     static const std::vector<moor::interest> all = {
@@ -72,8 +75,6 @@ inline const std::vector<moor::interest>& each_interest() {
 }
 
 inline const char* name_of(moor::trigger t) { return t == moor::trigger::level ? "level" : "edge"; }
-
-inline constexpr moor::trigger both_triggers[] = {moor::trigger::level, moor::trigger::edge};
 
 // ---- waits that may hang ----------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ public:
         item_queue items;
         {
             lock_type lock(mutex_);
-            if (closed() != still_open)
+            if (!is_open())
                 return;
             shut_down(why, items);
             this->detach(ours);
