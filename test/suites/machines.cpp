@@ -218,7 +218,7 @@ BOOST_FIXTURE_TEST_CASE(pending_ones_may_be_taken_while_they_are_visited, four_p
             q.for_each([&](waiter& w) {
                 seen += name_of(&w);
                 if (is_one_of(taken)(w))
-                    q.take(w, true);
+                    q.take(w);
             });
             BOOST_TEST(seen == "abcd");
             BOOST_TEST(names_in(q) == others(taken));
@@ -232,8 +232,9 @@ BOOST_FIXTURE_TEST_CASE(running_ones_want_nothing_and_are_cancelled_by_a_mark, f
     for (probe* w : {&a, &b, &c})
         q.push(*w);
     BOOST_TEST(q.want() == (interest::readable | interest::writable));
-    q.take(a, true);
-    q.take(b, false); // is over
+    a.set_goes_on();
+    q.take(a);
+    q.take(b); // is over
     q.start_running(d);
     BOOST_TEST(q.want() == interest::readable);
     BOOST_TEST(name_of(q.only()) == 'c');
@@ -311,8 +312,9 @@ struct accounted {
 
     void arm(bool fires_meanwhile = false) {
         BOOST_TEST(state.is_idle());
-        state.begin_arming();
+        state.begin_arming(fires_meanwhile);
         BOOST_TEST(state.is_armed());
+        BOOST_TEST(state.is_asked() == fires_meanwhile);
         if (fires_meanwhile)
             state.fire();
         work += 1 - state.finish_arming();
@@ -353,7 +355,7 @@ BOOST_FIXTURE_TEST_CASE(its_way_back_is_paid_for_once, accounted) {
 }
 
 BOOST_FIXTURE_TEST_CASE(the_reactor_refuses_it_or_drops_it, accounted) {
-    state.begin_arming();
+    state.begin_arming(false);
     state.drop();
     arm();
     BOOST_TEST(state.prepay() == 1); // a unit that goes with the context

@@ -257,7 +257,7 @@ void check_one(test::tally& results, changer& agent, const source& s, moor::trig
             results.run_ready(io);
         if (w == when::after_a_cancelled_wait && other.times() == 1 && !other.ec())
             continue; // it was told after all
-        if (w == when::after_a_reader && s.is_in_set && t == moor::trigger::edge)
+        if (w == when::after_a_reader && s.is_in_set && other.times() == 1 && !other.ec())
             continue; // the reader was told
         if (w != when::pending)
             reg.async_wait(want, c.handler());
@@ -277,6 +277,9 @@ void check_with_threads(test::tally& results, changer& agent, const source& s, m
     asio::io_context io;
     opened o = open_source(s);
     moor::registration reg(io, o.fd(), t);
+    // Adding the file to epoll can take a change away, as can adding an event to what is asked for.
+    (void)is_exhausted(results, io, reg, want);
+    io.restart();
     auto work = asio::make_work_guard(io);
     std::thread threads[2];
     for (std::thread& thread : threads)

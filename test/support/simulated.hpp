@@ -174,6 +174,8 @@ public:
     void start() {
         state& s = *state_;
         set_id(cancellation_id_ = s.next_id());
+        if (s.mode() == moor::trigger::edge)
+            set_goes_on();
         ++s.host().port.operations;
         is_begun_ = true;
         if (!s.start(*this))

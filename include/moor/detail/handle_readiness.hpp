@@ -157,6 +157,20 @@ protected:
 
     // ---- whether an operation is over when it begins --------------------------------------------
 
+    /// The usual start of an edge-triggered wait: it is for one direction, whose waker is armed,
+    /// and there is no news. Has it wait.
+    BOOST_FORCEINLINE bool waits_for_news(waiter& w) noexcept {
+        if (port_type::has_edge_set || trigger_ != trigger::edge || w.purpose_ != purpose::wait ||
+            !w.is_one_way() || !this->is_attached() || !this->is_armed(w.direction()) ||
+            !((word_.flags() & closing) | (word_.unconsumed() & w.want_)).empty())
+            return false;
+        w.channels_ = narrow(bit(w.direction()));
+        ++counts_.started;
+        host_.port.work_started();
+        queue_.push(w);
+        return true;
+    }
+
     /// Whether the operation need not wait: `w` says how it ended.
     BOOST_FORCEINLINE bool is_answered(waiter& w) {
         if (BOOST_UNLIKELY(always_ready_))
@@ -283,7 +297,7 @@ protected:
 
     /// The channels whose wakers report this, if nothing has to be news that the reactor can't
     /// tell.
-    static constexpr unsigned channels_of(interest want) noexcept {
+    BOOST_FORCEINLINE static constexpr unsigned channels_of(interest want) noexcept {
         unsigned bits = 0;
         if (want.is_readable())
             bits |= bit(read_channel);
@@ -299,6 +313,8 @@ protected:
     /// The channels whose wakers an operation needs.
     BOOST_FORCEINLINE unsigned channels_for(const waiter& w) const noexcept {
         unsigned channels = channels_of(w.want_);
+        if (BOOST_UNLIKELY(!tells_state_) && w.want_.is_error())
+            channels |= bit(edge_channel); // most changes are an error, beside data
         if constexpr (port_type::has_edge_set) {
             const bool hears_edges = trigger_ == trigger::edge || w.is_call() || w.is_refused_;
             for (channel c : {read_channel, write_channel})
@@ -355,13 +371,7 @@ protected:
     // ---- the kernel's answer --------------------------------------------------------------------
 
     /// Asks the kernel what of `want` is there, and returns what the cache has of it then.
-    readiness check(interest want, error_code& ec) noexcept {
-        ask(want, ec);
-        return ec ? readiness() : word_.matched(want);
-    }
-
-    /// The same, but returns what is there now.
-    BOOST_NOINLINE readiness ask(interest want, error_code& ec) noexcept {
+    BOOST_NOINLINE readiness check(interest want, error_code& ec) noexcept {
         count_check();
         const short events = tells_state_ ? static_cast<short>(to_poll_events(want) | poll_rdhup)
                                           : to_poll_events(pollable | beyond);
@@ -372,12 +382,11 @@ protected:
         if (tells_state_) {
             word_.observe(want | closing, seen);
         } else { // nothing is dropped, and a change is news
-            was_readable_ = seen.is_readable();
             word_.observe(interest(), seen & pollable);
             if (!(seen - pollable).empty())
                 word_.set(seen - pollable);
         }
-        return seen;
+        return word_.matched(want);
     }
 
     void count_check() noexcept { ++counts_.checks; }
@@ -461,9 +470,8 @@ protected:
         const interest want = (queue_.want() & beyond) | meant;
         if (tells_state_)
             word_.forget(meant | closing); // what is found is news
-        const bool was_readable = was_readable_;
         error_code ec;
-        readiness seen = ask(want, ec);
+        check(want, ec);
         queue_.for_each(
             [&](waiter& w) { w.must_check_ = w.must_check_ && this->may_be_stale(w.channels_); });
         if (ec) {
@@ -471,8 +479,9 @@ protected:
         } else if (!tells_state_) {
             // The reactor may have been told of a change that poll(2) does not tell again.
             interest change = meant;
-            if (c == read_channel && seen.is_readable() && was_readable && !this->is_first_event(c))
-                change |= interest::error; // data that was there before explains no event
+            if (c == edge_channel && // which an error fires, too
+                (queue_.want() & (interest::priority | interest::error)) != interest::priority)
+                change |= interest::error;
             word_.set(change - word_.unconsumed());
         }
     }
@@ -519,7 +528,6 @@ protected:
     trigger trigger_ = trigger::level;
     bool always_ready_ = false;
     bool tells_state_ = true;
-    bool was_readable_ = false;     // of a file that tells changes: when the kernel was asked last
     bool is_slot_refused_ = false;  // by the call before
     bool is_deferred_ = false;      // deferred_checks has it
     std::uint8_t would_block_ = 0;  // channels

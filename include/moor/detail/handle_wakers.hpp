@@ -46,7 +46,7 @@ namespace detail {
  * The reactor owns one reference to the state while the handle is attached or a waker is not idle.
  *
  * The base of `State`, whose lock guards it, and which is told of events through
- *   waiter* take_usual<channel>(is_later)   the only operation, if the event ends it
+ *   waiter* take_usual<channel>()           the only operation, if the event ends it
  *   scheduler_item* on_event(channel, error, told, is_later)
  *                                           any other event, or an error: the first operation that
  *                                           is over, while the others are queued
@@ -75,42 +75,37 @@ public:
     /// event?
     template <channel C>
     BOOST_FORCEINLINE bool speculate(error_code& ec) noexcept {
-        if (BOOST_UNLIKELY(arming_ == &wakers_[C]) && !is_told_while_arming(C, ec))
+        if (BOOST_UNLIKELY(wakers_[C].is_asked()) && arming_ == &wakers_[C] &&
+            !is_told_while_arming(C, ec))
             return false;
         wakers_[C].fire();
         return true;
     }
 
-    /// The waker of C came back through the scheduler.
+    /// The waker of C came back through the scheduler, for an event.
     template <channel C>
-    void fired(const error_code& ec, short told) {
-        const auto threads = host_.note_thread();
-        const bool alone = threads == host_type::threads::one;
+    BOOST_FORCEINLINE void fired(short told) {
         scheduler_item* first = nullptr;
-        reference last;
-        {
+        if (BOOST_LIKELY(host_.is_loop_thread())) {
             basic_lock lock(mutex_);
-            // What this thread fetched before anybody knew of it may be of an earlier handle.
-            if (BOOST_UNLIKELY(threads == host_type::threads::not_known_so_far))
-                unverified_ = static_cast<std::uint8_t>(unverified_ | bit(C));
-            const int owed = wakers_[C].come_back();
-            if (BOOST_LIKELY(!ec && is_usual<C>(owed, told)))
-                first = state().template take_usual<C>(alone);
+            if (BOOST_LIKELY(is_usual<C>(told)))
+                first = state().template take_usual<C>();
             if (BOOST_LIKELY(first != nullptr)) {
+                wakers_[C].come_back();
                 idle_events_ = 0;
                 if constexpr (port_type::latches_events)
-                    settle(arm<C>()); // the operation's unit is what the scheduler takes back
-            } else {
-                is_held_ = true;
-                first = handle(C, ec, told, owed, alone);
-                is_held_ = false;
+                    if (BOOST_LIKELY(arm_again<C>() != 0)) // the scheduler takes the operation's
+                        host_.port.work_finished();
             }
-            if (BOOST_UNLIKELY(!is_attached_) && are_idle())
-                last.state = &state();
         }
         if (BOOST_LIKELY(first != nullptr))
             first->complete(this, error_code(), 0);
+        else
+            fired(C, error_code(), told);
     }
+
+    /// The same for an error.
+    void failed(channel c, const error_code& ec) { fired(c, ec, 0); }
 
     /// The reactor gave the waker back: in detach(), with our lock held, or when it shut down.
     void dropped(channel c) noexcept {
@@ -155,10 +150,9 @@ protected:
 
     /// Whether an event of each of these channels would be noticed.
     BOOST_FORCEINLINE bool are_armed(unsigned channels) const noexcept {
-        for (channel c : {read_channel, write_channel, edge_channel})
-            if ((channels & bit(c)) && wakers_[c].is_idle())
-                return false;
-        return true;
+        return (!(channels & bit(read_channel)) || !wakers_[read_channel].is_idle()) &&
+               (!(channels & bit(write_channel)) || !wakers_[write_channel].is_idle()) &&
+               (!(channels & bit(edge_channel)) || !wakers_[edge_channel].is_idle());
     }
     /// Whether an edge of these events would be.
     bool are_watched(short edges) const noexcept { return host_.port.watches_edges(data_, edges); }
@@ -166,9 +160,6 @@ protected:
     BOOST_FORCEINLINE bool is_any_armed(unsigned channels) const noexcept {
         return (channels & armed_channels()) != 0;
     }
-
-    /// Whether the next event of a channel tells what was there when the handle was attached.
-    bool is_first_event(channel c) const noexcept { return (reported_ & bit(c)) == 0; }
 
     /// Whether the next event of a channel has to be checked: it may be another file's, or tell of
     /// more than is there.
@@ -187,10 +178,9 @@ protected:
             return false; // see unverified_
         if (!host_.runs_only_here() || host_.port.has_queued_event(data_))
             return true;
-        for (channel c : {read_channel, write_channel, edge_channel})
-            if ((channels & bit(c)) && wakers_[c].is_firing())
-                return true;
-        return false;
+        return ((channels & bit(read_channel)) && wakers_[read_channel].is_firing()) ||
+               ((channels & bit(write_channel)) && wakers_[write_channel].is_firing()) ||
+               ((channels & bit(edge_channel)) && wakers_[edge_channel].is_firing());
     }
 
     /// Attaches the handle, if need be, and arms the wakers of these channels. `edges`: the events
@@ -339,12 +329,33 @@ private:
 
     /// Whether an event may be one that take_usual() is for.
     template <channel C>
-    BOOST_FORCEINLINE bool is_usual(int owed, short told) const noexcept {
+    BOOST_FORCEINLINE bool is_usual(short told) const noexcept {
         if constexpr (C == edge_channel)
             return false;
-        return owed != 0 && is_attached_ && (unverified_ & (bit(C) | always)) == 0 &&
+        return is_attached_ && !wakers_[C].is_prepaid() && (unverified_ & (bit(C) | always)) == 0 &&
                wakers_[edge_channel].is_idle() &&
                (!port_type::tells_events || told == events_of(C));
+    }
+
+    /// Any event or error that is not a usual one.
+    BOOST_NOINLINE void fired(channel c, const error_code& ec, short told) {
+        const auto threads = host_.note_thread();
+        scheduler_item* first;
+        reference last;
+        {
+            basic_lock lock(mutex_);
+            // What this thread fetched before anybody knew of it may be of an earlier handle.
+            if (threads == host_type::threads::not_known_so_far)
+                unverified_ = static_cast<std::uint8_t>(unverified_ | bit(c));
+            const int owed = wakers_[c].come_back();
+            is_held_ = true;
+            first = handle(c, ec, told, owed, threads == host_type::threads::one);
+            is_held_ = false;
+            if (!is_attached_ && are_idle())
+                last.state = &state();
+        }
+        if (first)
+            first->complete(this, error_code(), 0);
     }
 
     /// Whether there is something to fire for, as the reactor asks while a waker is being armed.
@@ -369,9 +380,7 @@ private:
         return name_error(host_.port.watch_edges(handle_, data_, edges));
     }
 
-    /// Any event or error that is not a usual one.
-    BOOST_NOINLINE scheduler_item* handle(channel c, error_code ec, short told, int owed,
-                                          bool alone) {
+    scheduler_item* handle(channel c, error_code ec, short told, int owed, bool alone) {
         int balance = -owed;
         const bool is_old = (latched_ & bit(c)) != 0;
         latched_ = static_cast<std::uint8_t>(latched_ & ~bit(c));
@@ -388,7 +397,6 @@ private:
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
         unverified_ = static_cast<std::uint8_t>(unverified_ & ~bit(c));
-        reported_ = static_cast<std::uint8_t>(reported_ | bit(c));
         if (first)
             ++balance; // its unit
         if (is_attached_)
@@ -470,25 +478,38 @@ private:
     /// Puts an idle waker into the reactor. Returns the units of work to spare.
     template <channel C>
     BOOST_FORCEINLINE int arm() {
-        waker_state<Policy::template atomic>& w = wakers_[C];
-        w.begin_arming();
-        arming_frame frame(w);
+        // (Reactors with an edge-triggered set do not ask.)
+        if (!port_type::has_edge_set &&
+            (!port_type::latches_events || is_forgetting_ || (unprimed_ & bit(C)) != 0))
+            return arm_first<C>();
+        return arm_again<C>();
+    }
+    template <channel C>
+    BOOST_FORCEINLINE int arm_again(bool is_asked = false) {
+        arming_frame frame(wakers_[C]);
+        wakers_[C].begin_arming(is_asked);
         host_.port.arm(C, waker<C>(), handle_, data_);
         frame.is_done = true;
-        return w.finish_arming();
+        return wakers_[C].finish_arming();
+    }
+    /// The reactor asks, in speculate(), whether there is something to fire for.
+    template <channel C>
+    BOOST_NOINLINE int arm_first() {
+        struct asked_frame {
+            ~asked_frame() { arming_ = nullptr; }
+        } asked;
+        arming_ = &wakers_[C];
+        return arm_again<C>(true);
     }
 
-    /// This thread arms a waker. If the reactor throws, it does not have it.
+    /// If the reactor throws, it does not have the waker.
     struct arming_frame {
         waker_state<Policy::template atomic>& waker;
         bool is_done = !port_type::arming_may_throw;
 
         BOOST_FORCEINLINE explicit arming_frame(waker_state<Policy::template atomic>& w) noexcept
-            : waker(w) {
-            arming_ = &w;
-        }
+            : waker(w) {}
         BOOST_FORCEINLINE ~arming_frame() {
-            arming_ = nullptr;
             if (BOOST_UNLIKELY(!is_done))
                 waker.drop();
         }
@@ -528,7 +549,7 @@ private:
         has_data_ = is_attached_ = true;
         unprimed_ = all_channels & ~(arms_reader ? bit(read_channel) : 0);
         idle_events_ = 0;
-        reported_ = latched_ = 0;
+        latched_ = 0;
         unverified_ = static_cast<std::uint8_t>(firing);
         if (Policy::wakes_for_more(handle_, identity_) || host_.port.may_tell_of_others(data_))
             unverified_ = always;
@@ -548,13 +569,13 @@ private:
             }
         } f{*this};
         is_held_ = true;
-        wakers_[read_channel].begin_arming();
+        wakers_[read_channel].begin_arming(false);
         error_code ec = host_.port.attach(handle_, identity_, data_, &read_);
         f.is_done = true; // on an error the reactor has dropped the waker, or fired it before
         return ec;
     }
 
-    /// What this thread is arming.
+    /// What this thread is arming, if the reactor asks.
     static inline thread_local const void* arming_ = nullptr;
 
     typename port_type::registration_data data_{};
@@ -563,7 +584,6 @@ private:
     std::uint8_t unprimed_ = 0;   // channels whose waker was not armed since attach()
     std::uint8_t unverified_ = 0; // channels whose next event has to be checked
     std::uint8_t latched_ = 0;    // channels whose waker is firing for an event that is no news
-    std::uint8_t reported_ = 0;   // channels that had an event since attach()
     std::uint8_t idle_events_ = 0;
     bool is_attached_ : 1;
     bool has_data_ : 1;

@@ -298,7 +298,8 @@ enum class number {
 // owner is told, through these members:
 //   bool speculate<channel>(ec)          called with Asio's lock on the handle held, while arming
 //                                        or for an event: fire? Must not take the owner's lock
-//   void fired<channel>(ec)              on a thread of the scheduler, which takes back one unit of
+//   void fired<channel>(told), failed(channel, ec)
+//                                        on a thread of the scheduler, which takes back one unit of
 //                                        work afterwards
 //   void dropped(channel)                the reactor gave the waker back without running it
 //   native_handle(), events_of(channel), data()
@@ -315,7 +316,7 @@ protected:
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         Base* base = static_cast<Base*>(item);
         if (BOOST_LIKELY(owner && !base->ec_))
-            owner_of(base)->template fired<Channel>(error_code(), EventsTold(*base));
+            owner_of(base)->template fired<Channel>(EventsTold(*base));
         else
             failed(owner, base);
     }
@@ -323,7 +324,7 @@ protected:
     BOOST_NOINLINE static void failed(void* owner, Base* base) {
         error_code ec = std::exchange(base->ec_, error_code()); // it is armed with none
         if (owner)
-            owner_of(base)->template fired<Channel>(ec, short(0));
+            owner_of(base)->failed(Channel, ec);
         else
             owner_of(base)->dropped(Channel);
     }

@@ -168,11 +168,13 @@ public:
         bool waits;
         {
             lock_type lock(mutex_);
+            if (this->waits_for_news(w))
+                return true;
             waits = is_open(w) && !this->is_answered(w) && pend(w, displaced);
             ++counts_.started;
             if (!waits) {
                 ++counts_.immediate;
-                if (goes_on(w))
+                if (w.goes_on_)
                     queue_.start_running(w);
             }
         }
@@ -333,7 +335,7 @@ private:
 
     // ---- starting -------------------------------------------------------------------------------
 
-    bool is_open(waiter& w) noexcept {
+    BOOST_FORCEINLINE bool is_open(waiter& w) noexcept {
         if (BOOST_LIKELY(is_open()))
             return true;
         w.fail(closed_error());
@@ -420,17 +422,17 @@ private:
 
     /// The usual event: it ends the only operation, which is for just that. Otherwise null.
     template <channel C>
-    BOOST_FORCEINLINE waiter* take_usual(bool is_later) noexcept {
+    BOOST_FORCEINLINE waiter* take_usual() noexcept {
         waiter* w = queue_.only();
-        if (!w || w->want_ != interest_of(C) || w->must_check_ ||
-            (!is_later && this->is_exact(*w)) || drains_.is_hang_up(C) || !tells_state_)
+        if (!w || w->want_ != interest_of(C) || w->must_check_ || drains_.is_hang_up(C) ||
+            !tells_state_)
             return nullptr;
         ++counts_.events;
         word_.set(interest_of(C));
         w->event_ = this->make_event(interest_of(C));
         if (trigger_ == trigger::edge && w->purpose_ == purpose::wait)
             word_.consume(interest_of(C));
-        queue_.take(*w, goes_on(*w));
+        queue_.take_only(*w);
         return w;
     }
 
@@ -463,7 +465,7 @@ private:
     // ---- completing -----------------------------------------------------------------------------
 
     void take(waiter& w, item_queue& items) noexcept {
-        queue_.take(w, goes_on(w));
+        queue_.take(w);
         items.push(&w);
     }
 
@@ -516,7 +518,9 @@ private:
         };
         queue_.for_each([&](waiter& w) {
             if (fails(w)) {
-                queue_.take(w, w.is_call());
+                queue_.erase(w);
+                if (w.is_call())
+                    queue_.start_running(w);
                 items.push(&w);
             }
         });
@@ -561,12 +565,6 @@ private:
     void leave_reactor() {
         this->forget_empty(base::all_channels);
         this->detach(true);
-    }
-
-    /// Whether an operation that has its event can still be cancelled.
-    BOOST_FORCEINLINE bool goes_on(const waiter& w) const noexcept {
-        return w.is_call() ||
-               (w.id_ != 0 && trigger_ == trigger::edge && w.purpose_ == purpose::wait);
     }
 
     /// An operation with a call that does not wait again runs on.

@@ -155,8 +155,10 @@ public:
     /// Has an edge-triggered wait cancelled up to the invocation of its handler.
     void set_late_cancellation(const scheduled_io_ptr& state) noexcept {
         if constexpr (may_have_slot<Handler>::value)
-            if (state->mode() == trigger::edge)
+            if (state->mode() == trigger::edge) {
                 state_ = state;
+                set_goes_on();
+            }
     }
 
     /// Through the associated immediate executor, in place of the scheduler.

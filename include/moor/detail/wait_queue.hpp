@@ -82,10 +82,18 @@ public:
     }
 
     BOOST_FORCEINLINE void push(waiter& w) noexcept { pending_.push_back(w); }
+    BOOST_FORCEINLINE void erase(waiter& w) noexcept { pending_.erase(w); }
 
-    BOOST_FORCEINLINE void take(waiter& w, bool goes_on) noexcept {
-        pending_.erase(w);
-        if (goes_on)
+    /// Takes an operation that has its event.
+    BOOST_FORCEINLINE void take(waiter& w) noexcept {
+        erase(w);
+        if (w.goes_on_)
+            start_running(w);
+    }
+    /// The same for the only one that is pending.
+    BOOST_FORCEINLINE void take_only(waiter& w) noexcept {
+        pending_ = waiter_list();
+        if (w.goes_on_)
             start_running(w);
     }
 

@@ -45,6 +45,9 @@ public:
     void set_id(std::uint64_t id) noexcept { id_ = id; }
     bool has_id() const noexcept { return id_ != 0; }
 
+    /// The operation can still be cancelled once it has its event.
+    void set_goes_on() noexcept { goes_on_ = true; }
+
     /// Whether the operation, which did not wait, has a unit of outstanding work.
     bool has_unit() const noexcept { return has_unit_; }
 
@@ -53,8 +56,8 @@ public:
     bool takes_turns() const noexcept { return takes_turns_; }
 
 protected:
-    waiter(func_type do_complete, interest want, purpose why) noexcept
-        : scheduler_item(do_complete), want_(want), purpose_(why) {}
+    BOOST_FORCEINLINE waiter(func_type do_complete, interest want, purpose why) noexcept
+        : scheduler_item(do_complete), want_(want), purpose_(why), goes_on_(why == purpose::io) {}
     ~waiter() = default;
 
 private:
@@ -85,6 +88,7 @@ private:
     interest want_;
     purpose purpose_;
     std::uint8_t channels_ = 0; // whose wakers it needs, while it is pending
+    bool goes_on_;              // it can be cancelled although it has its event
     bool must_check_ = false;   // the next event may be older than the operation
     bool is_deferred_ = false;  // the readiness check of its start is still to be made
     bool is_refused_ = false;   // a call would have blocked after event_

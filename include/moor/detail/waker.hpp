@@ -37,13 +37,17 @@ template <template <class> class Atomic = std::atomic>
 class waker_state {
 public:
     bool is_idle() const noexcept { return at() == phase::idle; }
-    bool is_armed() const noexcept { return at() == phase::armed; }
+    bool is_armed() const noexcept { return at() == phase::armed || is_asked(); }
+    bool is_prepaid() const noexcept { return is_prepaid_; }
     bool is_firing() const noexcept { return at() == phase::firing; }
 
+    /// Whether the reactor, while it is given the waker, has to ask if there is an event.
+    BOOST_FORCEINLINE bool is_asked() const noexcept { return at() == phase::armed_asked; }
+
     /// The reactor is about to be given the waker.
-    BOOST_FORCEINLINE void begin_arming() noexcept {
+    BOOST_FORCEINLINE void begin_arming(bool is_asked) noexcept {
         is_prepaid_ = false;
-        go(phase::armed);
+        go(is_asked ? phase::armed_asked : phase::armed);
     }
 
     /// The reactor has the waker, which may have fired by now. Returns the units of outstanding
@@ -75,7 +79,7 @@ public:
     }
 
 private:
-    enum class phase : std::uint8_t { idle, armed, firing };
+    enum class phase : std::uint8_t { idle, armed, armed_asked, firing };
 
     phase at() const noexcept { return phase_.load(std::memory_order_relaxed); }
     void go(phase p) noexcept { phase_.store(p, std::memory_order_relaxed); }
