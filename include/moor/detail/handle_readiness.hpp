@@ -313,9 +313,11 @@ protected:
     /// The channels whose wakers an operation needs.
     BOOST_FORCEINLINE unsigned channels_for(const waiter& w) const noexcept {
         unsigned channels = channels_of(w.want_);
-        if (BOOST_UNLIKELY(!tells_state_) && w.want_.is_error())
+        if (!port_type::has_edge_set && BOOST_UNLIKELY(!tells_state_) && w.want_.is_error())
             channels |= bit(edge_channel); // most changes are an error, beside data
         if constexpr (port_type::has_edge_set) {
+            if (BOOST_UNLIKELY(!tells_state_)) // a request of its own would take changes away
+                return bit(edge_channel);
             const bool hears_edges = trigger_ == trigger::edge || w.is_call() || w.is_refused_;
             for (channel c : {read_channel, write_channel})
                 if ((channels & bit(c)) && hears_edges && sources_[c].is_set())
@@ -373,20 +375,32 @@ protected:
     /// Asks the kernel what of `want` is there, and returns what the cache has of it then.
     BOOST_NOINLINE readiness check(interest want, error_code& ec) noexcept {
         count_check();
-        const short events = tells_state_ ? static_cast<short>(to_poll_events(want) | poll_rdhup)
-                                          : to_poll_events(pollable | beyond);
-        int found = Policy::poll(this->native_handle(), events, ec);
+        if (BOOST_UNLIKELY(!tells_state_)) {
+            check_changes(ec);
+        } else {
+            int found = Policy::poll(this->native_handle(),
+                                     static_cast<short>(to_poll_events(want) | poll_rdhup), ec);
+            if (!ec)
+                word_.observe(want | closing, from_poll_events(found, this->identity().is_fifo()));
+        }
         if (ec)
             return readiness();
-        readiness seen = from_poll_events(found, this->identity().is_fifo());
-        if (tells_state_) {
-            word_.observe(want | closing, seen);
-        } else { // nothing is dropped, and a change is news
-            word_.observe(interest(), seen & pollable);
-            if (!(seen - pollable).empty())
-                word_.set(seen - pollable);
-        }
         return word_.matched(want);
+    }
+
+    /// The same for a file that may tell a change once: what only the first of two calls finds, and
+    /// what is neither data nor room, is news. Nothing is dropped.
+    void check_changes(error_code& ec) noexcept {
+        const short events = to_poll_events(pollable | beyond);
+        const bool is_fifo = this->identity().is_fifo();
+        readiness seen = from_poll_events(Policy::poll(this->native_handle(), events, ec), is_fifo);
+        if (ec || seen.empty())
+            return;
+        readiness now = from_poll_events(Policy::poll(this->native_handle(), events, ec), is_fifo);
+        word_.observe(interest(), now & pollable);
+        readiness news = (seen | now) - (now & pollable);
+        if (!news.empty())
+            word_.set(news);
     }
 
     void count_check() noexcept { ++counts_.checks; }
@@ -433,9 +447,11 @@ protected:
     /// An event came on `c`: `told`, or the reactor does not say which.
     void note_event(channel c, short told, bool is_later) noexcept {
         if (port_type::has_edge_set && c == edge_channel) {
-            // The set says what is there now.
+            // The set says what is there now. A change that is told once, it tells to the reactor.
             if (told != 0)
                 word_.set(from_poll_events(told, this->identity().is_fifo()));
+            else if (!tells_state_)
+                word_.set(pollable | interest::priority | interest::error);
             return;
         }
         if (BOOST_UNLIKELY(must_check_event(c, told, is_later)))
