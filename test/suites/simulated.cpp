@@ -286,21 +286,27 @@ BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_before_its_handler_gives_the_news_
         }
 }
 
+/// The events of a handle that nobody waits for, until the next one that fires both wakers is the
+/// last.
+void wear_out(handle& h) {
+    for (interest want : {readable, writable})
+        h.make_operation(want).start();
+    h.on.raise(POLLIN | POLLOUT);
+    h.run();
+    h.on.lower(POLLOUT);
+    for (unsigned n = 0; n + 1 != sim::state::idle_limit; ++n) {
+        BOOST_TEST(h.is_attached());
+        h.on.raise(POLLIN);
+        h.run();
+    }
+    BOOST_TEST(h.is_attached());
+}
+
 BOOST_AUTO_TEST_CASE(a_handle_that_nobody_waits_for_leaves_the_reactor_after_some_events) {
     for (trigger mode : both_triggers)
         for (bool is_firing : {false, true}) { // one waker, when the other one's event is the last
             handle h(mode);
-            for (interest want : {readable, writable})
-                h.make_operation(want).start();
-            h.on.raise(POLLIN | POLLOUT);
-            h.run();
-            h.on.lower(POLLOUT);
-            for (unsigned n = 0; n + 1 != sim::state::idle_limit; ++n) {
-                BOOST_TEST(h.is_attached());
-                h.on.raise(POLLIN);
-                h.run();
-            }
-            BOOST_TEST(h.is_attached());
+            wear_out(h);
             h.on.raise(is_firing ? POLLIN | POLLOUT : POLLIN);
             h.fetch_and_run_one();
             BOOST_TEST(!h.is_attached());
@@ -308,6 +314,44 @@ BOOST_AUTO_TEST_CASE(a_handle_that_nobody_waits_for_leaves_the_reactor_after_som
             BOOST_TEST(h.host.recycled == 0);
             if (mode == trigger::edge)
                 h.make_operation(readable).start(); // is told of those events
+            h.on.lower(POLLIN);
+            sim::operation& next = h.make_operation(readable);
+            next.start();
+            BOOST_TEST(h.is_attached());
+            h.run();
+            BOOST_TEST(next.is_pending());
+            h.on.raise(POLLIN);
+            h.run();
+            BOOST_TEST(next.was_told(readable));
+        }
+}
+
+BOOST_AUTO_TEST_CASE(each_old_event_is_checked_of_a_handle_that_comes_back_with_a_firing_waker) {
+    // One is the waker's own. The other one was queued for another handle, whose object is used
+    // again.
+    for (trigger mode : both_triggers)
+        for (bool is_waker_first : {false, true}) {
+            handle h(mode);
+            sim::file on_other(4);
+            sim::state_ptr other = h.host.open(on_other, mode);
+            h.opened = 2;
+            wear_out(h);
+            h.operations.emplace_back(other, readable).start();
+            if (!is_waker_first)
+                on_other.raise(POLLIN);
+            h.on.raise(POLLIN | POLLOUT);
+            BOOST_TEST(h.host.port.fetch());
+            h.host.port.run(h.host.port.take_newest());
+            BOOST_TEST(!h.is_attached());
+            if (is_waker_first) {
+                on_other.raise(POLLIN);
+                BOOST_TEST(h.host.port.fetch());
+            }
+            BOOST_TEST(h.host.port.queued() == 2u);
+            other->close(sim::state::deregistered, true);
+            other.reset();
+            if (mode == trigger::edge)
+                h.make_operation(readable).start(); // is told of the events so far
             h.on.lower(POLLIN);
             sim::operation& next = h.make_operation(readable);
             next.start();

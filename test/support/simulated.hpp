@@ -265,7 +265,7 @@ struct handle {
     }
     /// What is wrong when all is over.
     std::string end() {
-        if (state && host.recycled != 0)
+        if (state && host.recycled >= opened)
             return "recycled while a registration refers to the state";
         deregister(true);
         run();

@@ -27,6 +27,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -90,8 +91,7 @@ public:
     deferred_checks(const deferred_checks&) = delete;
     deferred_checks& operator=(const deferred_checks&) = delete;
 
-    /// Has the deferred operations of `state` checked later. For the only thread that runs the
-    /// loop, within it. `is_listed`: that was asked for before, and is still to come. False: check
+    /// Has the deferred operations of `state` checked later. Within the loop. `is_listed`: that was asked for before, and is still to come. False: check
     /// now.
     bool defer(State& state, bool is_listed) noexcept {
         state_lock lock(mutex_);
@@ -138,18 +138,30 @@ private:
             running_.swap(states_);
             is_busy = std::exchange(seen_, deferred_) != deferred_;
         }
-        is_busy = is_busy && host_.is_loop_thread();
-        const std::size_t kept = is_busy && are_young() ? running_.size() : check(is_busy);
-        running_.resize(kept); // the references of the others may be the last
-        bool are_more;
+        const bool is_alone = host_.is_loop_thread();
+        if (!is_busy || !are_young())
+            running_.resize(check(is_busy && is_alone)); // the references may be the last
+        while (!keep())
+            running_.resize(check(false));
+    }
+
+    /// Lists again what is left of the states, and goes on if there are any. False: there is no
+    /// room beside those that other threads have listed meanwhile.
+    bool keep() {
         {
             state_lock lock(mutex_);
-            if (kept != 0) // then no other thread than this one lists any
+            if (states_.empty())
                 states_.swap(running_);
-            are_more = is_queued_ = !states_.empty();
+            else if (states_.capacity() - states_.size() < running_.size())
+                return false;
+            std::move(running_.begin(), running_.end(), std::back_inserter(states_));
+            running_.clear();
+            is_queued_ = !states_.empty();
+            if (!is_queued_)
+                return true;
         }
-        if (are_more)
-            host_.port.post_later(this);
+        host_.port.post_later(this);
+        return true;
     }
 
     /// Another iteration of a busy loop is over. Whether no state has been listed for long.

@@ -268,7 +268,7 @@ protected:
     // ---- deferring ------------------------------------------------------------------------------
 
     bool may_defer() noexcept {
-        return port_type::latches_events && this->is_attached() && host_.is_loop_thread() &&
+        return port_type::latches_events && this->is_attached() && host_.knows_loop() &&
                (word_.flags() & closing).empty() && host_.port.runs_here();
     }
 

@@ -347,6 +347,8 @@ private:
             // What this thread fetched before anybody knew of it may be of an earlier handle.
             if (threads == host_type::threads::not_known_so_far)
                 unverified_ = static_cast<std::uint8_t>(unverified_ | bit(c));
+            if (wakers_[c].is_asked()) // there was no event: the reactor asks again
+                unprimed_ = static_cast<std::uint8_t>(unprimed_ | bit(c));
             const int owed = wakers_[c].come_back();
             is_held_ = true;
             first = handle(c, ec, told, owed, threads == host_type::threads::one);
@@ -396,7 +398,10 @@ private:
                 told = host_.port.take_edges(data_);
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
-        unverified_ = static_cast<std::uint8_t>(unverified_ & ~bit(c));
+        if (twice_ & bit(c))
+            twice_ = static_cast<std::uint8_t>(twice_ & ~bit(c));
+        else
+            unverified_ = static_cast<std::uint8_t>(unverified_ & ~bit(c));
         if (first)
             ++balance; // its unit
         if (is_attached_)
@@ -551,10 +556,13 @@ private:
         idle_events_ = 0;
         latched_ = 0;
         unverified_ = static_cast<std::uint8_t>(firing);
+        twice_ = 0;
         if (Policy::wakes_for_more(handle_, identity_) || host_.port.may_tell_of_others(data_))
             unverified_ = always;
-        else if (host_.port.may_tell_of_older(data_, host_.is_alone()))
+        else if (host_.port.may_tell_of_older(data_, host_.is_alone())) {
             unverified_ = all_channels;
+            twice_ = static_cast<std::uint8_t>(firing);
+        }
         return ec;
     }
 
@@ -583,6 +591,7 @@ private:
     waker_state<Policy::template atomic> wakers_[channel_count];
     std::uint8_t unprimed_ = 0;   // channels whose waker was not armed since attach()
     std::uint8_t unverified_ = 0; // channels whose next event has to be checked
+    std::uint8_t twice_ = 0;      // channels whose next two events have to be checked
     std::uint8_t latched_ = 0;    // channels whose waker is firing for an event that is no news
     std::uint8_t idle_events_ = 0;
     bool is_attached_ : 1;

@@ -99,6 +99,12 @@ public:
     /// Whether this thread is in the loop, and no other thread was so far.
     bool is_alone() noexcept { return is_loop_thread() && port.runs_here(); }
 
+    /// Whether this thread has, or several have.
+    BOOST_FORCEINLINE bool knows_loop() const noexcept {
+        const void* thread = loop_thread_.load(std::memory_order_relaxed);
+        return thread == this_thread() || thread == this;
+    }
+
     /// Whether no other thread has.
     bool runs_only_here() const noexcept {
         const void* thread = loop_thread_.load(std::memory_order_relaxed);
