@@ -13,6 +13,7 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/readiness_word.hpp>
 #include <moor/detail/transfer_queue.hpp>
+#include <moor/detail/unverified_events.hpp>
 #include <moor/detail/wait_queue.hpp>
 #include <moor/detail/waker.hpp>
 #include <moor/readiness.hpp>
@@ -363,6 +364,39 @@ BOOST_FIXTURE_TEST_CASE(the_reactor_refuses_it_or_drops_it, accounted) {
     arm(); // the unit is not taken for this one's
     fire();
     come_back();
+}
+
+BOOST_AUTO_TEST_SUITE_END()
+BOOST_AUTO_TEST_SUITE(unverified_events)
+/// How many events of each of three channels have to be checked, of five.
+std::string counts_of(detail::unverified_events e) {
+    std::string s;
+    for (unsigned channel : {0u, 1u, 2u}) {
+        int n = 0;
+        for (; n != 5 && e.contain(channel); ++n)
+            e.remove(channel);
+        s += std::to_string(n);
+    }
+    return s;
+}
+
+BOOST_AUTO_TEST_CASE(each_event_that_may_be_older_than_the_attachment_is_checked) {
+    constexpr unsigned first_and_third = 5;
+    detail::unverified_events e;
+    BOOST_TEST(counts_of(e) == "000");
+    e.attached(first_and_third, false, false);
+    BOOST_TEST(counts_of(e) == "101");
+    e.attached(first_and_third, true, false);
+    BOOST_TEST(counts_of(e) == "212");
+    e.attached(first_and_third, true, true);
+    BOOST_TEST(counts_of(e) == "555");
+    e.attached(0, true, false);
+    BOOST_TEST(counts_of(e) == "111");
+    e.attached(0, false, false);
+    BOOST_TEST(counts_of(e) == "000");
+    e.add(1);
+    e.add(1);
+    BOOST_TEST(counts_of(e) == "010");
 }
 
 BOOST_AUTO_TEST_SUITE_END()

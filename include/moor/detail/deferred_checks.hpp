@@ -91,8 +91,8 @@ public:
     deferred_checks(const deferred_checks&) = delete;
     deferred_checks& operator=(const deferred_checks&) = delete;
 
-    /// Has the deferred operations of `state` checked later. Within the loop. `is_listed`: that was asked for before, and is still to come. False: check
-    /// now.
+    /// Has the deferred operations of `state` checked later. Within the loop. `is_listed`: that was
+    /// asked for before, and is still to come. False: check now.
     bool defer(State& state, bool is_listed) noexcept {
         state_lock lock(mutex_);
         if (is_listed) {

@@ -314,7 +314,8 @@ protected:
     BOOST_FORCEINLINE unsigned channels_for(const waiter& w) const noexcept {
         unsigned channels = channels_of(w.want_);
         if (!port_type::has_edge_set && BOOST_UNLIKELY(!tells_state_) && w.want_.is_error())
-            channels |= bit(edge_channel); // most changes are an error, beside data
+            // Most changes are an error and a priority event, beside data that is always there.
+            channels = channels_of(w.want_ - interest::error) | bit(edge_channel);
         if constexpr (port_type::has_edge_set) {
             if (BOOST_UNLIKELY(!tells_state_)) // a request of its own would take changes away
                 return bit(edge_channel);

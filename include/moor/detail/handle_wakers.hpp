@@ -12,6 +12,7 @@
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/scheduled_io_host.hpp>
+#include <moor/detail/unverified_events.hpp>
 #include <moor/detail/waker.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
@@ -19,6 +20,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/config.hpp>
 #include <boost/core/no_exceptions_support.hpp>
+#include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
 #include <cstdint>
@@ -85,23 +87,8 @@ public:
     /// The waker of C came back through the scheduler, for an event.
     template <channel C>
     BOOST_FORCEINLINE void fired(short told) {
-        scheduler_item* first = nullptr;
-        if (BOOST_LIKELY(host_.is_loop_thread())) {
-            basic_lock lock(mutex_);
-            if (BOOST_LIKELY(is_usual<C>(told)))
-                first = state().template take_usual<C>();
-            if (BOOST_LIKELY(first != nullptr)) {
-                wakers_[C].come_back();
-                idle_events_ = 0;
-                if constexpr (port_type::latches_events)
-                    if (BOOST_LIKELY(arm_again<C>() != 0)) // the scheduler takes the operation's
-                        host_.port.work_finished();
-            }
-        }
-        if (BOOST_LIKELY(first != nullptr))
-            first->complete(this, error_code(), 0);
-        else
-            fired(C, error_code(), told);
+        if (BOOST_UNLIKELY(!host_.is_loop_thread() || !complete_usual<C>(told)))
+            fired_unusually<C>(told);
     }
 
     /// The same for an error.
@@ -137,7 +124,6 @@ protected:
 
     static constexpr unsigned bit(channel c) noexcept { return 1u << c; }
     static constexpr unsigned all_channels = (1u << channel_count) - 1;
-    static constexpr std::uint8_t always = 1u << 7; // of unverified_
 
     void open(int handle, const file_identity& id) noexcept {
         handle_ = handle;
@@ -163,7 +149,7 @@ protected:
 
     /// Whether the next event of a channel has to be checked: it may be another file's, or tell of
     /// more than is there.
-    bool must_check(channel c) const noexcept { return (unverified_ & (bit(c) | always)) != 0; }
+    bool must_check(channel c) const noexcept { return unverified_.contain(c); }
 
     /// Whether the next event of these channels may have been fetched from the kernel before now.
     /**
@@ -310,14 +296,12 @@ private:
     template <channel C>
     using waker_type = typename Policy::template waker<handle_wakers, C>;
 
-    /// Owns the reactor's reference, once the reactor has nothing of the handle any more.
-    struct reference {
-        State* state = nullptr;
-        ~reference() {
-            if (BOOST_UNLIKELY(state != nullptr))
-                intrusive_ptr_release(state);
-        }
-    };
+    static void add(std::uint8_t& channels, channel c) noexcept {
+        channels = static_cast<std::uint8_t>(channels | bit(c));
+    }
+    static void remove(std::uint8_t& channels, channel c) noexcept {
+        channels = static_cast<std::uint8_t>(channels & ~bit(c));
+    }
 
     unsigned armed_channels() const noexcept {
         unsigned c = 0;
@@ -332,29 +316,52 @@ private:
     BOOST_FORCEINLINE bool is_usual(short told) const noexcept {
         if constexpr (C == edge_channel)
             return false;
-        return is_attached_ && !wakers_[C].is_prepaid() && (unverified_ & (bit(C) | always)) == 0 &&
+        return is_attached_ && !wakers_[C].is_prepaid() && !unverified_.contain(C) &&
                wakers_[edge_channel].is_idle() &&
                (!port_type::tells_events || told == events_of(C));
     }
 
+    template <channel C>
+    BOOST_FORCEINLINE bool complete_usual(short told) {
+        scheduler_item* first;
+        {
+            basic_lock lock(mutex_);
+            first = is_usual<C>(told) ? state().template take_usual<C>() : nullptr;
+            if (BOOST_UNLIKELY(!first))
+                return false;
+            wakers_[C].come_back();
+            idle_events_ = 0;
+            if constexpr (port_type::latches_events)
+                if (BOOST_LIKELY(arm_at_once<C>(false) != 0)) // the scheduler takes the operation's
+                    host_.port.work_finished();
+        }
+        first->complete(this, error_code(), 0);
+        return true;
+    }
+    /// Beside other threads, an event may be older than a level-triggered wait.
+    template <channel C>
+    BOOST_NOINLINE void fired_unusually(short told) {
+        if (host_.is_loop_thread() || !host_.knows_loop() || state().mode() != trigger::edge ||
+            !complete_usual<C>(told))
+            fired(C, error_code(), told);
+    }
+
     /// Any event or error that is not a usual one.
-    BOOST_NOINLINE void fired(channel c, const error_code& ec, short told) {
+    void fired(channel c, const error_code& ec, short told) {
         const auto threads = host_.note_thread();
         scheduler_item* first;
-        reference last;
+        boost::intrusive_ptr<State> last;
         {
             basic_lock lock(mutex_);
             // What this thread fetched before anybody knew of it may be of an earlier handle.
             if (threads == host_type::threads::not_known_so_far)
-                unverified_ = static_cast<std::uint8_t>(unverified_ | bit(c));
-            if (wakers_[c].is_asked()) // there was no event: the reactor asks again
-                unprimed_ = static_cast<std::uint8_t>(unprimed_ | bit(c));
+                unverified_.add(c);
             const int owed = wakers_[c].come_back();
             is_held_ = true;
             first = handle(c, ec, told, owed, threads == host_type::threads::one);
             is_held_ = false;
             if (!is_attached_ && are_idle())
-                last.state = &state();
+                last.reset(&state(), false); // the reactor's reference
         }
         if (first)
             first->complete(this, error_code(), 0);
@@ -363,10 +370,10 @@ private:
     /// Whether there is something to fire for, as the reactor asks while a waker is being armed.
     BOOST_NOINLINE bool is_told_while_arming(channel c, error_code& ec) noexcept {
         const bool is_first = (unprimed_ & bit(c)) != 0; // since the handle was attached
-        unprimed_ = static_cast<std::uint8_t>(unprimed_ & ~bit(c));
+        remove(unprimed_, c);
         if (!is_first && port_type::latches_events) { // there was an event since the waker fired
             if (is_forgetting_)
-                latched_ = static_cast<std::uint8_t>(latched_ | bit(c));
+                add(latched_, c);
             return true;
         }
         // The reactor is about to report what is there.
@@ -385,7 +392,7 @@ private:
     scheduler_item* handle(channel c, error_code ec, short told, int owed, bool alone) {
         int balance = -owed;
         const bool is_old = (latched_ & bit(c)) != 0;
-        latched_ = static_cast<std::uint8_t>(latched_ & ~bit(c));
+        remove(latched_, c);
         if (BOOST_UNLIKELY(is_old && !ec)) {
             balance += is_attached_ ? keep_armed(c, false, true) : 0;
             settle(balance);
@@ -398,10 +405,7 @@ private:
                 told = host_.port.take_edges(data_);
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
-        if (twice_ & bit(c))
-            twice_ = static_cast<std::uint8_t>(twice_ & ~bit(c));
-        else
-            unverified_ = static_cast<std::uint8_t>(unverified_ & ~bit(c));
+        unverified_.remove(c);
         if (first)
             ++balance; // its unit
         if (is_attached_)
@@ -486,39 +490,24 @@ private:
         // (Reactors with an edge-triggered set do not ask.)
         if (!port_type::has_edge_set &&
             (!port_type::latches_events || is_forgetting_ || (unprimed_ & bit(C)) != 0))
-            return arm_first<C>();
-        return arm_again<C>();
+            return arm_asked<C>();
+        return arm_at_once<C>(false);
     }
     template <channel C>
-    BOOST_FORCEINLINE int arm_again(bool is_asked = false) {
-        arming_frame frame(wakers_[C]);
-        wakers_[C].begin_arming(is_asked);
+    BOOST_FORCEINLINE int arm_at_once(bool is_asked) {
+        waker_arming arming(wakers_[C], is_asked, port_type::arming_may_throw);
         host_.port.arm(C, waker<C>(), handle_, data_);
-        frame.is_done = true;
-        return wakers_[C].finish_arming();
+        return arming.finish();
     }
     /// The reactor asks, in speculate(), whether there is something to fire for.
     template <channel C>
-    BOOST_NOINLINE int arm_first() {
+    BOOST_NOINLINE int arm_asked() {
         struct asked_frame {
             ~asked_frame() { arming_ = nullptr; }
         } asked;
         arming_ = &wakers_[C];
-        return arm_again<C>(true);
+        return arm_at_once<C>(true);
     }
-
-    /// If the reactor throws, it does not have the waker.
-    struct arming_frame {
-        waker_state<Policy::template atomic>& waker;
-        bool is_done = !port_type::arming_may_throw;
-
-        BOOST_FORCEINLINE explicit arming_frame(waker_state<Policy::template atomic>& w) noexcept
-            : waker(w) {}
-        BOOST_FORCEINLINE ~arming_frame() {
-            if (BOOST_UNLIKELY(!is_done))
-                waker.drop();
-        }
-    };
 
     template <channel C>
     auto& waker() noexcept {
@@ -555,14 +544,10 @@ private:
         unprimed_ = all_channels & ~(arms_reader ? bit(read_channel) : 0);
         idle_events_ = 0;
         latched_ = 0;
-        unverified_ = static_cast<std::uint8_t>(firing);
-        twice_ = 0;
-        if (Policy::wakes_for_more(handle_, identity_) || host_.port.may_tell_of_others(data_))
-            unverified_ = always;
-        else if (host_.port.may_tell_of_older(data_, host_.is_alone())) {
-            unverified_ = all_channels;
-            twice_ = static_cast<std::uint8_t>(firing);
-        }
+        const bool are_all =
+            Policy::wakes_for_more(handle_, identity_) || host_.port.may_tell_of_others(data_);
+        unverified_.attached(
+            firing, are_all || host_.port.may_tell_of_older(data_, host_.is_alone()), are_all);
         return ec;
     }
 
@@ -589,10 +574,9 @@ private:
     typename port_type::registration_data data_{};
     int handle_ = -1;
     waker_state<Policy::template atomic> wakers_[channel_count];
-    std::uint8_t unprimed_ = 0;   // channels whose waker was not armed since attach()
-    std::uint8_t unverified_ = 0; // channels whose next event has to be checked
-    std::uint8_t twice_ = 0;      // channels whose next two events have to be checked
-    std::uint8_t latched_ = 0;    // channels whose waker is firing for an event that is no news
+    std::uint8_t unprimed_ = 0; // channels whose waker was not armed since attach()
+    unverified_events unverified_;
+    std::uint8_t latched_ = 0; // channels whose waker is firing for an event that is no news
     std::uint8_t idle_events_ = 0;
     bool is_attached_ : 1;
     bool has_data_ : 1;

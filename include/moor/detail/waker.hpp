@@ -24,8 +24,9 @@ namespace detail {
  *     +---------------------+--------------------+
  *                                  come_back()
  *
- * idle: the reactor does not have the waker. armed: the reactor has it, and fires it for an event.
- * firing: an event fired it, and it is on its way back through the scheduler.
+ * idle: the reactor does not have the waker. armed: the reactor has it, and fires it for an event;
+ * armed_asked: it asks first, while it is given the waker, whether there is one. firing: an event
+ * fired the waker, which is on its way back through the scheduler.
  *
  * Outstanding work: the reactor counts one unit when it is given the waker, and the scheduler takes
  * one back after the waker came back. An armed waker stands for none, so that `finish_arming` hands
@@ -86,6 +87,32 @@ private:
 
     Atomic<phase> phase_{phase::idle};
     bool is_prepaid_ = false; // while the waker is not idle
+};
+
+/// Arms a waker, or drops it if the reactor throws.
+template <template <class> class Atomic>
+class waker_arming {
+public:
+    BOOST_FORCEINLINE waker_arming(waker_state<Atomic>& w, bool is_asked, bool may_throw) noexcept
+        : waker_(w), is_done_(!may_throw) {
+        w.begin_arming(is_asked);
+    }
+    BOOST_FORCEINLINE ~waker_arming() {
+        if (BOOST_UNLIKELY(!is_done_))
+            waker_.drop();
+    }
+    waker_arming(const waker_arming&) = delete;
+    waker_arming& operator=(const waker_arming&) = delete;
+
+    /// As finish_arming().
+    BOOST_FORCEINLINE int finish() noexcept {
+        is_done_ = true;
+        return waker_.finish_arming();
+    }
+
+private:
+    waker_state<Atomic>& waker_;
+    bool is_done_;
 };
 
 } // namespace detail
