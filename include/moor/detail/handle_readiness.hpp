@@ -433,14 +433,17 @@ protected:
     void note_would_block(const ready_event& e, interest want) noexcept {
         // A call for both directions does not say which of them would block.
         const bool is_known = !want.contains(pollable);
-        for (channel c : {read_channel, write_channel}) {
-            if (!e.ready().contains(interest_of(c)))
-                continue;
-            drains_.would_block(c);
-            if (is_known && !word_.is_newer(e, interest_of(c)))
-                would_block_ = narrow(would_block_ | bit(c));
-        }
+        note_would_block(read_channel, e, is_known);
+        note_would_block(write_channel, e, is_known);
         word_.clear(e);
+    }
+    BOOST_FORCEINLINE void note_would_block(channel c, const ready_event& e,
+                                            bool is_known) noexcept {
+        if (!e.ready().contains(interest_of(c)))
+            return;
+        drains_.would_block(c);
+        if (is_known && !word_.is_newer(e, interest_of(c)))
+            would_block_ = narrow(would_block_ | bit(c));
     }
 
     // ---- what an event stands for ---------------------------------------------------------------

@@ -304,10 +304,9 @@ private:
     }
 
     unsigned armed_channels() const noexcept {
-        unsigned c = 0;
-        for (channel n : {read_channel, write_channel, edge_channel})
-            c |= wakers_[n].is_idle() ? 0 : bit(n);
-        return c;
+        return (wakers_[read_channel].is_idle() ? 0 : bit(read_channel)) |
+               (wakers_[write_channel].is_idle() ? 0 : bit(write_channel)) |
+               (wakers_[edge_channel].is_idle() ? 0 : bit(edge_channel));
     }
     bool are_idle() const noexcept { return armed_channels() == 0; }
 
