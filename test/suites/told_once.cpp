@@ -372,6 +372,63 @@ BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait_with_two_threads) {
                     check_with_threads(results, agent, s, t, want, in_handler);
 }
 
+BOOST_AUTO_TEST_CASE(a_change_reaches_waits_beside_data_that_others_have_waited_for) {
+    changer agent;
+    if (!agent.exists())
+        return;
+    test::tally results;
+    for (const source& s : each_source(agent))
+        for (moor::trigger t : test::both_triggers)
+            for (interest before : {interest::readable, interest::writable}) {
+                if (s.is_in_set)
+                    continue; // where a change is all that there is to read
+                asio::io_context io;
+                opened o = open_source(s);
+                moor::registration reg(io, o.fd(), t);
+                (void)is_exhausted(results, io, reg, before);
+                reg.async_wait(before, test::outcome().handler());
+                results.run_ready(io);
+                reg.cancel();
+                results.run_ready(io);
+                test::outcome error, priority;
+                reg.async_wait(interest::error, error.handler());
+                reg.async_wait(interest::priority, priority.handler());
+                results.run_ready(io);
+                if (error.times() + priority.times() != 0)
+                    continue; // the host name is everybody's
+                BOOST_REQUIRE((agent.*s.change)());
+                results.check(results.comes(io, [&] { return bool(error) && bool(priority); }),
+                              test::name_of(t), ", ", s.name, ", after waits for ", before,
+                              ": told error ", error.times(), ", priority ", priority.times());
+                reg.deregister();
+                results.run_ready(io);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_not_repeated_for_what_the_file_is) {
+    // Always readable, and not known to tell a state.
+    for (moor::trigger t : test::both_triggers) {
+        asio::io_context io;
+        test::unique_fd file = open_file("/dev/random");
+        moor::registration reg(io, file, t);
+        int calls = 0;
+        auto would_block = [&](error_code& ec) {
+            if (++calls < 100)
+                ec = asio::error::would_block;
+            return 0;
+        };
+        reg.async_io(interest::readable, would_block, [](error_code, int) {});
+        test::run_ready(io);
+        BOOST_TEST(calls <= 3);
+        reg.cancel();
+        test::run_ready(io);
+        calls = 0;
+        BOOST_TEST(!reg.poll_read_io([] {}, would_block));
+        test::run_ready(io);
+        BOOST_TEST(calls <= 3);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(pressure_on_the_processors_reaches_a_wait) {
     // What a user may ask for at the least: in each window of two seconds.
     const std::string trigger = "some 1000 2000000";

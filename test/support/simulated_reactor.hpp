@@ -181,12 +181,6 @@ public:
         work_started();
         queue_.push_back({i});
     }
-    void post_later(item* i) {
-        if (!runs_here())
-            return post_new(i);
-        ++*thread::current()->innermost;
-        queue_.push_back({i});
-    }
     void post_counted(item* i) {
         post_new(i);
         work_finished();

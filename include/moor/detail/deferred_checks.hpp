@@ -160,7 +160,7 @@ private:
             if (!is_queued_)
                 return true;
         }
-        host_.port.post_later(this);
+        host_.port.post_new(this); // perhaps for another thread, if this one leaves the loop
         return true;
     }
 

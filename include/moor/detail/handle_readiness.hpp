@@ -389,8 +389,8 @@ protected:
         return word_.matched(want);
     }
 
-    /// The same for a file that may tell a change once: what only the first of two calls finds, and
-    /// what is neither data nor room, is news. Nothing is dropped.
+    /// The same for a file that may tell a change once: what only the first of two calls finds is
+    /// news. Nothing is dropped.
     void check_changes(error_code& ec) noexcept {
         const short events = to_poll_events(pollable | beyond);
         const bool is_fifo = this->identity().is_fifo();
@@ -398,10 +398,9 @@ protected:
         if (ec || seen.empty())
             return;
         readiness now = from_poll_events(Policy::poll(this->native_handle(), events, ec), is_fifo);
-        word_.observe(interest(), now & pollable);
-        readiness news = (seen | now) - (now & pollable);
-        if (!news.empty())
-            word_.set(news);
+        word_.observe(interest(), now);
+        if (!(seen - now).empty())
+            word_.set(seen - now);
     }
 
     void count_check() noexcept { ++counts_.checks; }
@@ -435,7 +434,8 @@ protected:
         const bool is_known = !want.contains(pollable);
         note_would_block(read_channel, e, is_known);
         note_would_block(write_channel, e, is_known);
-        word_.clear(e);
+        if (tells_state_) // otherwise poll(2)'s next answer would be news
+            word_.clear(e);
     }
     BOOST_FORCEINLINE void note_would_block(channel c, const ready_event& e,
                                             bool is_known) noexcept {
@@ -451,11 +451,13 @@ protected:
     /// An event came on `c`: `told`, or the reactor does not say which.
     void note_event(channel c, short told, bool is_later) noexcept {
         if (port_type::has_edge_set && c == edge_channel) {
-            // The set says what is there now. A change that is told once, it tells to the reactor.
-            if (told != 0)
-                word_.set(from_poll_events(told, this->identity().is_fifo()));
-            else if (!tells_state_)
-                word_.set(pollable | interest::priority | interest::error);
+            // The set says what is there now. If that is no news, there was a change that is told
+            // once, and was told to the reactor.
+            readiness r = from_poll_events(told, this->identity().is_fifo());
+            if (!tells_state_ && (r - word_.flags()).empty())
+                r |= interest::priority | interest::error | (told == 0 ? pollable : interest());
+            if (!r.empty())
+                word_.set(r);
             return;
         }
         if (BOOST_UNLIKELY(must_check_event(c, told, is_later)))

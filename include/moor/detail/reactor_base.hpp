@@ -248,9 +248,6 @@ public:
      */
     void post_new(scheduler_item* item) { scheduler_.do_dispatch(item); }
 
-    /// The same, cheaper, for the last action of an item in the loop: no nested run follows.
-    void post_later(scheduler_item* item) { scheduler_.post_immediate_completion(item, true); }
-
     /// Queues an item whose work was counted.
     void post_counted(scheduler_item* item) {
         scheduler_.do_dispatch(item); // as post_new()

@@ -198,6 +198,7 @@ public:
                 return false;
             }
             this->note_refused(w);
+            w.is_deferred_ = false;
             w.ec_ = error_code();
             this->note_would_block(w.event_, w.want_);
             readiness newer = this->satisfied(w);

@@ -25,7 +25,7 @@ namespace detail {
  *                                  come_back()
  *
  * idle: the reactor does not have the waker. armed: the reactor has it, and fires it for an event;
- * armed_asked: it asks first, while it is given the waker, whether there is one. firing: an event
+ * armed_asked: it asked first, when it was given the waker, whether there was one. firing: an event
  * fired the waker, which is on its way back through the scheduler.
  *
  * Outstanding work: the reactor counts one unit when it is given the waker, and the scheduler takes
