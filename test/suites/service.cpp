@@ -1,7 +1,7 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The registration service: one a context, its counts, its pictures, its budget.
+// The registration service: one a context, its counts, its snapshots, its budget.
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
@@ -13,9 +13,11 @@
 #include <boost/asio/thread_pool.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <iomanip>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -51,6 +53,31 @@ BOOST_AUTO_TEST_CASE(the_first_registration_makes_the_service) {
     BOOST_TEST(!asio::has_service<moor::registration_service>(io));
     moor::registration r(io);
     BOOST_TEST(asio::has_service<moor::registration_service>(io));
+}
+
+BOOST_AUTO_TEST_CASE(threads_that_use_a_context_for_the_first_time_at_once_get_one_service) {
+    for (int round = 0; round != 200; ++round) {
+        asio::io_context io;
+        moor::registration_service* found[2] = {};
+        std::atomic<int> ready{0};
+        auto find = [&](int i) {
+            ++ready;
+            while (ready != 2) {}
+            found[i] = &moor::use_registration_service(io);
+        };
+        std::thread other(find, 1);
+        find(0);
+        other.join();
+        BOOST_TEST(found[0] == found[1]);
+        // The reactor has forgotten the other one.
+        test::fd_pair p = test::make_pipe();
+        moor::registration reg(io, p.a.get());
+        error_code ec = test::not_registered;
+        reg.async_wait_readable([&](error_code e) { ec = e; });
+        test::put(p.b, "x");
+        test::run_ready(io);
+        BOOST_TEST(!ec);
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(two_contexts_have_two_services_and_both_get_their_events, fixture) {
@@ -172,7 +199,7 @@ BOOST_FIXTURE_TEST_CASE(counts_survive_deregistering, fixture) {
     BOOST_TEST(m.waits_cancelled == 10u);
 }
 
-BOOST_FIXTURE_TEST_CASE(events_that_nobody_claims_are_counted, fixture) {
+BOOST_FIXTURE_TEST_CASE(events_that_nobody_waits_for_are_counted, fixture) {
     test::called done;
     reg.async_wait_readable(done.handler());
     test::put(p.b, "x");
@@ -298,7 +325,7 @@ BOOST_FIXTURE_TEST_CASE(dump_keeps_its_columns_apart_whatever_is_in_them, fixtur
     BOOST_TEST(s[at + std::string("write_closed").size()] == ' ');
 }
 
-BOOST_FIXTURE_TEST_CASE(pictures_may_be_taken_of_a_closed_service, fixture) {
+BOOST_FIXTURE_TEST_CASE(snapshots_may_be_taken_of_a_closed_service, fixture) {
     service.close();
     BOOST_TEST(service.snapshot().empty());
     std::ostringstream os;

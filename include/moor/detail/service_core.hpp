@@ -55,10 +55,7 @@ private:
 class service_core final : public scheduled_io_host {
 public:
     explicit service_core(asio::execution_context& context)
-        : scheduled_io_host(context), checks_(*this) {
-        port.watch_closed_numbers(
-            [](void* self) { static_cast<service_core*>(self)->find_closed_numbers(); }, this);
-    }
+        : scheduled_io_host(context), checks_(*this) {}
 
     ~service_core() {
         while (scheduled_io* s = free_) {
@@ -115,6 +112,7 @@ public:
                 ec = error::already_registered;
                 return nullptr;
             }
+            watch_closed_numbers();
             states_.reserve(handle);
             state = take_free();
             states_.insert(handle, *state);
@@ -245,6 +243,14 @@ private:
         intrusive_ptr_release(this);
     }
 
+    /// Not before the first registration: of two threads that use the context for the first time,
+    /// each makes a service, and Asio destroys one of the two without a shutdown.
+    void watch_closed_numbers() {
+        if (!std::exchange(is_watching_, true))
+            port.watch_closed_numbers(
+                [](void* self) { static_cast<service_core*>(self)->find_closed_numbers(); }, this);
+    }
+
     /// A state may be referred to for long after its registration ended.
     void keep_counts(scheduled_io& state) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
@@ -295,6 +301,7 @@ private:
     std::uint64_t registered_ = 0;
     std::uint64_t deregistered_ = 0;
     wait_counts ended_;
+    bool is_watching_ = false; // closed numbers
     std::atomic<bool> closed_{false};
     std::atomic<life> life_{alive};
     std::atomic<std::uint32_t> references_{0};
