@@ -152,13 +152,13 @@ public:
     }
 
     /// After `not_made`, still under the lock.
-    void prepare_unlocked() const noexcept { own_handle_.emplace(transfer_.handle()); }
+    void prepare_unlocked() const noexcept { own_handle_.duplicate(transfer_.handle()); }
 
     /// After that, under no lock.
     transferred make_unlocked() const noexcept {
-        if (own_handle_->get() >= 0)
-            return make_on(own_handle_->get());
-        outcome_.ec = own_handle_->ec();
+        if (own_handle_.get() >= 0)
+            return make_on(own_handle_.get());
+        outcome_.ec = own_handle_.ec();
         return transferred::nothing;
     }
 
@@ -174,7 +174,7 @@ private:
     F& transfer_;
     typename F::parts_type& parts_;
     io_outcome<io_raw_result<F>>& outcome_;
-    mutable std::optional<duplicated_handle> own_handle_;
+    mutable duplicated_handle own_handle_;
 };
 
 /// Whether a callable returned -1 or the like without an error, as a call does that failed.

@@ -263,9 +263,7 @@ inline bool lacks_nowait() noexcept { return errno == EOPNOTSUPP || errno == ENO
  */
 class duplicated_handle {
 public:
-    explicit duplicated_handle(int handle) noexcept
-        : handle_(::fcntl(handle, F_DUPFD_CLOEXEC, 0)),
-          ec_(handle_ < 0 ? system_error_now() : error_code()) {}
+    duplicated_handle() = default;
     ~duplicated_handle() {
         if (handle_ >= 0) {
             int error = errno;
@@ -276,12 +274,19 @@ public:
     duplicated_handle(const duplicated_handle&) = delete;
     duplicated_handle& operator=(const duplicated_handle&) = delete;
 
+    /// Once.
+    void duplicate(int handle) noexcept {
+        handle_ = ::fcntl(handle, F_DUPFD_CLOEXEC, 0);
+        if (handle_ < 0)
+            ec_ = system_error_now();
+    }
+
     /// -1: there was none to be had, and ec() says why.
     int get() const noexcept { return handle_; }
     const error_code& ec() const noexcept { return ec_; }
 
 private:
-    int handle_;
+    int handle_ = -1;
     error_code ec_;
 };
 
