@@ -34,10 +34,10 @@ namespace detail {
 
 /// A handle as the reactor knows it: attached to it or not, with a waker for each channel.
 /**
- * An event that finds a waker armed fires it. An event that finds it firing is remembered by the
- * reactor (or is still there, where the reactor reports levels), and fires it when it is armed
- * again. So no event is lost while a waker is not idle. Where the reactor reports edges, the wakers
- * stay armed between operations.
+ * An event fires an armed waker. If the waker is firing already, the reactor remembers the event
+ * (or still reports it, where the reactor reports levels), and fires the waker when the waker is
+ * armed again. So no event is lost while a waker is not idle. Where the reactor reports edges, the
+ * wakers stay armed between operations.
  *
  * Outstanding work: each pending operation has one unit, and an armed waker none. The scheduler
  * takes one unit back after each fired(). What pays for it, in this order: the unit that the waker
@@ -52,8 +52,8 @@ namespace detail {
  *   scheduler_item* on_event(channel, error, told, is_later)
  *                                           any other event, or an error: the first operation that
  *                                           is over, while the others are queued
- * is_later: the event was fetched from the kernel after each pending operation began of which
- * may_be_stale() was not true when it began.
+ * is_later: every pending operation for which may_be_stale() was false at its start had started
+ * before the event was fetched from the kernel.
  */
 template <class State, class Policy>
 class handle_wakers {

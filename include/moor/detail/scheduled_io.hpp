@@ -28,14 +28,13 @@
 //   3. Once closed_ is set it stays, nothing is pending, and the handle is not in the reactor.
 //   4. An event advances the tick of its stream. A call that would block, and clear(), drop only
 //      flags whose tick is unchanged.
-//   5. A level-triggered wait completes only for what was there after it began: the kernel is asked
-//      when it begins, or later (deferred_checks), and again at an event that may be older than the
-//      wait. What the cache has is no answer.
+//   5. A level-triggered wait completes only for what was there after the wait began. poll(2) is
+//      called at the start or later (deferred_checks), unless a call has just found nothing, and
+//      again at an event that may be older than the wait. The cache alone completes no wait.
 //   6. An edge-triggered wait completes for news: for an event that no wait was told of. Closing
 //      events are states: they are told for as long as they last.
-//   7. An event that the reactor reported is dropped after a check only if the file is known to
-//   tell
-//      a state.
+//   7. A check drops an event that the reactor reported only if poll(2) is known to repeat the
+//      state of the file.
 //   8. A call that would have blocked is made again only for a newer event.
 //
 // mutex_ guards all of it but for what is atomic. The service's lock is taken before it, the

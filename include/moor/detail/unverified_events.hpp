@@ -16,8 +16,8 @@ namespace moor {
 namespace detail {
 
 /// Which events of a handle have to be checked, since they may be older than its attachment to the
-/// reactor. (A thread that stalls with an event in its hand may make one more of them.) Sets of
-/// channels are bits.
+/// reactor. (A thread that fetched an event before the attachment, and handles it late, adds one
+/// more such event.) A set of channels is a bit mask.
 class unverified_events {
 public:
     BOOST_FORCEINLINE bool contain(unsigned channel) const noexcept {

@@ -16,7 +16,8 @@
 namespace moor {
 namespace detail {
 
-/// Where the waker of one channel is, and which unit of outstanding work pays for its way back.
+/// Where the waker of one channel is, and whether the unit of outstanding work for its completion
+/// is counted already.
 /**
  *        begin_arming()            fire()
  *   idle ---------------> armed ------------> firing
@@ -25,12 +26,12 @@ namespace detail {
  *                                  come_back()
  *
  * idle: the reactor does not have the waker. armed: the reactor has it, and fires it for an event;
- * armed_asked: it asked first, when it was given the waker, whether there was one. firing: an event
- * fired the waker, which is on its way back through the scheduler.
+ * armed_asked: as armed, but the reactor asks, while it takes the waker, whether there is an event.
+ * firing: an event fired the waker, which is on its way back through the scheduler.
  *
- * Outstanding work: the reactor counts one unit when it is given the waker, and the scheduler takes
- * one back after the waker came back. An armed waker stands for none, so that `finish_arming` hands
- * the unit to the caller; a firing waker stands for one if it is prepaid.
+ * Outstanding work: the reactor counts one unit when a waker is armed, and the scheduler subtracts
+ * one after running the waker. An armed waker keeps no unit: `finish_arming` hands the unit to the
+ * caller. A firing waker keeps one if it is prepaid.
  *
  * The owner's lock guards all of it, but for `fire` and for questions about the phase.
  */
