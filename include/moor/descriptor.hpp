@@ -141,8 +141,15 @@ struct no_call {
 template <class Buffers>
 struct is_null_buffers : std::false_type {};
 #if !defined(BOOST_ASIO_NO_DEPRECATED)
+#if defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" // from Boost 1.90 on
+#endif
 template <>
 struct is_null_buffers<boost::asio::null_buffers> : std::true_type {};
+#if defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 #endif
 
 } // namespace detail

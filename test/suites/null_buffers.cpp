@@ -18,6 +18,10 @@
 #include <tuple>
 #include <type_traits>
 
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations" // from Boost 1.90 on
+#endif
+
 BOOST_AUTO_TEST_SUITE(null_buffers)
 
 #if !defined(BOOST_ASIO_NO_DEPRECATED)
