@@ -319,96 +319,91 @@ void check_with_threads(test::tally& results, changer& agent, const source& s, m
         thread.join();
 }
 
+/// check(results, changer, source, trigger) for each of them, if changes can be made at all.
+template <class Check>
+void for_each_source(Check check) {
+    changer agent;
+    if (!agent.exists())
+        return;
+    test::tally results;
+    for (const source& s : each_source(agent))
+        for (moor::trigger t : test::both_triggers)
+            check(results, agent, s, t);
+}
+
 } // namespace
 
 BOOST_AUTO_TEST_SUITE(told_once)
 
 BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait) {
-    changer agent;
-    if (!agent.exists())
-        return;
-    test::tally results;
-    for (const source& s : each_source(agent))
-        for (moor::trigger t : test::both_triggers)
-            for (interest want : interests_of(s))
-                for (when w : whens)
-                    check_one(results, agent, s, t, want, w);
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        for (interest want : interests_of(s))
+            for (when w : whens)
+                check_one(results, agent, s, t, want, w);
+    });
 }
 
 BOOST_AUTO_TEST_CASE(each_change_reaches_all_waits_that_are_pending) {
-    changer agent;
-    if (!agent.exists())
-        return;
-    test::tally results;
-    for (const source& s : each_source(agent))
-        for (moor::trigger t : test::both_triggers) {
-            asio::io_context io;
-            opened o = open_source(s);
-            moor::registration reg(io, o.fd(), t);
-            test::outcome a, b, c;
-            std::vector<interest> wants = interests_of(s);
-            reg.async_wait(wants[0], a.handler());
-            reg.async_wait(wants[1], b.handler());
-            reg.async_wait(wants[0], c.handler());
-            results.run_ready(io);
-            BOOST_REQUIRE((agent.*s.change)());
-            results.check(results.comes(io, [&] { return a.times() + b.times() + c.times() == 3; }),
-                          test::name_of(t), ", ", s.name, s.is_in_set ? " in a set" : "",
-                          ": told to ", a.times() + b.times() + c.times(), " of 3");
-            reg.deregister();
-            results.run_ready(io);
-        }
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        asio::io_context io;
+        opened o = open_source(s);
+        moor::registration reg(io, o.fd(), t);
+        test::outcome a, b, c;
+        std::vector<interest> wants = interests_of(s);
+        reg.async_wait(wants[0], a.handler());
+        reg.async_wait(wants[1], b.handler());
+        reg.async_wait(wants[0], c.handler());
+        results.run_ready(io);
+        BOOST_REQUIRE((agent.*s.change)());
+        results.check(results.comes(io, [&] { return a.times() + b.times() + c.times() == 3; }),
+                      test::name_of(t), ", ", s.name, s.is_in_set ? " in a set" : "", ": told to ",
+                      a.times() + b.times() + c.times(), " of 3");
+        reg.deregister();
+        results.run_ready(io);
+    });
 }
 
 BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait_with_two_threads) {
-    changer agent;
-    if (!agent.exists())
-        return;
-    test::tally results;
-    for (const source& s : each_source(agent))
-        for (moor::trigger t : test::both_triggers)
-            for (interest want : interests_of(s)) {
-                // On epoll, arming a reader beside a priority waker is an EPOLL_CTL_MOD, which can
-                // take away a change that comes at that moment.
-                if (test::on_epoll() && want.is_priority() &&
-                    (want.is_readable() || want.is_read_closed()))
-                    continue;
-                for (bool in_handler : {false, true})
-                    check_with_threads(results, agent, s, t, want, in_handler);
-            }
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        for (interest want : interests_of(s)) {
+            // On epoll, arming a reader beside a priority waker is an EPOLL_CTL_MOD, which can
+            // take away a change that comes at that moment.
+            if (test::on_epoll() && want.is_priority() &&
+                (want.is_readable() || want.is_read_closed()))
+                continue;
+            for (bool in_handler : {false, true})
+                check_with_threads(results, agent, s, t, want, in_handler);
+        }
+    });
 }
 
 BOOST_AUTO_TEST_CASE(a_change_reaches_waits_beside_data_that_others_have_waited_for) {
-    changer agent;
-    if (!agent.exists())
-        return;
-    test::tally results;
-    for (const source& s : each_source(agent))
-        for (moor::trigger t : test::both_triggers)
-            for (interest before : {interest::readable, interest::writable}) {
-                if (s.is_in_set)
-                    continue; // where a change is all that there is to read
-                asio::io_context io;
-                opened o = open_source(s);
-                moor::registration reg(io, o.fd(), t);
-                (void)is_exhausted(results, io, reg, before);
-                reg.async_wait(before, test::outcome().handler());
-                results.run_ready(io);
-                reg.cancel();
-                results.run_ready(io);
-                test::outcome error, priority;
-                reg.async_wait(interest::error, error.handler());
-                reg.async_wait(interest::priority, priority.handler());
-                results.run_ready(io);
-                if (error.times() + priority.times() != 0)
-                    continue; // the host name is everybody's
-                BOOST_REQUIRE((agent.*s.change)());
-                results.check(results.comes(io, [&] { return bool(error) && bool(priority); }),
-                              test::name_of(t), ", ", s.name, ", after waits for ", before,
-                              ": told error ", error.times(), ", priority ", priority.times());
-                reg.deregister();
-                results.run_ready(io);
-            }
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        for (interest before : {interest::readable, interest::writable}) {
+            if (s.is_in_set)
+                continue; // where a change is all that there is to read
+            asio::io_context io;
+            opened o = open_source(s);
+            moor::registration reg(io, o.fd(), t);
+            (void)is_exhausted(results, io, reg, before);
+            reg.async_wait(before, test::outcome().handler());
+            results.run_ready(io);
+            reg.cancel();
+            results.run_ready(io);
+            test::outcome error, priority;
+            reg.async_wait(interest::error, error.handler());
+            reg.async_wait(interest::priority, priority.handler());
+            results.run_ready(io);
+            if (error.times() + priority.times() != 0)
+                continue; // the host name is everybody's
+            BOOST_REQUIRE((agent.*s.change)());
+            results.check(results.comes(io, [&] { return bool(error) && bool(priority); }),
+                          test::name_of(t), ", ", s.name, ", after waits for ", before,
+                          ": told error ", error.times(), ", priority ", priority.times());
+            reg.deregister();
+            results.run_ready(io);
+        }
+    });
 }
 
 BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_not_repeated_for_what_the_file_is) {

@@ -43,7 +43,6 @@ public:
 
     /// Makes the operation known to a cancellation slot. Zero: it is not.
     void set_id(std::uint64_t id) noexcept { id_ = id; }
-    bool has_id() const noexcept { return id_ != 0; }
 
     /// The operation can still be cancelled once it has its event.
     void set_goes_on() noexcept { goes_on_ = true; }
