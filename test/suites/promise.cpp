@@ -353,7 +353,7 @@ struct slot {
     unique_fd duplicate; ///< its own number, or none
     long begun = 0;      ///< differs for each registration
     long touched = 0;    ///< when something was done that may make news of what was told
-    interest used;       ///< what was ever waited for
+    interest used;       ///< what a wait was pending for: the reactor was asked for it
     std::array<flag_state, flag_count> flag{};
     std::vector<std::pair<moor::ready_event, long>> events; ///< for clear, and when they came
 
@@ -759,6 +759,8 @@ private:
                      describe(*w) + " is pending, and poll(2) reports " + bits(w->about->now));
             }
             w->was_pending = true;
+            if (w->at->begun == w->registration)
+                w->at->used |= w->want;
         }
         rest_ = now_;
         for (auto& f : files_)
@@ -1174,10 +1176,8 @@ private:
         w->seen = s.about->now;
         w->since = s.about->lately;
         w->rest = rest_;
-        if (!s.used.contains(want)) {
-            s.used |= want;
-            s.touched = now_; // the reactor is asked for more than before, and may report again
-        }
+        if (!s.used.contains(want))
+            s.touched = now_; // the reactor may be asked for more than before, and report again
         for (std::size_t i = 0; i != flag_count; ++i) {
             w->reported[i] = s.flag[i].reported;
             w->news[i] = s.flag[i].news;
