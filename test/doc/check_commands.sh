@@ -102,8 +102,8 @@ done <<<"$shown"
 # The check itself: each of these has a mistake.
 for wrong in './test/run.sh nosuch' 'test/run.sh --nosuch' 'test/run.sh --only nosuch' \
     'test/run.sh waits --backend nosuch' 'nosuch/run.sh' 'b2 cxxstd=20 nosuch' \
-    'build/gcc20/test/nosuch.epoll' 'build/nosuch/test/waits.epoll' 'build/test/waits.nosuch' \
-    'build/gcc20/test/waits.epoll --run_test=nosuch' 'cmake -S . -B build -DMOOR_NOSUCH=ON'; do
+    'build/clang20/test/nosuch.epoll' 'build/nosuch/test/waits.epoll' 'build/test/waits.nosuch' \
+    'build/clang20/test/waits.epoll --run_test=nosuch' 'cmake -S . -B build -DMOOR_NOSUCH=ON'; do
     found=$(commands text <<<"See \`$wrong\`.")
     if [ -z "$found" ] || [ -z "$(check "${found#*: }")" ]; then
         complain "the check does not see: $wrong"
