@@ -29,7 +29,7 @@ using moor::trigger;
 using test::call_counts;
 using test::error_code;
 
-// The limit: beyond what Asio's reactor keeps for a handle. (On io_uring a waker carries an
+// What Moor may keep for a handle, beyond what Asio's reactor keeps. (On io_uring a waker carries an
 // io_uring_operation and the state holds Asio's per_io_object_data.)
 #if defined(BOOST_ASIO_HAS_EPOLL)
 static_assert(sizeof(moor::detail::scheduled_io) <= 384, "an idle registration's state");
@@ -99,6 +99,13 @@ void read_to_would_block(Registration& reg, test::fd_pair& p) {
     }
 }
 
+/// The checks of the file with poll(2) that a hundred waits may need in the steady state, where the
+/// reactor reports levels: the request that a wait makes is how the kernel is asked. Before Boost
+/// 1.82, io_uring's requests may be completed for nothing.
+long checks_of_a_hundred_requests() {
+    return test::on_io_uring() && BOOST_ASIO_VERSION < 102700 ? 200 : 1;
+}
+
 struct handles {
     test::fd_pair pipe = test::make_pipe();
     test::fd_pair sockets = test::make_socketpair();
@@ -132,11 +139,9 @@ BOOST_FIXTURE_TEST_CASE(an_edge_wait_costs_no_epoll_ctl_and_no_poll, test::conte
         auto after = [&] { read_exactly(reg, *p); };
         l.run(10, after);
         call_counts c = l.run(100, after);
-        if (test::on_epoll()) {
+        if (test::on_epoll())
             BOOST_TEST(c.epoll_ctl == 0);
-            BOOST_TEST(c.poll == 0);
-        }
-        BOOST_TEST(c.poll <= 100); // select and io_uring have no latch
+        BOOST_TEST(c.poll <= (test::on_epoll() ? 0 : checks_of_a_hundred_requests()));
     }
 }
 
@@ -164,8 +169,7 @@ BOOST_FIXTURE_TEST_CASE(a_level_wait_costs_at_most_one_poll, test::context_fixtu
         l.run(10, after);
         call_counts c = l.run(100, after);
         BOOST_TEST(c.epoll_ctl == 0);
-        // io_uring does not say when a request completes, so the completion is verified, too.
-        BOOST_TEST(c.poll <= (test::on_io_uring() ? 200 : 100));
+        BOOST_TEST(c.poll <= (test::on_epoll() ? 100 : checks_of_a_hundred_requests()));
     }
 }
 

@@ -68,6 +68,7 @@ class port {
 
 public:
     static constexpr const char* name = "simulated epoll";
+    static constexpr bool reports_levels = false;
     static constexpr bool latches_events = true;
     static constexpr bool arming_may_throw = false;
     static constexpr bool tells_events = false;

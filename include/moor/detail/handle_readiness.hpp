@@ -157,17 +157,43 @@ protected:
 
     // ---- whether an operation is over when it begins --------------------------------------------
 
-    /// The usual start of an edge-triggered wait: it is for one direction, whose waker is armed,
-    /// and there is no news. Has it wait.
-    BOOST_FORCEINLINE bool waits_for_news(waiter& w) noexcept {
-        if (port_type::has_edge_set || trigger_ != trigger::edge || w.purpose_ != purpose::wait ||
-            !w.is_one_way() || !this->is_attached() || !this->is_armed(w.direction()) ||
-            !((word_.flags() & closing) | (word_.unconsumed() & w.want_)).empty())
+    /// The usual start of a wait, for one direction of an attached handle: has it wait.
+    BOOST_FORCEINLINE bool waits_at_once(waiter& w) {
+        if (w.purpose_ != purpose::wait || !w.is_one_way() || !this->is_attached() ||
+            !(word_.flags() & closing).empty())
             return false;
-        w.channels_ = narrow(bit(w.direction()));
+        const channel c = w.direction();
+        if constexpr (port_type::reports_levels) {
+            if (this->is_armed(c) || !tells_state_ || !is_asked_by_request(w, c))
+                return false;
+            this->arm_request(c);
+        } else {
+            if (trigger_ != trigger::edge || !this->is_armed(c) ||
+                !(word_.unconsumed() & w.want_).empty())
+                return false;
+            host_.port.work_started();
+        }
+        w.channels_ = narrow(bit(c));
         ++counts_.started;
-        host_.port.work_started();
         queue_.push(w);
+        return true;
+    }
+
+    /// Whether the request that the wait makes is how the kernel is asked, where the reactor
+    /// reports levels: the request completes at once if something is there. A turn of the reactor
+    /// costs more than poll(2) then, so a level-triggered wait asks first for as long as that
+    /// answers it, and otherwise once in a while.
+    BOOST_FORCEINLINE bool is_asked_by_request(const waiter& w, channel c) noexcept {
+        if (!port_type::reports_hang_ups_to_writers && c == write_channel)
+            return false;
+        if (trigger_ == trigger::edge)
+            return (word_.unconsumed() & w.want_).empty() && !sources_[c].is_set() &&
+                   !sources_[c].must_check();
+        if (unasked_left_ == 0)
+            return false;
+        --unasked_left_;
+        word_.forget(w.want_); // as if nothing was there, which is not known
+        forget_empty(bit(c));
         return true;
     }
 
@@ -193,7 +219,7 @@ protected:
     /// A level-triggered wait: asks the kernel now, unless that can be done later or is known.
     BOOST_FORCEINLINE bool is_ready(waiter& w) {
         if (w.is_one_way() && tells_state_ &&
-            (is_known_empty(w) || asks_by_request(w) || defers(w)))
+            (is_known_empty(w) || defers(w)))
             return false;
         return is_ready_now(w);
     }
@@ -247,22 +273,6 @@ protected:
         }
         w.event_ = make_event(r);
         return !r.empty();
-    }
-
-    /// Whether the request that the wait has to make is how the kernel is asked, where the reactor
-    /// reports levels: the request completes at once if something is there. A turn of the reactor
-    /// costs more than poll(2) then, so a wait asks first for as long as that answers it, and
-    /// otherwise once in a while.
-    BOOST_FORCEINLINE bool asks_by_request(waiter& w) noexcept {
-        if constexpr (!port_type::completes_for_more)
-            return false;
-        if (unasked_left_ == 0 || !this->is_attached() || this->is_any_armed(channels_for(w)) ||
-            !(word_.flags() & closing).empty())
-            return false;
-        --unasked_left_;
-        word_.forget(w.want_); // as if nothing was there, which is not known
-        forget_empty(bit(w.direction()));
-        return true;
     }
 
     // ---- deferring ------------------------------------------------------------------------------

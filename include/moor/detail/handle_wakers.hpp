@@ -207,16 +207,19 @@ protected:
     BOOST_FORCEINLINE bool activate_request(unsigned channels) {
         if (!is_attached_ || is_any_armed(channels))
             return false;
-        int units;
         if (channels == bit(read_channel))
-            units = arm<read_channel>();
+            arm_request(read_channel);
         else if (channels == bit(write_channel))
-            units = arm<write_channel>();
+            arm_request(write_channel);
         else
             return false;
+        return true;
+    }
+
+    BOOST_FORCEINLINE void arm_request(channel c) {
+        const int units = c == read_channel ? arm<read_channel>() : arm<write_channel>();
         if (BOOST_UNLIKELY(units == 0))
             host_.port.work_started();
-        return true;
     }
 
     /// Arms a waker that no operation waits for.

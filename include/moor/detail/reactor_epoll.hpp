@@ -23,6 +23,7 @@ class reactor_port : public scheduler_port, public no_edge_set {
 public:
     static constexpr const char* name = "epoll";
 
+    static constexpr bool reports_levels = false;
     static constexpr bool latches_events = true;
     static constexpr bool arming_may_throw = false;
     static constexpr bool tells_events = false;

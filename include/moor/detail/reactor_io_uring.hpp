@@ -68,6 +68,7 @@ class reactor_port : public scheduler_port {
 public:
     static constexpr const char* name = "io_uring";
 
+    static constexpr bool reports_levels = true;
     static constexpr bool latches_events = false;
     static constexpr bool arming_may_throw = true;
     static constexpr bool tells_events = has_own_results;

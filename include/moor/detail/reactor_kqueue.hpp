@@ -24,6 +24,7 @@ class reactor_port : public scheduler_port, public no_edge_set {
 public:
     static constexpr const char* name = "kqueue";
 
+    static constexpr bool reports_levels = false;
     static constexpr bool latches_events = false;
     static constexpr bool arming_may_throw = true;
     static constexpr bool tells_events = false;

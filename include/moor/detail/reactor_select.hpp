@@ -146,6 +146,7 @@ public:
     static constexpr const char* name = "select";
 #endif
 
+    static constexpr bool reports_levels = true;
     static constexpr bool latches_events = false;
     static constexpr bool arming_may_throw = true;
     static constexpr bool tells_events = false;

@@ -167,7 +167,7 @@ public:
         bool waits;
         {
             lock_type lock(mutex_);
-            if (this->waits_for_news(w))
+            if (this->waits_at_once(w))
                 return true;
             waits = is_open(w) && !this->is_answered(w) && pend(w, displaced);
             ++counts_.started;
