@@ -218,8 +218,7 @@ protected:
 
     /// A level-triggered wait: asks the kernel now, unless that can be done later or is known.
     BOOST_FORCEINLINE bool is_ready(waiter& w) {
-        if (w.is_one_way() && tells_state_ &&
-            (is_known_empty(w) || defers(w)))
+        if (w.is_one_way() && tells_state_ && (is_known_empty(w) || defers(w)))
             return false;
         return is_ready_now(w);
     }
