@@ -639,6 +639,42 @@ BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_has_not_begun,
     BOOST_TEST(attempts > 1);
 }
 
+BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_leaves_the_cache_as_it_was,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    bool threw = true;
+    int attempts = 0;
+    for (long n = 0; threw; ++n, ++attempts) {
+        test::fd_pair p = test::make_socketpair();
+        test::fd_pair q = test::make_socketpair();
+        asio::io_context io;
+        moor::registration reg(io, p.a.get());
+        moor::registration other(io, q.a.get());
+        test::called first, second, others;
+        reg.async_wait_readable(first.handler()); // finds nothing
+        test::run_ready(io);
+        test::put(p.b, "x");
+        test::run_until(io, [&] { return bool(first); });
+        BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+        other.async_wait_readable(others.handler()); // takes what the reactor has to spare
+        threw = false;
+        test::fail_allocations_after(n);
+        try {
+            reg.async_wait_readable(second.handler());
+        } catch (const std::bad_alloc&) {
+            threw = true;
+        }
+        test::fail_allocations_after(-1);
+        if (threw)
+            BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
+        else
+            test::run_until(io, [&] { return bool(second); });
+        BOOST_TEST(second.times == (threw ? 0 : 1));
+        other.cancel();
+        test::run_all(io);
+    }
+    BOOST_TEST(attempts > (test::on_select() ? 1 : 0));
+}
+
 BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the_wait,
                         test::context_fixture) {
     ::rlimit limit{};
@@ -676,11 +712,14 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the
     BOOST_CHECK_EQUAL(write.ec, error_code(asio::error::fd_set_failure));
     // One that is known to be ready needs no select.
     test::put(p.b, "x");
-    reg.reset(large);
-    test::called ready;
-    reg.async_wait_readable(ready.handler());
-    test::run_until(io, [&] { return bool(ready); });
-    BOOST_TEST(!ready.ec);
+    for (bool is_new : {false, true}) {
+        if (is_new)
+            reg.reset(large);
+        test::called ready;
+        reg.async_wait_readable(ready.handler());
+        test::run_until(io, [&] { return bool(ready); });
+        BOOST_TEST(!ready.ec);
+    }
     BOOST_TEST(is_open(large));
 }
 

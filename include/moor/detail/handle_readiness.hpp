@@ -166,7 +166,12 @@ protected:
         if constexpr (port_type::reports_levels) {
             if (this->is_armed(c) || !tells_state_ || !is_asked_by_request(w, c))
                 return false;
-            this->arm_request(c);
+            this->arm_request(c); // or throws, and nothing has happened
+            if (trigger_ == trigger::level) {
+                --unasked_left_;
+                word_.forget(w.want_); // as if nothing was there, which is not known
+                forget_empty(bit(c));
+            }
         } else {
             if (trigger_ != trigger::edge || !this->is_armed(c) ||
                 !(word_.unconsumed() & w.want_).empty())
@@ -189,12 +194,7 @@ protected:
         if (trigger_ == trigger::edge)
             return (word_.unconsumed() & w.want_).empty() && !sources_[c].is_set() &&
                    !sources_[c].must_check();
-        if (unasked_left_ == 0)
-            return false;
-        --unasked_left_;
-        word_.forget(w.want_); // as if nothing was there, which is not known
-        forget_empty(bit(c));
-        return true;
+        return unasked_left_ != 0;
     }
 
     /// Whether the operation need not wait: `w` says how it ended.

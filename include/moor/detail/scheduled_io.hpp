@@ -29,8 +29,9 @@
 //   4. An event advances the tick of its stream. A call that would block, and clear(), drop only
 //      flags whose tick is unchanged.
 //   5. A level-triggered wait completes only for what was there after the wait began. poll(2) is
-//      called at the start or later (deferred_checks), unless a call has just found nothing, and
-//      again at an event that may be older than the wait. The cache alone completes no wait.
+//      called at the start or later (deferred_checks), unless a call has just found nothing or a
+//      request asks, and again at an event that may be older than the wait. The cache alone
+//      completes no wait.
 //   6. An edge-triggered wait completes for news: for an event that no wait was told of. Closing
 //      events are states: they are told for as long as they last.
 //   7. A check drops an event that the reactor reported only if poll(2) is known to repeat the
@@ -330,6 +331,7 @@ private:
     using base::tells_state_;
     using base::transfers_;
     using base::trigger_;
+    using base::unasked_left_;
     using base::word_;
     using base::would_block_;
 
@@ -448,6 +450,7 @@ private:
             counts_.unhandled += items.empty();
         } else if (ec != boost::asio::error::operation_aborted) {
             take_failed(bit(c), ec, items);
+            unasked_left_ = 0;           // the next wait asks poll(2), which may answer
             if (drains_.is_hang_up(c)) { // which can't be waited for
                 this->note_event(c, told, is_later);
                 take_satisfied(items);
