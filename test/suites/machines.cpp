@@ -407,12 +407,14 @@ int waits_until_check(detail::edge_source& s) {
 
 BOOST_AUTO_TEST_CASE(a_set_is_left_after_some_checks_in_a_row_that_find_the_handle_drained) {
     detail::edge_source s;
+    BOOST_TEST(!s.needs_set()); // there is none yet
     for (int drained : {0, 1, 3, 4}) {
         BOOST_TEST(s.is_set());
         for (int i = 0; i != drained; ++i) {
             BOOST_TEST(waits_until_check(s) == 0); // each wait checks
             s.checked(true);
             BOOST_TEST(s.is_set() == (i != 3));
+            BOOST_TEST(s.needs_set() == (i != 3));
         }
         if (drained == 1) // and those before do not count
             s.refused();

@@ -24,6 +24,9 @@ class edge_source {
 public:
     bool is_set() const noexcept { return is_set_; }
 
+    /// Whether the set has told of this direction, and is to go on.
+    bool needs_set() const noexcept { return is_set_ && (streak_ != 0 || left_ != 0); }
+
     /// A wait begins. Whether to check if the handle is drained.
     bool must_check() noexcept {
         if (left_ == 0)

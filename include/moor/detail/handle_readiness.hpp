@@ -365,6 +365,8 @@ protected:
         error_code ec;
         source.checked(
             Policy::poll(this->native_handle(), base::events_of(w.direction()), ec) == 0 && !ec);
+        if (!sources_[read_channel].needs_set() && !sources_[write_channel].needs_set())
+            this->leave_edges();
     }
 
     /// A call would have blocked. If that was so before, after an event, the reactor reports what

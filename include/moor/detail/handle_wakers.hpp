@@ -202,17 +202,20 @@ protected:
         return ec;
     }
 
+    /// Closes the edge-triggered set, which costs time at each change of the file, if nothing waits
+    /// for it. A new one tells of what is there then.
+    void leave_edges() noexcept {
+        if (wakers_[edge_channel].is_idle())
+            host_.port.leave_edges(data_);
+    }
+
     /// The usual case of activate() where a waker is a request: for one direction of an attached
     /// handle.
     BOOST_FORCEINLINE bool activate_request(unsigned channels) {
-        if (!is_attached_ || is_any_armed(channels))
+        const bool reads = channels == bit(read_channel);
+        if (!is_attached_ || is_any_armed(channels) || (!reads && channels != bit(write_channel)))
             return false;
-        if (channels == bit(read_channel))
-            arm_request(read_channel);
-        else if (channels == bit(write_channel))
-            arm_request(write_channel);
-        else
-            return false;
+        arm_request(reads ? read_channel : write_channel);
         return true;
     }
 

@@ -141,6 +141,7 @@ public:
         return data.set.watches(events);
     }
     static short take_edges(registration_data& data) noexcept { return data.set.take(); }
+    static void leave_edges(registration_data& data) noexcept { data.set.close(); }
     static void renew_edges(int handle, registration_data& data) {
         if (int error = data.set.renew(handle))
             boost::throw_exception(boost::system::system_error(system_error(error), "notify_fork"));
