@@ -414,7 +414,6 @@ BOOST_AUTO_TEST_CASE(a_set_is_left_after_some_checks_in_a_row_that_find_the_hand
             BOOST_TEST(waits_until_check(s) == 0); // each wait checks
             s.checked(true);
             BOOST_TEST(s.is_set() == (i != 3));
-            BOOST_TEST(s.needs_set() == (i != 3));
         }
         if (drained == 1) // and those before do not count
             s.refused();
@@ -427,18 +426,27 @@ BOOST_AUTO_TEST_CASE(a_set_is_left_after_some_checks_in_a_row_that_find_the_hand
 
 BOOST_AUTO_TEST_CASE(data_left_unread_and_refused_calls_lead_to_a_set) {
     for (bool by_a_call : {false, true}) {
-        detail::edge_source s = detail::edge_source::direct();
-        BOOST_TEST(waits_until_check(s) == 0); // the first one checks
-        for (int i = 0; i != 2; ++i) {
+        detail::edge_source s;
+        while (s.is_set())
             s.checked(true);
+        BOOST_TEST(!s.is_set_for_calls());
+        BOOST_TEST(!s.needs_set());
+        for (int i = 0; i != 2; ++i) {
             BOOST_TEST(!s.is_set());
             BOOST_TEST(waits_until_check(s) == 127);
+            s.checked(true);
         }
         by_a_call ? s.refused() : s.checked(false);
         BOOST_TEST(s.is_set());
+        BOOST_TEST(s.is_set_for_calls() == by_a_call);
         BOOST_TEST(waits_until_check(s) == 31);
-        s.checked(true);
-        BOOST_TEST(s.is_set());
+        for (int i = 0; i != 4; ++i) {
+            BOOST_TEST(s.is_set());
+            BOOST_TEST(s.needs_set());
+            s.checked(true);
+        }
+        BOOST_TEST(!s.is_set());
+        BOOST_TEST(s.needs_set() == by_a_call); // which calls go on to need
     }
 }
 

@@ -22,10 +22,16 @@ namespace detail {
  */
 class edge_source {
 public:
+    /// An edge-triggered wait: from the set.
     bool is_set() const noexcept { return is_set_; }
 
+    /// An operation with a call, which finds out for itself, with either trigger: from the set.
+    bool is_set_for_calls() const noexcept { return was_refused_; }
+
     /// Whether the set has told of this direction, and is to go on.
-    bool needs_set() const noexcept { return is_set_ && (streak_ != 0 || left_ != 0); }
+    bool needs_set() const noexcept {
+        return was_refused_ || (is_set_ && was_checked_);
+    }
 
     /// A wait begins. Whether to check if the handle is drained.
     bool must_check() noexcept {
@@ -37,10 +43,9 @@ public:
 
     /// What the check showed.
     void checked(bool is_drained) noexcept {
+        was_checked_ = true;
         if (!is_drained) {
-            is_set_ = true;
-            streak_ = 0;
-            left_ = set_interval;
+            use_set();
         } else if (is_set_ && ++streak_ != enough) {
             left_ = 0;
         } else {
@@ -51,19 +56,17 @@ public:
 
     /// A call that would block was made again although there was no news.
     void refused() noexcept {
+        was_refused_ = true;
+        use_set();
+    }
+
+private:
+    void use_set() noexcept {
         is_set_ = true;
         streak_ = 0;
         left_ = set_interval;
     }
 
-    /// What a wait that reports levels begins with; the other constructor is for edges.
-    static edge_source direct() noexcept {
-        edge_source s;
-        s.is_set_ = false;
-        return s;
-    }
-
-private:
     static constexpr std::uint8_t enough = 4;            // checks in a row
     static constexpr std::uint8_t direct_interval = 127; // waits from check to check
     static constexpr std::uint8_t set_interval = 31;
@@ -71,6 +74,8 @@ private:
     std::uint8_t left_ = 0;
     std::uint8_t streak_ = 0;
     bool is_set_ = true;
+    bool was_checked_ = false;
+    bool was_refused_ = false;
 };
 
 } // namespace detail
