@@ -18,10 +18,9 @@
 #include <boost/asio/thread_pool.hpp>
 
 #include <atomic>
-#include <chrono>
+#include <initializer_list>
 #include <memory>
 #include <string>
-#include <thread>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -51,8 +50,7 @@ using test::wait_op;
 
 using all_operations = std::tuple<wait_op, event_op, io_op>;
 
-// ---- cancel()
-// ---------------------------------------------------------------------------------------
+// ---- cancel() ----------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(cancel_ends_every_pending_operation, Op, all_operations, fixture) {
     test::fill(p.a);
@@ -115,8 +113,8 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(cancel_of_one_direction_leaves_the_other, Op, a
 }
 
 BOOST_FIXTURE_TEST_CASE(cancel_of_one_direction_hits_a_wait_for_both, fixture) {
+    test::fill(p.a);
     for (moor::direction d : {moor::direction::read, moor::direction::write}) {
-        test::fill(p.a);
         test::called both;
         reg.async_wait(interest::readable | interest::writable, both.handler());
         test::run_ready(io);
@@ -156,82 +154,42 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(cancel_does_not_take_back_a_completed_operation
     BOOST_TEST(!done.ec);
 }
 
-// ---- one operation
-// ----------------------------------------------------------------------------------
+// ---- one operation -----------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_signal_hits_its_own_operation_only, Op, all_operations,
                                  fixture) {
     asio::cancellation_signal signals[3];
-    test::called calls[3];
+    test::called calls[4]; // the last has no slot
     for (int i = 0; i != 3; ++i)
         Op::start(reg, slotted(signals[i], calls[i].handler()));
-    test::called plain;
-    Op::start(reg, plain.handler());
+    Op::start(reg, calls[3].handler());
     test::run_ready(io);
     signals[1].emit(cancellation_type::total);
     test::run_ready(io);
-    BOOST_TEST(calls[0].times == 0);
-    BOOST_TEST(calls[1].times == 1);
+    for (int i = 0; i != 4; ++i)
+        BOOST_TEST(calls[i].times == (i == 1 ? 1 : 0));
     BOOST_TEST(calls[1].ec == aborted);
-    BOOST_TEST(calls[2].times == 0);
-    BOOST_TEST(plain.times == 0);
     test::put(p.b, "x");
     test::run_all(io);
-    BOOST_TEST(calls[0].times == 1);
-    BOOST_TEST(!calls[0].ec);
-    BOOST_TEST(calls[1].times == 1);
-    BOOST_TEST(calls[2].times == 1);
-    BOOST_TEST(!calls[2].ec);
-    BOOST_TEST(!plain.ec);
-}
-
-BOOST_FIXTURE_TEST_CASE_TEMPLATE(every_cancellation_type_works, Op, all_operations, fixture) {
-    for (auto type : {cancellation_type::terminal, cancellation_type::partial,
-                      cancellation_type::total, cancellation_type::all}) {
-        asio::cancellation_signal signal;
-        test::called done;
-        Op::start(reg, slotted(signal, done.handler()));
-        test::run_ready(io);
-        signal.emit(type);
-        test::run_all(io);
-        BOOST_TEST(done.ec == aborted);
-        BOOST_TEST(done.times == 1);
+    for (int i = 0; i != 4; ++i) {
+        BOOST_TEST(calls[i].times == 1);
+        BOOST_TEST(bool(calls[i].ec) == (i == 1));
     }
 }
 
-BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_emit_of_no_type_does_nothing, Op, all_operations, fixture) {
+BOOST_FIXTURE_TEST_CASE_TEMPLATE(an_emit_before_the_start_or_of_no_type_does_nothing, Op,
+                                 all_operations, fixture) {
     asio::cancellation_signal signal;
+    signal.emit(cancellation_type::total);
     test::called done;
     Op::start(reg, slotted(signal, done.handler()));
     test::run_ready(io);
     signal.emit(cancellation_type::none);
     test::run_ready(io);
     BOOST_TEST(done.times == 0);
-    reg.cancel();
-    test::run_all(io);
-}
-
-BOOST_FIXTURE_TEST_CASE_TEMPLATE(emit_before_the_start_does_nothing, Op, all_operations, fixture) {
-    asio::cancellation_signal signal;
-    signal.emit(cancellation_type::total);
-    test::called done;
-    Op::start(reg, slotted(signal, done.handler()));
-    test::run_ready(io);
-    BOOST_TEST(done.times == 0);
     test::put(p.b, "x");
     test::run_all(io);
     BOOST_TEST(!done.ec);
-}
-
-BOOST_FIXTURE_TEST_CASE_TEMPLATE(emit_at_once_after_the_start, Op, all_operations, fixture) {
-    // Before the context ran at all: for async_io the callable has not been called yet.
-    asio::cancellation_signal signal;
-    test::called done;
-    Op::start(reg, slotted(signal, done.handler()));
-    signal.emit(cancellation_type::total);
-    test::run_all(io);
-    BOOST_TEST(done.times == 1);
-    BOOST_TEST(done.ec == aborted);
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(emit_after_completion_before_the_handler_ran, Op, all_operations,
@@ -446,8 +404,9 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_cancelled_wait_leaves_the_waker_to_the_next, 
         asio::cancellation_signal signal;
         test::called done;
         Op::start(reg, slotted(signal, done.handler()));
-        signal.emit(cancellation_type::total);
-        test::run_until(io, [&] { return bool(done); });
+        signal.emit(cancellation_type::total); // before a callable is called
+        test::run_all(io);
+        BOOST_REQUIRE(done.times == 1);
         BOOST_REQUIRE(done.ec == aborted);
     }
     test::called done;
@@ -457,8 +416,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_cancelled_wait_leaves_the_waker_to_the_next, 
     BOOST_TEST(!done.ec);
 }
 
-// ---- while the callable of async_io runs
-// --------------------------------------------------------------
+// ---- while the callable of async_io runs -------------------------------------------------------
 
 /// A callable that does something the first time, then would block; later it counts.
 template <class During>
@@ -474,37 +432,42 @@ struct blocking {
 template <class During>
 blocking(During, int*) -> blocking<During>;
 
-BOOST_FIXTURE_TEST_CASE(a_signal_while_the_callable_runs_is_not_lost, fixture) {
+/// An operation whose callable ends it in some way, and then would block.
+struct ended_within : test::context_fixture {
+    test::fd_pair p = test::make_socketpair();
+    std::unique_ptr<moor::registration> reg = std::make_unique<moor::registration>(io, p.a.get());
     asio::cancellation_signal signal;
     int calls = 0;
     test::called done;
-    reg.async_io(interest::readable,
-                 blocking{[&] { signal.emit(cancellation_type::total); }, &calls},
-                 slotted(signal, done.handler()));
-    test::put(p.b, "x");
-    test::run_all(io);
-    BOOST_TEST(done.ec == aborted);
-    BOOST_TEST(calls == 1);
-}
 
-BOOST_FIXTURE_TEST_CASE(cancel_while_the_callable_runs_is_not_lost, fixture) {
-    int calls = 0;
-    for (int how = 0; how != 2; ++how) {
-        calls = 0;
-        test::called done;
-        reg.async_io(interest::readable,
-                     blocking{[&] {
-                                  if (how)
-                                      reg.cancel(moor::direction::read);
-                                  else
-                                      reg.cancel();
-                              },
-                              &calls},
-                     done.handler());
+    void check(void (*end)(ended_within&), error_code expected) {
+        reg->async_io(interest::readable, blocking{[&] { end(*this); }, &calls},
+                      slotted(signal, done.handler()));
+        test::put(p.b, "x");
         test::run_all(io);
-        BOOST_TEST(done.ec == aborted);
+        BOOST_TEST(done.times == 1);
+        BOOST_TEST(done.ec == expected);
         BOOST_TEST(calls == 1);
     }
+};
+
+BOOST_AUTO_TEST_CASE(what_ends_an_operation_while_its_callable_runs_is_not_lost) {
+    struct way {
+        const char* name;
+        void (*end)(ended_within&);
+        error_code expected = aborted;
+    };
+    for (const way& w : std::initializer_list<way>{
+             {"signal", [](ended_within& o) { o.signal.emit(cancellation_type::total); }},
+             {"cancel()", [](ended_within& o) { o.reg->cancel(); }},
+             {"cancel(read)", [](ended_within& o) { o.reg->cancel(moor::direction::read); }},
+             {"deregister()", [](ended_within& o) { o.reg->deregister(); }},
+             // Registered anew at once: that is another registration.
+             {"reset()", [](ended_within& o) { o.reg->reset(o.p.a.get()); }},
+             {"destruction", [](ended_within& o) { o.reg.reset(); }},
+             {"close()", [](ended_within& o) { moor::use_registration_service(o.io).close(); },
+              moor::error::gone}})
+        BOOST_TEST_CONTEXT(w.name) { ended_within().check(w.end, w.expected); }
 }
 
 BOOST_FIXTURE_TEST_CASE(cancel_of_the_other_direction_while_the_callable_runs_does_nothing,
@@ -518,45 +481,6 @@ BOOST_FIXTURE_TEST_CASE(cancel_of_the_other_direction_while_the_callable_runs_do
     reg.cancel();
     test::run_all(io);
     BOOST_TEST(done.ec == aborted);
-}
-
-BOOST_FIXTURE_TEST_CASE(deregistering_while_the_callable_runs_is_not_lost, fixture) {
-    int calls = 0;
-    test::called done;
-    reg.async_io(interest::readable, blocking{[&] { reg.deregister(); }, &calls}, done.handler());
-    test::run_all(io);
-    BOOST_TEST(done.ec == aborted);
-    BOOST_TEST(calls == 1);
-    // Also when it is registered anew at once: that is another registration.
-    reg.register_handle(p.a.get());
-    calls = 0;
-    test::called again;
-    reg.async_io(interest::readable, blocking{[&] { reg.reset(p.a.get()); }, &calls},
-                 again.handler());
-    test::run_all(io);
-    BOOST_TEST(again.ec == aborted);
-    BOOST_TEST(calls == 1);
-}
-
-BOOST_FIXTURE_TEST_CASE(destroying_while_the_callable_runs_is_not_lost, fixture) {
-    auto owned = std::make_unique<moor::registration>(std::move(reg));
-    int calls = 0;
-    test::called done;
-    owned->async_io(interest::readable, blocking{[&] { owned.reset(); }, &calls}, done.handler());
-    test::run_all(io);
-    BOOST_TEST(done.ec == aborted);
-    BOOST_TEST(calls == 1);
-}
-
-BOOST_FIXTURE_TEST_CASE(close_while_the_callable_runs_is_not_lost, fixture) {
-    int calls = 0;
-    test::called done;
-    reg.async_io(interest::readable,
-                 blocking{[&] { moor::use_registration_service(io).close(); }, &calls},
-                 done.handler());
-    test::run_all(io);
-    BOOST_TEST(bool(done.ec));
-    BOOST_TEST(calls == 1);
 }
 
 BOOST_FIXTURE_TEST_CASE(moving_while_the_callable_runs_changes_nothing, fixture) {
@@ -667,8 +591,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancel_finds_an_operation_whose_callable_waits_on_anot
     BOOST_TEST(calls == 0);
 }
 
-// ---- racing
-// ------------------------------------------------------------------------------------------
+// ---- racing ------------------------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(cancel_races_completion, Op, all_operations) {
     test::fd_pair p = test::make_socketpair();
@@ -684,11 +607,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(cancel_races_completion, Op, all_operations) {
         });
         test::put(p.b, "x");
         reg.cancel();
-        auto deadline = std::chrono::steady_clock::now() + test::cap;
-        while (times.load(std::memory_order_acquire) == 0) {
-            BOOST_REQUIRE(std::chrono::steady_clock::now() < deadline);
-            std::this_thread::yield();
-        }
+        BOOST_REQUIRE(test::wait_for([&] { return times.load(std::memory_order_acquire) != 0; }));
         BOOST_REQUIRE_EQUAL(times.load(), 1);
         BOOST_REQUIRE((!seen || seen == aborted));
         ++(seen ? cancelled : completed);
@@ -720,11 +639,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_signal_races_completion, Op, all_operations) {
             });
         });
         test::put(p.b, "x");
-        auto deadline = std::chrono::steady_clock::now() + test::cap;
-        while (over != 2) {
-            BOOST_REQUIRE(std::chrono::steady_clock::now() < deadline);
-            std::this_thread::yield();
-        }
+        BOOST_REQUIRE(test::wait_for([&] { return over == 2; }));
         BOOST_REQUIRE((!seen || seen == aborted));
         test::drain(p.a);
     }
@@ -750,14 +665,9 @@ BOOST_AUTO_TEST_CASE(cancel_races_the_callable) {
                 ++over;
             });
         test::put(p.b, "x");
-        auto deadline = std::chrono::steady_clock::now() + test::cap;
-        while (!inside)
-            BOOST_REQUIRE(std::chrono::steady_clock::now() < deadline);
+        BOOST_REQUIRE(test::wait_for([&] { return inside.load(); }));
         reg.cancel(); // in the callable, after it, or pending already: never lost
-        while (over == 0) {
-            BOOST_REQUIRE(std::chrono::steady_clock::now() < deadline);
-            std::this_thread::yield();
-        }
+        BOOST_REQUIRE(test::wait_for([&] { return over != 0; }));
         BOOST_REQUIRE(seen == aborted);
         test::drain(p.a);
     }

@@ -7,6 +7,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/kinds.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
@@ -48,25 +49,17 @@ struct kind {
     test::fd_pair (*make)();
 };
 
-test::fd_pair make_turned_pipe() {
-    test::fd_pair p = test::make_pipe();
-    std::swap(p.a, p.b);
-    return p;
-}
-
 const kind pipe_reader{"reading end of a pipe", test::make_pipe};
-const kind pipe_writer{"writing end of a pipe", make_turned_pipe};
+const kind pipe_writer{"writing end of a pipe", [] { return test::swapped(test::make_pipe()); }};
 const kind unix_socket{"unix socket", [] { return test::make_socketpair(); }};
 const kind tcp_socket{"tcp socket", test::make_tcp_pair};
-
-std::string name_of(trigger t) { return t == trigger::edge ? "edge" : "level"; }
 
 /// Calls `f` for each kind and each trigger, with both named in a failure.
 template <class F>
 void for_each(const std::vector<kind>& kinds, F f) {
     for (const kind& k : kinds)
         for (trigger t : test::both_triggers)
-            BOOST_TEST_CONTEXT(k.name << ", " << name_of(t)) { f(k, t); }
+            BOOST_TEST_CONTEXT(k.name << ", " << test::name_of(t)) { f(k, t); }
 }
 
 /// How often a callable may be called that says would-block each time and hears no news: once when
@@ -113,33 +106,32 @@ void check_hears(asio::io_context& io, unwilling& f, const test::called& done, H
 
 // ---- callables that met would-block -------------------------------------------------------------
 
-BOOST_AUTO_TEST_CASE(a_callable_that_would_block_on_reading_is_not_called_for_room_to_write) {
-    for_each({unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+/// An `async_io` of `want` with an unwilling callable hears of bytes of the peer, and of nothing
+/// else.
+void check_hears_of_bytes(const kind& k, trigger t, interest want, const char* before) {
+    BOOST_TEST_CONTEXT("waiting for " << want) {
         asio::io_context io;
         test::fd_pair p = k.make();
+        test::put(p.b, before);
         moor::registration r(io, p.a, t);
         unwilling f;
         test::called done;
-        r.async_io(interest::readable | interest::writable, f.callable(), done.handler());
-        check_hears(io, f, done, [&] { test::put(p.b, "x"); });
+        r.async_io(want, f.callable(), done.handler());
+        check_hears(io, f, done, [&] { test::put(p.b, "more"); });
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_callable_that_would_block_on_reading_is_not_called_for_room_to_write) {
+    for_each({unix_socket, tcp_socket}, [](const kind& k, trigger t) {
+        check_hears_of_bytes(k, t, interest::readable | interest::writable, "");
     });
 }
 
 BOOST_AUTO_TEST_CASE(a_callable_that_leaves_data_unread_is_called_again_only_for_more) {
     for_each({pipe_reader, unix_socket, tcp_socket}, [](const kind& k, trigger t) {
         for (interest want : {interest(interest::readable), interest::readable | interest::priority,
-                              interest::readable | interest::read_closed}) {
-            BOOST_TEST_CONTEXT("waiting for " << want) {
-                asio::io_context io;
-                test::fd_pair p = k.make();
-                test::put(p.b, "x");
-                moor::registration r(io, p.a, t);
-                unwilling f;
-                test::called done;
-                r.async_io(want, f.callable(), done.handler());
-                check_hears(io, f, done, [&] { test::put(p.b, "more"); });
-            }
-        }
+                              interest::readable | interest::read_closed})
+            check_hears_of_bytes(k, t, want, "x");
     });
 }
 
@@ -415,51 +407,33 @@ BOOST_AUTO_TEST_CASE(data_beside_room_is_told_with_it) {
 
 BOOST_AUTO_TEST_CASE(news_that_comes_while_nobody_waits_is_one_event) {
     for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
-        BOOST_TEST_CONTEXT(k.name) {
-            asio::io_context io;
-            test::fd_pair p = k.make();
-            moor::registration r(io, p.a, trigger::edge);
-            test::put(p.b, "x");
-            test::called first, second, third;
-            r.async_wait_readable(first.handler());
-            turn(io);
-            BOOST_TEST(first.times == 1);
-            test::put(p.b, "more");
-            turn(io);
-            r.async_wait_readable(second.handler());
-            turn(io);
-            BOOST_TEST(second.times == 1);
-            r.async_wait_readable(third.handler());
-            turn(io);
-            BOOST_TEST(third.times == 0);
-            r.cancel();
-            turn(io);
-        }
-}
-
-BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_takes_no_news_with_it) {
-    for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
-        BOOST_TEST_CONTEXT(k.name) {
-            asio::io_context io;
-            test::fd_pair p = k.make();
-            moor::registration r(io, p.a, trigger::edge);
-            test::called cancelled, second, third;
-            r.async_wait_readable(cancelled.handler());
-            turn(io);
-            r.cancel();
-            turn(io);
-            BOOST_TEST((cancelled.ec == test::aborted));
-            test::put(p.b, "x");
-            turn(io);
-            r.async_wait_readable(second.handler());
-            turn(io);
-            BOOST_TEST(second.times == 1);
-            r.async_wait_readable(third.handler());
-            turn(io);
-            BOOST_TEST(third.times == 0);
-            r.cancel();
-            turn(io);
-        }
+        for (bool is_cancelled : {false, true}) // it takes no news with it
+            BOOST_TEST_CONTEXT(k.name << (is_cancelled ? ", a wait is cancelled" : "")) {
+                asio::io_context io;
+                test::fd_pair p = k.make();
+                moor::registration r(io, p.a, trigger::edge);
+                if (!is_cancelled)
+                    test::put(p.b, "x");
+                test::called first, second, third;
+                r.async_wait_readable(first.handler());
+                turn(io);
+                if (is_cancelled) {
+                    r.cancel();
+                    turn(io);
+                }
+                BOOST_TEST(first.times == 1);
+                BOOST_TEST((first.ec == (is_cancelled ? test::aborted : error_code())));
+                test::put(p.b, "more");
+                turn(io);
+                r.async_wait_readable(second.handler());
+                turn(io);
+                BOOST_TEST(second.times == 1);
+                r.async_wait_readable(third.handler());
+                turn(io);
+                BOOST_TEST(third.times == 0);
+                r.cancel();
+                turn(io);
+            }
 }
 
 BOOST_AUTO_TEST_CASE(urgent_data_is_one_event) {
@@ -489,41 +463,31 @@ struct ending {
 };
 
 const std::vector<ending>& endings() {
-    auto close = [](test::fd_pair& p) { p.b.close(); };
+    const interest readable = interest::readable, writable = interest::writable,
+                   read_closed = interest::read_closed, write_closed = interest::write_closed,
+                   error = interest::error;
     static const std::vector<ending> all{
         {pipe_reader,
          "the writers go",
-         close,
-         {interest(interest::readable), interest(interest::read_closed),
-          interest::readable | interest::read_closed}},
+         test::close_peer,
+         {readable, read_closed, readable | read_closed}},
         {pipe_writer,
          "the readers go",
-         close,
-         {interest(interest::writable), interest(interest::error), interest(interest::write_closed),
-          interest::writable | interest::error}},
+         test::close_peer,
+         {writable, error, write_closed, writable | error}},
         {unix_socket,
          "the other end closes",
-         close,
-         {interest(interest::readable), interest(interest::writable),
-          interest(interest::read_closed), interest(interest::write_closed),
-          interest::readable | interest::writable}},
+         test::close_peer,
+         {readable, writable, read_closed, write_closed, readable | writable}},
         {unix_socket,
          "the other end writes no more",
-         [](test::fd_pair& p) { ::shutdown(p.b, SHUT_WR); },
-         {interest(interest::readable), interest(interest::read_closed),
-          interest::priority | interest::read_closed}},
-        {tcp_socket,
-         "the other end writes no more",
-         [](test::fd_pair& p) { ::shutdown(p.b, SHUT_WR); },
-         {interest(interest::readable), interest(interest::read_closed)}},
+         test::shut_peer,
+         {readable, read_closed, interest::priority | read_closed}},
+        {tcp_socket, "the other end writes no more", test::shut_peer, {readable, read_closed}},
         {tcp_socket,
          "both directions are shut down",
-         [](test::fd_pair& p) {
-             ::shutdown(p.b, SHUT_WR);
-             ::shutdown(p.a, SHUT_WR);
-         },
-         {interest(interest::readable), interest(interest::writable),
-          interest(interest::read_closed), interest(interest::write_closed)}}};
+         test::shut_both,
+         {readable, writable, read_closed, write_closed}}};
     return all;
 }
 
@@ -536,7 +500,7 @@ BOOST_AUTO_TEST_CASE(each_wait_for_an_end_completes) {
                 for (trigger t : test::both_triggers)
                     BOOST_TEST_CONTEXT(e.handle.name << ", " << e.name << " " << name_of(m)
                                                      << ", waiting for " << want << ", "
-                                                     << name_of(t)) {
+                                                     << test::name_of(t)) {
                         asio::io_context io;
                         test::fd_pair p = e.handle.make();
                         if (m == moment::before_the_registration)
@@ -572,7 +536,7 @@ BOOST_AUTO_TEST_CASE(each_wait_for_an_end_completes_after_unread_data_was_told_o
     for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
         for (trigger t : test::both_triggers)
             for (interest want : {interest(interest::readable), interest(interest::read_closed)})
-                BOOST_TEST_CONTEXT(k.name << ", waiting for " << want << ", " << name_of(t)) {
+                BOOST_TEST_CONTEXT(k.name << ", waiting for " << want << ", " << test::name_of(t)) {
                     asio::io_context io;
                     test::fd_pair p = k.make();
                     test::put(p.b, "x");

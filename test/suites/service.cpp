@@ -46,6 +46,12 @@ BOOST_FIXTURE_TEST_CASE(a_context_has_one_service, fixture) {
     test::fd_pair q = test::make_socketpair();
     moor::registration r(asio::make_strand(io), q.a.get());
     BOOST_TEST(service.snapshot().size() == 2u);
+
+    asio::thread_pool pool(1);
+    test::fd_pair of_pool = test::make_pipe();
+    moor::basic_registration<asio::thread_pool::executor_type> on_pool(pool, of_pool.a.get());
+    BOOST_TEST(moor::use_registration_service(pool).snapshot().size() == 1u);
+    pool.join();
 }
 
 BOOST_AUTO_TEST_CASE(the_first_registration_makes_the_service) {
@@ -99,17 +105,7 @@ BOOST_FIXTURE_TEST_CASE(two_contexts_have_two_services_and_both_get_their_events
     BOOST_TEST(another.metrics().registered == 1u);
 }
 
-BOOST_AUTO_TEST_CASE(a_thread_pool_has_a_service) {
-    asio::thread_pool pool(1);
-    auto& service = moor::use_registration_service(pool);
-    test::fd_pair p = test::make_pipe();
-    moor::basic_registration<asio::thread_pool::executor_type> reg(pool, p.a.get());
-    BOOST_TEST(service.snapshot().size() == 1u);
-    pool.join();
-}
-
-// ---- metrics
-// ------------------------------------------------------------------------------------------
+// ---- metrics -----------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(registering_is_counted, fixture) {
     BOOST_TEST(service.metrics().registered == 1u);
@@ -137,6 +133,10 @@ BOOST_FIXTURE_TEST_CASE(registering_is_counted, fixture) {
 
 BOOST_FIXTURE_TEST_CASE(a_closed_service_is_gone_for_a_registration_that_holds_a_handle, fixture) {
     service.close();
+    BOOST_TEST(service.snapshot().empty());
+    std::ostringstream os;
+    service.dump(os);
+    BOOST_TEST(!os.str().empty());
     BOOST_TEST(reg.is_registered());
     error_code ec;
     reg.register_handle(p.a.get(), ec);
@@ -145,58 +145,40 @@ BOOST_FIXTURE_TEST_CASE(a_closed_service_is_gone_for_a_registration_that_holds_a
 }
 
 BOOST_FIXTURE_TEST_CASE(waits_are_counted_by_how_they_went, fixture) {
-    test::put(p.b, "x");
-    test::called at_once;
-    reg.async_wait_readable(at_once.handler());
-    test::run_all(io);
-    auto m = service.metrics();
-    BOOST_TEST(m.waits_started == 1u);
-    BOOST_TEST(m.waits_completed_at_once == 1u);
-    BOOST_TEST(m.waits_pended == 0u);
-    BOOST_TEST(m.readiness_checks == 1u);
-    test::drain(p.a);
-    test::called pending;
-    reg.async_wait_readable(pending.handler());
-    m = service.metrics();
-    BOOST_TEST(m.waits_started == 2u);
-    BOOST_TEST(m.waits_pended == 1u);
-    test::put(p.b, "x");
-    test::run_all(io);
-    m = service.metrics();
-    BOOST_TEST(m.events_delivered >= 1u);
-    BOOST_TEST(m.waits_cancelled == 0u);
-    test::drain(p.a);
-    std::uint64_t cancelled = 0;
-    for (int how = 0; how != 3; ++how) {
+    auto wait = [&](auto happen) {
         test::called done;
         reg.async_wait_readable(done.handler());
-        if (how == 0)
-            reg.cancel();
-        else if (how == 1)
-            reg.deregister();
-        else
-            service.close();
+        happen();
         test::run_all(io);
-        BOOST_TEST(bool(done.ec));
-        BOOST_TEST(service.metrics().waits_cancelled == ++cancelled);
-        if (how == 1)
-            reg.register_handle(p.a.get());
-    }
-    BOOST_TEST(service.metrics().waits_started == 5u);
-    BOOST_TEST(service.metrics().waits_pended + service.metrics().waits_completed_at_once == 5u);
-}
-
-BOOST_FIXTURE_TEST_CASE(counts_survive_deregistering, fixture) {
-    for (int i = 0; i != 10; ++i) {
-        test::called done;
-        reg.async_wait_readable(done.handler());
-        reg.deregister();
-        test::run_all(io);
+        return done.ec;
+    };
+    auto m = [&] { return service.metrics(); };
+    test::put(p.b, "x");
+    BOOST_TEST(!wait([] {}));
+    BOOST_TEST(m().waits_started == 1u);
+    BOOST_TEST(m().waits_completed_at_once == 1u);
+    BOOST_TEST(m().waits_pended == 0u);
+    BOOST_TEST(m().readiness_checks == 1u);
+    test::drain(p.a);
+    BOOST_TEST(!wait([&] {
+        BOOST_TEST(m().waits_started == 2u);
+        BOOST_TEST(m().waits_pended == 1u);
+        test::put(p.b, "x");
+    }));
+    BOOST_TEST(m().events_delivered >= 1u);
+    BOOST_TEST(m().waits_cancelled == 0u);
+    test::drain(p.a);
+    BOOST_TEST(bool(wait([&] { reg.cancel(); })));
+    BOOST_TEST(m().waits_cancelled == 1u);
+    for (unsigned i = 2; i != 12; ++i) { // the counts survive the registration
+        BOOST_TEST(bool(wait([&] { reg.deregister(); })));
+        BOOST_TEST(m().waits_cancelled == i);
         reg.register_handle(p.a.get());
     }
-    auto m = service.metrics();
-    BOOST_TEST(m.waits_started == 10u);
-    BOOST_TEST(m.waits_cancelled == 10u);
+    BOOST_TEST(bool(wait([&] { service.close(); })));
+    BOOST_TEST(m().waits_cancelled == 12u);
+    BOOST_TEST(m().waits_started == 14u);
+    BOOST_TEST(m().waits_pended + m().waits_completed_at_once == 14u);
 }
 
 BOOST_FIXTURE_TEST_CASE(events_that_nobody_waits_for_are_counted, fixture) {
@@ -227,8 +209,7 @@ BOOST_FIXTURE_TEST_CASE(a_verification_is_counted_where_the_kernel_was_asked, fi
     BOOST_TEST(service.metrics().readiness_checks == before + 1);
 }
 
-// ---- snapshot and dump
-// ----------------------------------------------------------------------------
+// ---- snapshot and dump -------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_snapshot_shows_each_handle, fixture) {
     test::fd_pair q = test::make_socketpair();
@@ -325,16 +306,7 @@ BOOST_FIXTURE_TEST_CASE(dump_keeps_its_columns_apart_whatever_is_in_them, fixtur
     BOOST_TEST(s[at + std::string("write_closed").size()] == ' ');
 }
 
-BOOST_FIXTURE_TEST_CASE(snapshots_may_be_taken_of_a_closed_service, fixture) {
-    service.close();
-    BOOST_TEST(service.snapshot().empty());
-    std::ostringstream os;
-    service.dump(os);
-    BOOST_TEST(!os.str().empty());
-}
-
-// ---- the budget
-// ---------------------------------------------------------------------------------------
+// ---- the budget --------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(the_inline_budget_is_128_unless_set, fixture) {
     BOOST_TEST(service.inline_budget() == 128u);
