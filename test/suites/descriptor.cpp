@@ -5,28 +5,25 @@
 // is tested on both.
 
 #include "support/context.hpp"
-#include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/kinds.hpp"
+#include "support/streams.hpp"
 #include "support/tracker.hpp"
+#include "support/transferred.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/bind_allocator.hpp>
-#include <boost/asio/bind_cancellation_slot.hpp>
-#include <boost/asio/bind_executor.hpp>
-#include <boost/asio/cancellation_signal.hpp>
-#include <boost/asio/deferred.hpp>
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/posix/descriptor.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
-#include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
 
+#include <array>
 #include <future>
 #include <memory>
-#include <optional>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -39,12 +36,7 @@
 namespace {
 
 namespace asio = boost::asio;
-using test::aborted;
-using test::already_registered;
-using test::bad_descriptor;
-using test::error_code;
-using test::gone;
-using test::would_block;
+using namespace test;
 
 using theirs = asio::posix::stream_descriptor;
 using ours = moor::stream_descriptor;
@@ -52,39 +44,15 @@ using both = std::tuple<theirs, ours>;
 using wait_type = asio::posix::descriptor_base::wait_type;
 
 using io_executor = asio::io_context::executor_type;
-using io_strand = asio::strand<io_executor>;
 
 constexpr wait_type no_wait_type = static_cast<wait_type>(3);
 
-bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
-bool has_nonblock(int fd) { return (::fcntl(fd, F_GETFL) & O_NONBLOCK) != 0; }
-
 /// A pair in blocking mode.
 test::fd_pair make_blocking_socketpair() {
-    int p[2];
-    BOOST_REQUIRE_EQUAL(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, p), 0);
-    return {test::unique_fd(p[0]), test::unique_fd(p[1])};
-}
-
-/// The error that a throwing overload throws.
-template <class F>
-error_code thrown_by(F f) {
-    try {
-        f();
-    } catch (const boost::system::system_error& e) {
-        return e.code();
-    }
-    return error_code();
-}
-
-/// What a wait said, within the cap.
-template <class D>
-error_code waited(asio::io_context& io, D& d, wait_type w) {
-    test::called done;
-    d.async_wait(w, done.handler());
-    BOOST_TEST(done.times == 0); // never from within
-    test::run_until(io, [&] { return bool(done); });
-    return done.ec;
+    test::fd_pair p = test::make_socketpair();
+    test::set_blocking(p.a);
+    test::set_blocking(p.b);
+    return p;
 }
 
 } // namespace
@@ -232,26 +200,37 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_move_takes_the_handle_along, D, both) {
     d = D(f.io);
     d.assign(other.release());
     BOOST_TEST(d.native_handle() == a);
+    if (std::is_same<D, ours>::value) {
+        D& same = d;
+        d = std::move(same);
+        BOOST_TEST(d.native_handle() == a);
+        BOOST_TEST(is_open(a));
+    }
 }
 
-BOOST_AUTO_TEST_CASE_TEMPLATE(one_on_another_executor_can_be_moved_from, D, both) {
+using all_three = std::tuple<theirs, ours, moor::descriptor>;
+
+BOOST_AUTO_TEST_CASE_TEMPLATE(one_on_another_executor_can_be_moved_from, D, all_three) {
     using typed = typename D::template rebind_executor<io_executor>::other;
     test::context_fixture f;
     test::fd_pair p = test::make_pipe();
     int a = p.a.release();
     int b = p.b.release();
     typed t(f.io, a);
+    test::called pending;
+    t.async_wait(D::wait_read, pending.handler());
+    test::run_ready(f.io);
     D d(std::move(t));
     BOOST_TEST(!t.is_open());
     BOOST_TEST(d.native_handle() == a);
     BOOST_TEST((d.get_executor() == f.io.get_executor()));
+    test::put(b, "x");
+    test::run_until(f.io, [&] { return bool(pending); });
+    BOOST_TEST(!pending.ec);
     d = typed(f.io.get_executor(), b);
     BOOST_TEST(d.native_handle() == b);
     BOOST_TEST(!is_open(a));
-    test::called done;
-    d.async_wait(D::wait_write, done.handler());
-    test::run_until(f.io, [&] { return bool(done); });
-    BOOST_TEST(!done.ec);
+    BOOST_TEST(!waited(f.io, d, D::wait_write));
 }
 
 BOOST_FIXTURE_TEST_CASE(a_handle_that_cannot_be_taken_stays_with_the_caller,
@@ -281,42 +260,158 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_cannot_be_taken_stays_with_the_caller,
     BOOST_TEST(is_open(p.a));
 }
 
-BOOST_FIXTURE_TEST_CASE(assigning_itself_changes_nothing, test::context_fixture) {
-    test::fd_pair p = test::make_pipe();
-    int a = p.a.release();
-    ours d(io, a);
-    ours& same = d;
-    d = std::move(same);
-    BOOST_TEST(d.native_handle() == a);
-    BOOST_TEST(is_open(a));
+// ---- errors -----------------------------------------------------------------------------------
+
+/// Each asynchronous operation ends with this error.
+template <class D>
+void check_that_all_end_with(asio::io_context& io, D& d, const error_code& expected) {
+    error_code ec;
+    BOOST_TEST(read_once(io, d, ec).empty());
+    BOOST_TEST((ec == expected));
+    BOOST_TEST(write_once(io, d, "x", ec) == 0u);
+    BOOST_TEST((ec == expected));
+    for (wait_type w : {D::wait_read, D::wait_write, D::wait_error})
+        BOOST_TEST((waited(io, d, w) == expected));
+}
+
+/// What needs no loop goes on.
+void check_that_calls_work(ours& d, int peer) {
+    char got;
+    test::put(peer, "y");
+    d.wait(ours::wait_write);
+    BOOST_TEST(d.read_some(asio::buffer(&got, 1)) == 1u);
+    BOOST_TEST(d.write_some(asio::buffer("x", 1)) == 1u);
 }
 
 BOOST_AUTO_TEST_CASE_TEMPLATE(without_a_handle_all_is_bad_descriptor, D, both) {
     test::context_fixture f;
     D d(f.io);
-    error_code ec;
     typename D::bytes_readable command;
-    auto expect = [&](const char* what) {
-        BOOST_TEST_INFO(what);
-        BOOST_TEST((ec == bad_descriptor));
-        ec = error_code();
+    std::array<char, 16> got;
+    auto check = [&](const char* what, auto call) { // both of its overloads
+        BOOST_TEST_CONTEXT(what) {
+            error_code ec;
+            call(ec);
+            BOOST_TEST((ec == bad_descriptor));
+            BOOST_TEST((thrown_by([&] { call(); }) == bad_descriptor));
+        }
     };
-    d.cancel(ec), expect("cancel");
-    d.io_control(command, ec), expect("io_control");
-    d.non_blocking(true, ec), expect("non_blocking");
-    d.native_non_blocking(true, ec), expect("native_non_blocking");
+    check("cancel", [&](auto&... ec) { d.cancel(ec...); });
+    check("io_control", [&](auto&... ec) { d.io_control(command, ec...); });
+    check("non_blocking", [&](auto&... ec) { d.non_blocking(true, ec...); });
+    check("native_non_blocking", [&](auto&... ec) { d.native_non_blocking(true, ec...); });
+    check("read_some", [&](auto&... ec) { d.read_some(asio::buffer(got), ec...); });
+    check("write_some", [&](auto&... ec) { d.write_some(asio::buffer(got), ec...); });
     for (wait_type w : {D::wait_read, D::wait_write, D::wait_error})
-        d.wait(w, ec), expect("wait");
-    BOOST_TEST((thrown_by([&] { d.cancel(); }) == bad_descriptor));
-    BOOST_TEST((thrown_by([&] { d.io_control(command); }) == bad_descriptor));
-    BOOST_TEST((thrown_by([&] { d.non_blocking(true); }) == bad_descriptor));
-    BOOST_TEST((thrown_by([&] { d.native_non_blocking(true); }) == bad_descriptor));
-    BOOST_TEST((thrown_by([&] { d.wait(D::wait_read); }) == bad_descriptor));
+        check("wait", [&](auto&... ec) { d.wait(w, ec...); });
     BOOST_TEST(!d.non_blocking());
     BOOST_TEST(!d.native_non_blocking());
     if (!std::is_same<D, theirs>::value || !test::on_io_uring()) // there it never completes
-        for (wait_type w : {D::wait_read, D::wait_write, D::wait_error})
-            BOOST_TEST((waited(f.io, d, w) == bad_descriptor));
+        check_that_all_end_with(f.io, d, bad_descriptor);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_number_closed_behind_our_back_is_bad_descriptor, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    std::array<char, 16> got;
+    error_code ec;
+    for (bool used : {false, true}) {
+        test::unique_fd copy(::fcntl(p.a, F_DUPFD_CLOEXEC, 900));
+        ours d(io, moor::borrow(copy.get()));
+        if (used) {
+            test::put(p.b, "x");
+            BOOST_TEST(read_once(io, d, ec) == "x");
+            BOOST_TEST(write_once(io, d, "x", ec) == 1u);
+        }
+        copy.close();
+        BOOST_TEST(d.read_some(asio::buffer(got), ec) == 0u);
+        BOOST_TEST((ec == bad_descriptor));
+        BOOST_TEST(d.write_some(asio::buffer(got), ec) == 0u);
+        BOOST_TEST((ec == bad_descriptor));
+        for (wait_type w : {ours::wait_read, ours::wait_write, ours::wait_error}) {
+            d.wait(w, ec);
+            BOOST_TEST((ec == bad_descriptor));
+        }
+        check_that_all_end_with(io, d, bad_descriptor);
+    }
+    // An owned one, whose flags are looked at first.
+    ours d(io, ::fcntl(p.a, F_DUPFD_CLOEXEC, 900));
+    ::close(d.native_handle());
+    check_that_all_end_with(io, d, bad_descriptor);
+    d.non_blocking(true, ec);
+    BOOST_TEST((ec == bad_descriptor));
+    ours::bytes_readable command;
+    d.io_control(command, ec);
+    BOOST_TEST((ec == bad_descriptor));
+    d.close(ec); // as the original
+    BOOST_TEST((ec == bad_descriptor));
+    BOOST_TEST(!d.is_open());
+}
+
+BOOST_FIXTURE_TEST_CASE(without_its_registration_it_is_bad_descriptor, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    int a = p.a.release();
+    ours d(io, a);
+    d.registration().deregister();
+    check_that_all_end_with(io, d, bad_descriptor);
+    check_that_calls_work(d, p.b);
+    BOOST_TEST(d.is_open()); // and still its owner
+    d.close();
+    BOOST_TEST(!is_open(a));
+}
+
+BOOST_AUTO_TEST_CASE(closing_the_service_ends_its_operations_and_not_its_ownership) {
+    for (bool borrowed : {false, true}) {
+        test::fd_pair p = test::make_socketpair();
+        int a = p.a;
+        auto io = std::make_unique<asio::io_context>();
+        {
+            ours d(*io);
+            borrowed ? d.assign(moor::borrow(a)) : d.assign(p.a.release());
+            std::array<char, 16> got;
+            test::transferred read;
+            test::called readable;
+            d.async_read_some(asio::buffer(got), read.handler());
+            d.async_wait(ours::wait_read, readable.handler());
+            test::run_ready(*io);
+            moor::use_registration_service(*io).close();
+            test::run_all(*io);
+            BOOST_TEST((read.ec == gone));
+            BOOST_TEST((readable.ec == gone));
+            check_that_all_end_with(*io, d, gone);
+            check_that_calls_work(d, p.b);
+            BOOST_TEST(d.is_open());
+            if (borrowed) {
+                io.reset();
+                d.close();
+            }
+        }
+        BOOST_TEST(is_open(a) == borrowed);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(one_that_outlives_its_context_says_gone_and_still_closes_its_handle) {
+    test::fd_pair p = test::make_socketpair();
+    int a = p.a.release();
+    {
+        auto io = std::make_unique<asio::io_context>();
+        ours d(*io, a);
+        test::once never(test::expect::destroyed);
+        d.async_wait(ours::wait_read, never.handler());
+        io.reset();
+        std::array<char, 16> got;
+        test::transferred read, write, nothing;
+        test::called readable;
+        d.async_read_some(asio::buffer(got), read.handler());
+        d.async_write_some(asio::buffer("x", 1), write.handler());
+        d.async_write_some(asio::const_buffer(), nothing.handler());
+        d.async_wait(ours::wait_read, readable.handler());
+        for (error_code ec : {read.ec, write.ec, readable.ec})
+            BOOST_TEST((ec == gone));
+        BOOST_TEST(nothing.times == 1);
+        check_that_calls_work(d, p.b);
+        BOOST_TEST(d.is_open());
+    }
+    BOOST_TEST(!is_open(a));
 }
 
 // ---- modes and control ------------------------------------------------------------------------
@@ -477,33 +572,23 @@ BOOST_FIXTURE_TEST_CASE(an_error_wait_learns_of_what_is_an_error, test::context_
         test::fd_pair p;
         void (*prompt)(test::fd_pair&);
     } cases[] = {
-        {"the peer's end", test::make_socketpair(), [](test::fd_pair& p) { p.b.close(); }},
+        {"the peer's end", test::make_socketpair(), test::close_peer},
         {"out-of-band data", test::make_tcp_pair(),
          [](test::fd_pair& p) { BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1); }},
-        {"a pipe's last writer", test::make_pipe(), [](test::fd_pair& p) { p.b.close(); }},
-        {"a pipe's last reader", test::make_pipe(),
-         [](test::fd_pair& p) {
-             std::swap(p.a, p.b);
-             p.b.close();
-         }},
+        {"a pipe's last writer", test::make_pipe(), test::close_peer},
+        {"a pipe's last reader", test::swapped(test::make_pipe()), test::close_peer},
     };
-    for (auto& c : cases) {
+    for (auto& c : cases)
         BOOST_TEST_CONTEXT(c.what) {
-            // For the last one, the writing end is waited for.
-            bool writer = &c == &cases[std::size(cases) - 1];
-            ours d(io, moor::borrow(writer ? c.p.b.get() : c.p.a.get()));
+            ours d(io, moor::borrow(c.p.a.get()));
             test::called done;
             d.async_wait(ours::wait_error, done.handler());
             test::run_ready(io);
             BOOST_TEST(done.times == 0);
-            if (writer)
-                c.p.a.close();
-            else
-                c.prompt(c.p);
+            c.prompt(c.p);
             test::run_until(io, [&] { return bool(done); });
             BOOST_TEST(!done.ec);
         }
-    }
 }
 
 BOOST_FIXTURE_TEST_CASE(an_error_wait_sleeps_beside_what_is_no_error, test::context_fixture) {
@@ -513,10 +598,7 @@ BOOST_FIXTURE_TEST_CASE(an_error_wait_sleeps_beside_what_is_no_error, test::cont
         test::called done;
         d.async_wait(ours::wait_error, done.handler());
         test::run_ready(io);
-        if (data)
-            test::put(p.b, "x");
-        else
-            ::shutdown(p.b, SHUT_WR);
+        data ? test::put(p.b, "x") : test::shut_peer(p);
         test::run_ready(io);
         BOOST_TEST(done.times == 0);
         d.cancel();
@@ -524,277 +606,7 @@ BOOST_FIXTURE_TEST_CASE(an_error_wait_sleeps_beside_what_is_no_error, test::cont
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(files_that_cannot_be_polled_are_ready, test::context_fixture) {
-    for (const char* name : {"/proc/self/exe", "/dev/null", "/"}) {
-        BOOST_TEST_CONTEXT(name) {
-            moor::descriptor d(io, ::open(name, O_RDONLY | O_CLOEXEC));
-            d.wait(moor::descriptor::wait_read);
-            for (int i = 0; i != 2; ++i) { // the second one knows
-                BOOST_TEST(!waited(io, d, moor::descriptor::wait_read));
-                BOOST_TEST(!waited(io, d, moor::descriptor::wait_write));
-            }
-        }
-    }
-}
-
-BOOST_FIXTURE_TEST_CASE(a_number_closed_behind_our_back_is_bad_descriptor, test::context_fixture) {
-    test::fd_pair p = test::make_pipe();
-    for (wait_type w : {ours::wait_read, ours::wait_write, ours::wait_error}) {
-        test::unique_fd copy(::fcntl(p.a, F_DUPFD_CLOEXEC, 900));
-        ours d(io, moor::borrow(copy.get()));
-        copy.close();
-        error_code ec;
-        d.wait(w, ec);
-        BOOST_TEST((ec == bad_descriptor));
-        BOOST_TEST((waited(io, d, w) == bad_descriptor));
-    }
-    ours d(io, ::fcntl(p.a, F_DUPFD_CLOEXEC, 900));
-    ::close(d.native_handle());
-    error_code ec;
-    d.non_blocking(true, ec);
-    BOOST_TEST((ec == bad_descriptor));
-    ours::bytes_readable command;
-    d.io_control(command, ec);
-    BOOST_TEST((ec == bad_descriptor));
-    d.close(ec); // as the original
-    BOOST_TEST((ec == bad_descriptor));
-    BOOST_TEST(!d.is_open());
-}
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(any_token_will_do, D, both) {
-    test::context_fixture f;
-    test::fd_pair p = test::make_socketpair();
-    D d(f.io, p.a.release());
-    std::future<void> future = d.async_wait(D::wait_write, asio::use_future);
-    auto deferred = d.async_wait(D::wait_write, asio::deferred);
-    test::run_all(f.io);
-    future.get();
-    test::called done;
-    std::move(deferred)(done.handler());
-    test::run_all(f.io);
-    BOOST_TEST(!done.ec);
-}
-
-BOOST_FIXTURE_TEST_CASE(the_executors_default_token_is_used, test::context_fixture) {
-    using typed = asio::deferred_t::as_default_on_t<moor::descriptor>;
-    test::fd_pair p = test::make_socketpair();
-    typed d(io, p.a.release());
-    test::called done;
-    d.async_wait(typed::wait_write)(done.handler());
-    test::run_all(io);
-    BOOST_TEST(done.times == 1);
-    BOOST_TEST(!done.ec);
-}
-
-BOOST_FIXTURE_TEST_CASE(the_associations_of_a_handler_are_honoured, test::context_fixture) {
-    // Through the adapters, too: a wait for errors, and one that can't be started.
-    test::fd_pair p = test::make_socketpair();
-    test::tracker_executor ex(7, io.get_executor());
-    test::allocation_counts memory;
-    p.b.close();
-    for (wait_type w : {ours::wait_read, ours::wait_error, no_wait_type}) {
-        ours d(io, moor::borrow(p.a.get()));
-        bool inside = false;
-        bool empty = false;
-        auto handler = [&](error_code) {
-            inside = test::running_on(7);
-            empty = memory.live == 0;
-        };
-        memory.total = 0;
-        {
-            test::initiation_guard guard;
-            d.async_wait(
-                w, asio::bind_executor(
-                       ex, asio::bind_allocator(test::counting_allocator<>(memory), handler)));
-        }
-        BOOST_TEST(memory.total > 0);
-        test::run_all(io);
-        BOOST_TEST(inside);
-        BOOST_TEST(empty);
-    }
-}
-
-// ---- ending what is pending -------------------------------------------------------------------
-
-BOOST_AUTO_TEST_CASE_TEMPLATE(whatever_ends_it_aborts_what_is_pending, D, both) {
-    test::context_fixture f;
-    for (int how = 0; how != 4; ++how) {
-        test::fd_pair p = test::make_socketpair();
-        std::optional<D> d(std::in_place, f.io, p.a.release());
-        test::called read;
-        test::called error;
-        d->async_wait(D::wait_read, read.handler());
-        d->async_wait(D::wait_error, error.handler());
-        test::run_ready(f.io);
-        switch (how) {
-        case 0:
-            d->cancel();
-            break;
-        case 1:
-            d->close();
-            break;
-        case 2:
-            d.reset();
-            break;
-        case 3:
-            *d = D(f.io);
-            break;
-        }
-        BOOST_TEST(read.times + error.times == 0); // through the loop
-        test::run_all(f.io);
-        BOOST_TEST((read.ec == aborted));
-        BOOST_TEST((error.ec == aborted));
-    }
-}
-
-BOOST_FIXTURE_TEST_CASE(release_aborts_what_is_pending_and_a_reused_number_is_left_alone,
-                        test::context_fixture) {
-    for (bool started : {false, true}) { // whether the loop has seen the waits
-        test::fd_pair p = test::make_socketpair();
-        ours d(io, p.a.release());
-        test::called waits[3];
-        d.async_wait(ours::wait_read, waits[0].handler());
-        d.async_wait(ours::wait_read, waits[1].handler());
-        d.async_wait(ours::wait_error, waits[2].handler());
-        if (started)
-            test::run_ready(io);
-        p.a = test::unique_fd(d.release());
-
-        // Before the loop runs, the number is closed and becomes another file, with another owner.
-        test::fd_pair q = test::reuse_number(p.a, test::make_socketpair());
-        ours other(io, q.a.release());
-        test::called theirs;
-        other.async_wait(ours::wait_read, theirs.handler());
-        test::run_ready(io);
-        for (test::called& w : waits) {
-            BOOST_TEST(w.times == 1);
-            BOOST_TEST((w.ec == aborted));
-        }
-        BOOST_TEST(theirs.times == 0);
-        test::put(q.b, "x");
-        test::run_until(io, [&] { return bool(theirs); });
-        BOOST_TEST(!theirs.ec);
-    }
-}
-
-BOOST_FIXTURE_TEST_CASE(a_cancellation_slot_works_after_a_move_and_is_harmless_after_all_else,
-                        test::context_fixture) {
-    test::fd_pair p = test::make_socketpair();
-    for (wait_type w : {ours::wait_read, ours::wait_error}) {
-        asio::cancellation_signal signal;
-        auto start = [&](ours& d, test::called& c) {
-            d.async_wait(w, asio::bind_cancellation_slot(signal.slot(), c.handler()));
-            test::run_ready(io);
-        };
-        auto emit = [&] { signal.emit(asio::cancellation_type::terminal); };
-        {
-            auto d = std::make_unique<ours>(io, moor::borrow(p.a.get()));
-            test::called done;
-            start(*d, done);
-            auto moved = std::make_unique<ours>(std::move(*d));
-            d.reset();
-            emit();
-            test::run_all(io);
-            BOOST_TEST((done.ec == aborted));
-            emit(); // after completion
-            moved.reset();
-            emit(); // after destruction
-        }
-        {
-            // Destroyed with the wait pending, and the loop has not run yet.
-            auto d = std::make_unique<ours>(io, moor::borrow(p.a.get()));
-            test::called done;
-            start(*d, done);
-            d.reset();
-            emit();
-            test::run_all(io);
-            BOOST_TEST(done.times == 1);
-            BOOST_TEST((done.ec == aborted));
-        }
-        emit();
-    }
-}
-
-BOOST_FIXTURE_TEST_CASE(a_pending_wait_moves_to_another_executors_type, test::context_fixture) {
-    test::fd_pair p = test::make_socketpair();
-    moor::basic_descriptor<io_executor> typed(io, p.a.release());
-    test::called done;
-    typed.async_wait(moor::descriptor::wait_read, done.handler());
-    test::run_ready(io);
-    moor::descriptor d(std::move(typed));
-    test::put(p.b, "x");
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_TEST(!done.ec);
-}
-
 // ---- what the original has not ----------------------------------------------------------------
-
-BOOST_FIXTURE_TEST_CASE(the_registration_waits_for_more, test::context_fixture) {
-    test::fd_pair p = test::make_socketpair();
-    ours d(io, p.a.release());
-    BOOST_TEST(d.registration().native_handle() == d.native_handle());
-    moor::ready_event event;
-    d.registration().async_wait(moor::interest::read_closed,
-                                [&](error_code ec, moor::ready_event e) {
-                                    BOOST_TEST(!ec);
-                                    event = e;
-                                });
-    test::run_ready(io);
-    ::shutdown(p.b, SHUT_WR);
-    test::run_until(io, [&] { return !event.ready().empty(); });
-    BOOST_TEST(event.ready() == moor::interest::read_closed);
-    auto r = d.registration().try_io(moor::interest::writable, [](error_code&) { return 3; });
-    BOOST_TEST(*r == 3);
-    const ours& c = d;
-    BOOST_TEST(c.registration().is_registered());
-}
-
-BOOST_FIXTURE_TEST_CASE(without_its_registration_it_is_bad_descriptor, test::context_fixture) {
-    test::fd_pair p = test::make_socketpair();
-    int a = p.a.release();
-    ours d(io, a);
-    d.registration().deregister();
-    for (wait_type w : {ours::wait_read, ours::wait_write, ours::wait_error})
-        BOOST_TEST((waited(io, d, w) == bad_descriptor));
-    BOOST_TEST(d.is_open()); // and still its owner
-    d.close();
-    BOOST_TEST(!is_open(a));
-}
-
-BOOST_FIXTURE_TEST_CASE(closing_the_service_ends_its_waits_and_not_its_ownership,
-                        test::context_fixture) {
-    test::fd_pair p = test::make_socketpair();
-    int a = p.a.release();
-    {
-        ours d(io, a);
-        test::called done;
-        d.async_wait(ours::wait_read, done.handler());
-        moor::use_registration_service(io).close();
-        test::run_all(io);
-        BOOST_TEST((done.ec == gone));
-        BOOST_TEST((waited(io, d, ours::wait_error) == gone));
-        BOOST_TEST(d.is_open());
-        d.wait(ours::wait_write); // needs no loop
-    }
-    BOOST_TEST(!is_open(a));
-}
-
-BOOST_AUTO_TEST_CASE(one_that_outlives_its_context_still_closes_its_handle) {
-    test::fd_pair p = test::make_socketpair();
-    int a = p.a.release();
-    {
-        auto io = std::make_unique<asio::io_context>();
-        ours d(*io, a);
-        test::once never(test::expect::destroyed);
-        d.async_wait(ours::wait_read, never.handler());
-        io.reset();
-        error_code seen;
-        d.async_wait(ours::wait_read, [&](error_code ec) { seen = ec; });
-        BOOST_TEST((seen == gone));
-        BOOST_TEST(d.is_open());
-    }
-    BOOST_TEST(!is_open(a));
-}
 
 BOOST_AUTO_TEST_CASE(a_plain_descriptor_can_be_made_and_waits) {
     test::context_fixture f;

@@ -2,15 +2,17 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Files that others share, terminals before all: no transfer of a borrowed one blocks a thread of
-// the loop for want of data or room, and none changes a flag. What does block, since somebody else
-// took the room, keeps nobody else waiting. And when a terminal is read: as Asio's own descriptor
-// reads it on the same backend.
+// the loop for want of data or room. What does block, since somebody else took the room, keeps
+// nobody else waiting. And when a terminal is read: as Asio's own descriptor reads it on the same
+// backend.
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/kinds.hpp"
 #include "support/programs.hpp"
 #include "support/pty.hpp"
+#include "support/streams.hpp"
 #include "support/transferred.hpp"
 #include "support/vocabulary.hpp"
 
@@ -22,7 +24,6 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 
-#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -34,7 +35,6 @@
 #include <memory>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include <fcntl.h>
@@ -50,39 +50,10 @@ BOOST_AUTO_TEST_SUITE(terminals)
 namespace {
 
 namespace asio = boost::asio;
-using test::error_code;
-using test::transferred;
+using namespace test;
 
 using theirs = asio::posix::stream_descriptor;
 using ours = moor::stream_descriptor;
-
-void set_blocking(int fd) {
-    BOOST_REQUIRE_EQUAL(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) & ~O_NONBLOCK), 0);
-}
-
-/// Files of which there is one open file with several numbers; `b` is what is written to.
-struct kind {
-    std::string name;
-    test::fd_pair (*make)();
-};
-
-const std::vector<kind>& kinds() {
-    static const std::vector<kind> all{{"terminal", test::make_raw_pty},
-                                       {"master",
-                                        [] {
-                                            test::fd_pair p = test::make_raw_pty();
-                                            std::swap(p.a, p.b);
-                                            return p;
-                                        }},
-                                       {"named pipe", test::make_fifo},
-                                       {"pipe", test::make_pipe}};
-    return all;
-}
-
-const std::string& much() {
-    static const std::string s(std::size_t(1) << 20, 'x');
-    return s;
-}
 
 /// Runs a context on a thread of its own, until it is told to end.
 class runner {
@@ -117,7 +88,14 @@ private:
 BOOST_AUTO_TEST_CASE(a_write_does_not_block_whatever_others_do_to_the_flags) {
     // Standard output and standard error are two numbers of one open file. Whoever has the other
     // one clears O_NONBLOCK, just before a write is made.
-    for (const kind& k : kinds())
+    const struct {
+        const char* name;
+        test::fd_pair (*make)(); ///< `b` is what is written to
+    } kinds[] = {{"terminal", test::make_raw_pty},
+                 {"master", [] { return test::swapped(test::make_raw_pty()); }},
+                 {"named pipe", test::make_fifo},
+                 {"pipe", test::make_pipe}};
+    for (auto& k : kinds)
         BOOST_TEST_CONTEXT(k.name) {
             test::fd_pair p = k.make();
             set_blocking(p.b);
@@ -136,117 +114,22 @@ BOOST_AUTO_TEST_CASE(a_write_does_not_block_whatever_others_do_to_the_flags) {
             };
             asio::post(io, write);
             std::atomic<bool> over{false};
-            std::thread reader;
+            std::thread reader; // so that a write that blocks ends
             {
                 runner loop(io);
-                bool answers = loop.answers() && loop.answers();
-                BOOST_TEST(answers, "the thread is blocked in a write");
+                BOOST_TEST((loop.answers() && loop.answers()), "the thread is blocked in a write");
                 BOOST_TEST(writes >= 1);
-                if (answers) {
-                    asio::post(io, [&] { out.close(); });
-                } else {
-                    // Reads until the blocked write has ended.
-                    reader = std::thread([&] {
-                        while (!over) {
-                            test::drain(p.a);
-                            std::this_thread::yield();
-                        }
-                    });
-                    asio::post(io, [&] { out.close(); });
-                }
+                asio::post(io, [&] { out.close(); });
+                reader = std::thread([&] {
+                    while (!over) {
+                        test::drain(p.a);
+                        std::this_thread::yield();
+                    }
+                });
             }
             over = true;
-            if (reader.joinable())
-                reader.join();
+            reader.join();
         }
-}
-
-BOOST_AUTO_TEST_CASE(no_transfer_changes_a_flag) {
-    for (const kind& k : kinds())
-        for (bool blocks : {true, false})
-            BOOST_TEST_CONTEXT(k.name << (blocks ? ", blocking" : ", non-blocking")) {
-                asio::io_context io;
-                test::fd_pair p = k.make();
-                if (blocks) {
-                    set_blocking(p.a);
-                    set_blocking(p.b);
-                }
-                ours in(io, moor::borrow(p.a.get()));
-                ours out(io, moor::borrow(p.b.get()));
-                test::call_counts before = test::counts();
-                std::array<char, 4096> bytes;
-                for (int i = 0; i != 3; ++i) {
-                    transferred read, written;
-                    in.async_read_some(asio::buffer(bytes), read.handler());
-                    test::run_ready(io);
-                    out.async_write_some(asio::buffer("line", 4), written.handler());
-                    test::run_until(io, [&] { return read && written; });
-                    BOOST_TEST(!read.ec);
-                    BOOST_TEST(!written.ec);
-                }
-                transferred written;
-                do {
-                    written = transferred();
-                    out.async_write_some(asio::buffer(much()), written.handler());
-                    test::run_ready(io);
-                } while (written); // until there is no room
-                out.cancel();
-                test::run_ready(io);
-                in.close();
-                out.close();
-                BOOST_TEST((test::counts() - before).flag_changes == 0);
-            }
-}
-
-BOOST_AUTO_TEST_CASE(a_long_text_arrives_through_each_kind_in_any_mode) {
-    for (const kind& k : kinds())
-        for (bool blocks : {true, false})
-            BOOST_TEST_CONTEXT(k.name << (blocks ? ", blocking" : ", non-blocking")) {
-                asio::io_context io;
-                test::fd_pair p = k.make();
-                if (blocks) {
-                    set_blocking(p.a);
-                    set_blocking(p.b);
-                }
-                ours in(io, moor::borrow(p.a.get()));
-                ours out(io, moor::borrow(p.b.get()));
-                const std::string text = test::long_text(200'000);
-                // In pieces on both sides, of sizes that fit nothing.
-                std::size_t sent = 0;
-                std::string received;
-                std::array<char, 3000> first, second;
-                std::function<void()> write = [&] {
-                    std::array<asio::const_buffer, 3> parts{
-                        asio::buffer(text.data() + sent,
-                                     std::min<std::size_t>(text.size() - sent, 5001)),
-                        asio::const_buffer(), asio::const_buffer()};
-                    std::size_t next = sent + parts[0].size();
-                    parts[2] = asio::buffer(text.data() + next,
-                                            std::min<std::size_t>(text.size() - next, 70'001));
-                    out.async_write_some(parts, [&](error_code ec, std::size_t n) {
-                        BOOST_REQUIRE(!ec);
-                        sent += n;
-                        if (sent != text.size())
-                            write();
-                    });
-                };
-                std::function<void()> read = [&] {
-                    std::array<asio::mutable_buffer, 2> parts{asio::buffer(first),
-                                                              asio::buffer(second)};
-                    in.async_read_some(parts, [&](error_code ec, std::size_t n) {
-                        BOOST_REQUIRE(!ec);
-                        received.append(first.data(), std::min(n, first.size()));
-                        if (n > first.size())
-                            received.append(second.data(), n - first.size());
-                        if (received.size() != text.size())
-                            read();
-                    });
-                };
-                write();
-                read();
-                test::run_until(io, [&] { return received.size() >= text.size(); });
-                BOOST_TEST((received == text));
-            }
 }
 
 // ---- what blocks after all ----------------------------------------------------------------------
@@ -482,33 +365,27 @@ found as_asio(bool blocking) { return asio_waits(blocking) ? found::waits : foun
 
 } // namespace
 
-BOOST_AUTO_TEST_CASE(a_terminal_that_gives_nothing_is_read_as_asio_reads_it) {
+BOOST_AUTO_TEST_CASE(what_gives_nothing_is_read_as_asio_reads_it) {
     for (bool blocking : {false, true})
         BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
-            test::fd_pair p = make_polled_terminal();
-            test::fd_pair q = make_polled_terminal();
-            if (blocking) {
-                set_blocking(p.b);
-                set_blocking(q.b);
-            }
-            BOOST_TEST((read_nothing<ours>(moor::borrow(p.b.get())) == found::waits));
-            BOOST_TEST((read_nothing<ours>(test::duplicate(p.b)) == as_asio(blocking)));
+            auto duplicate_of = [&](int fd) {
+                if (blocking)
+                    set_blocking(fd);
+                return test::duplicate(fd);
+            };
+            test::fd_pair p = make_polled_terminal(), q = make_polled_terminal();
+            BOOST_TEST((read_nothing<ours>(duplicate_of(p.b)) == as_asio(blocking)));
             if (!test::on_io_uring()) // where Asio's own read of a terminal fails at times
-                BOOST_TEST((read_nothing<theirs>(test::duplicate(q.b)) == as_asio(blocking)));
-        }
-}
-
-BOOST_AUTO_TEST_CASE(a_named_pipe_without_a_writer_yet_is_read_as_asio_reads_it) {
-    for (bool blocking : {false, true})
-        BOOST_TEST_CONTEXT((blocking ? "blocking" : "non-blocking")) {
-            test::unique_fd a = make_unwritten_fifo();
-            test::unique_fd b = make_unwritten_fifo();
-            if (blocking) {
-                set_blocking(a);
-                set_blocking(b);
-            }
-            BOOST_TEST((read_nothing<ours>(test::duplicate(a)) == as_asio(blocking)));
-            BOOST_TEST((read_nothing<theirs>(test::duplicate(b)) == as_asio(blocking)));
+                BOOST_TEST((read_nothing<theirs>(duplicate_of(q.b)) == as_asio(blocking)));
+            // A named pipe without a writer yet.
+            test::unique_fd a = make_unwritten_fifo(), b = make_unwritten_fifo();
+            BOOST_TEST((read_nothing<ours>(duplicate_of(a)) == as_asio(blocking)));
+            BOOST_TEST((read_nothing<theirs>(duplicate_of(b)) == as_asio(blocking)));
+            // A terminal that is borrowed waits.
+            test::fd_pair r = make_polled_terminal();
+            if (blocking)
+                set_blocking(r.b);
+            BOOST_TEST((read_nothing<ours>(moor::borrow(r.b.get())) == found::waits));
         }
 }
 
