@@ -9,21 +9,18 @@
 #include "support/handles.hpp"
 #include "support/uring.hpp"
 #include "support/vocabulary.hpp"
+#include "support/waiting.hpp"
 
 #include <moor.hpp>
 
-#include <boost/asio/post.hpp>
 #include <boost/asio/use_future.hpp>
 
 #include <cstring>
 #include <future>
-#include <memory>
 #include <new>
 #include <optional>
 #include <string>
-#include <thread>
 #include <utility>
-#include <vector>
 
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -69,9 +66,7 @@ void check_every_way(asio::io_context& io, moor::registration& reg, interest wan
         return 1;
     };
     auto nothing = [&](error_code&) { ran = true; };
-    test::called wait;
-    test::called io_value;
-    test::called io_void;
+    test::called wait, io_value, io_void;
     moor::ready_event event;
     int result = 7;
     reg.async_wait(want, [&](error_code ec, moor::ready_event e) {
@@ -91,22 +86,21 @@ void check_every_way(asio::io_context& io, moor::registration& reg, interest wan
     BOOST_TEST(event.ready().empty());
     BOOST_TEST(result == 0);
 
-    if (want == interest::readable) {
+    if (want == interest::readable || want == interest::writable) {
+        const bool reads = want == interest::readable;
         test::called named;
-        reg.async_wait_readable(named.handler());
-        test::run_until(io, [&] { return bool(named); });
-        BOOST_CHECK_EQUAL(named.ec, expected);
-        BOOST_CHECK_EQUAL(reg.poll_read_ready([] {}).error(), expected);
-        BOOST_CHECK_EQUAL(reg.poll_read_io([] {}, value).error(), expected);
-        BOOST_CHECK_EQUAL(reg.poll_read_io([] {}, nothing).error(), expected);
-    }
-    if (want == interest::writable) {
-        test::called named;
-        reg.async_wait_writable(named.handler());
-        test::run_until(io, [&] { return bool(named); });
-        BOOST_CHECK_EQUAL(named.ec, expected);
-        BOOST_CHECK_EQUAL(reg.poll_write_ready([] {}).error(), expected);
-        BOOST_CHECK_EQUAL(reg.poll_write_io([] {}, value).error(), expected);
+        if (reads)
+            reg.async_wait_readable(named.handler());
+        else
+            reg.async_wait_writable(named.handler());
+        test::check_fails(io, named, expected);
+        auto poll_io = [&](auto call) {
+            return (reads ? reg.poll_read_io([] {}, call) : reg.poll_write_io([] {}, call)).error();
+        };
+        BOOST_CHECK_EQUAL(
+            (reads ? reg.poll_read_ready([] {}) : reg.poll_write_ready([] {})).error(), expected);
+        BOOST_CHECK_EQUAL(poll_io(value), expected);
+        BOOST_CHECK_EQUAL(poll_io(nothing), expected);
     }
     BOOST_CHECK_EQUAL(reg.try_io(want, value).error(), expected);
     BOOST_CHECK_EQUAL(reg.try_io(want, nothing).error(), expected);
@@ -145,8 +139,6 @@ BOOST_AUTO_TEST_CASE(the_category_has_a_name_and_every_error_a_message) {
         BOOST_TEST(ec.message() != moor::error_category().message(0));
     }
     BOOST_TEST(static_cast<int>(moor::error::gone) == 1);
-    BOOST_TEST(gone.message() != already_registered.message());
-    BOOST_TEST(gone.message() != not_registered.message());
     BOOST_TEST(!moor::error_category().message(4711).empty());
     BOOST_TEST((&moor::error_category() == &moor::error_category()));
 }
@@ -203,9 +195,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_is_registered_once_in_a_context_and_the_first_k
     moor::registration first(io, p.a.get());
     moor::registration second(io);
     for (int round = 0; round != 2; ++round) {
-        test::called done;
-        first.async_wait_readable(done.handler());
-        test::run_ready(io);
+        test::pending_reader done(io, first);
         error_code ec;
         second.register_handle(p.a, ec);
         BOOST_CHECK_EQUAL(ec, already_registered);
@@ -215,11 +205,9 @@ BOOST_FIXTURE_TEST_CASE(a_handle_is_registered_once_in_a_context_and_the_first_k
         BOOST_CHECK_EQUAL(ec, already_registered);
         BOOST_TEST(!second.is_registered());
         check_every_way(io, second, interest::readable, not_registered);
-        test::run_ready(io);
-        BOOST_TEST(done.times == 0);
+        test::check_pends(io, done);
         test::put(p.b, "x");
-        test::run_until(io, [&] { return bool(done); });
-        BOOST_TEST(!done.ec);
+        test::check_completes(io, done);
         BOOST_TEST(test::get(p.a) == "x");
     }
     BOOST_TEST(is_open(p.a));
@@ -243,8 +231,7 @@ BOOST_FIXTURE_TEST_CASE(a_registration_holds_one_handle_at_a_time, test::context
     test::called done;
     reg.async_wait_readable(done.handler());
     test::put(p.b, "x");
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_TEST(!done.ec);
+    test::check_completes(io, done);
 }
 
 BOOST_FIXTURE_TEST_CASE(deregistering_nothing_does_nothing, test::context_fixture) {
@@ -293,66 +280,54 @@ BOOST_FIXTURE_TEST_CASE(an_empty_interest_is_an_error, test::context_fixture) {
     test::put(p.b, "x");
     check_every_way(io, reg, interest(), invalid_argument);
     // Still alive.
-    test::called done;
-    reg.async_wait_readable(done.handler());
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_TEST(!done.ec);
+    test::check_readable(io, reg);
 }
 
 BOOST_FIXTURE_TEST_CASE(waiting_on_a_handle_that_was_closed_is_an_error, test::context_fixture) {
-    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
-        for (interest want : {interest::readable, interest::writable}) {
-            BOOST_TEST_CONTEXT((t == moor::trigger::edge ? "edge " : "level ") << want) {
-                // Each way of asking on a fresh registration.
-                test::called wait;
-                test::called wait_any;
-                {
-                    test::fd_pair p = test::make_socketpair();
-                    moor::registration reg(io, p.a.get(), t);
-                    p.a.close();
-                    reg.async_wait(want, wait.handler());
-                    test::run_until(io, [&] { return bool(wait); });
-                }
-                BOOST_CHECK_EQUAL(wait.ec, bad_descriptor);
-                {
-                    test::fd_pair p = test::make_socketpair();
-                    moor::registration reg(io, p.a.get(), t);
-                    p.a.close();
-                    reg.async_wait(want | interest::error, wait_any.handler());
-                    test::run_until(io, [&] { return bool(wait_any); });
-                }
-                BOOST_CHECK_EQUAL(wait_any.ec, bad_descriptor);
-                test::fd_pair p = test::make_socketpair();
-                moor::registration reg(io, p.a.get(), t);
-                p.a.close();
-                auto poll = want == interest::readable ? reg.poll_read_ready([] {})
-                                                       : reg.poll_write_ready([] {});
-                BOOST_CHECK_EQUAL(poll.error(), bad_descriptor);
-                error_code ec;
-                reg.query(ec);
-                BOOST_CHECK_EQUAL(ec, bad_descriptor);
-                BOOST_CHECK_EQUAL(thrown([&] { reg.query(); }), bad_descriptor);
-                bool ran = false;
-                auto try_result = reg.try_io(want, [&](error_code&) { ran = true; });
-                BOOST_CHECK_EQUAL(try_result.error(), bad_descriptor);
-                BOOST_TEST(!ran);
-            }
+    auto check = [&](moor::trigger t, interest want, test::fd_pair (*make)()) {
+        // Each wait on a fresh registration.
+        for (interest events : {want, want | interest::error}) {
+            test::fd_pair p = make();
+            moor::registration reg(io, p.a.get(), t);
+            p.a.close();
+            test::called wait;
+            reg.async_wait(events, wait.handler());
+            test::check_fails(io, wait, bad_descriptor);
         }
-    }
+        test::fd_pair p = make();
+        moor::registration reg(io, p.a.get(), t);
+        p.a.close();
+        auto poll =
+            want == interest::readable ? reg.poll_read_ready([] {}) : reg.poll_write_ready([] {});
+        BOOST_CHECK_EQUAL(poll.error(), bad_descriptor);
+        error_code ec;
+        reg.query(ec);
+        BOOST_CHECK_EQUAL(ec, bad_descriptor);
+        BOOST_CHECK_EQUAL(thrown([&] { reg.query(); }), bad_descriptor);
+        bool ran = false;
+        auto try_result = reg.try_io(want, [&](error_code&) { ran = true; });
+        BOOST_CHECK_EQUAL(try_result.error(), bad_descriptor);
+        BOOST_TEST(!ran);
+    };
+    for (moor::trigger t : test::both_triggers)
+        for (interest want : {interest::readable, interest::writable})
+            for (auto make : {+[] { return test::make_socketpair(); }, &test::make_pipe})
+                BOOST_TEST_CONTEXT((t == moor::trigger::edge ? "edge " : "level ") << want) {
+                    check(t, want, make);
+                }
 }
 
 BOOST_FIXTURE_TEST_CASE(async_io_on_a_handle_that_was_closed_ends_with_an_error,
                         test::context_fixture) {
     // Moor's own answer, or what the callable finds out; both say the same.
-    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
+    for (moor::trigger t : test::both_triggers) {
         test::fd_pair p = test::make_pipe();
         moor::registration reg(io, p.a.get(), t);
         int number = p.a.get();
         p.a.close();
         test::called done;
         reg.async_io(interest::readable, test::reader{number}, done.handler());
-        test::run_until(io, [&] { return bool(done); });
-        BOOST_CHECK_EQUAL(done.ec, bad_descriptor);
+        test::check_fails(io, done, bad_descriptor);
         auto r = reg.poll_read_io([] {}, test::reader{number});
         BOOST_CHECK_EQUAL(r.error(), bad_descriptor);
     }
@@ -362,16 +337,14 @@ BOOST_FIXTURE_TEST_CASE(a_level_wait_on_a_handle_closed_after_an_earlier_wait_is
                         test::context_fixture) {
     test::fd_pair p = test::make_socketpair();
     moor::registration reg(io, p.a.get());
-    test::called first;
-    test::called write;
+    test::called first, write;
     reg.async_wait_readable(first.handler());
     reg.async_wait_writable(write.handler());
     test::run_ready(io);
     test::put(p.b, "x");
     test::run_until(io, [&] { return first && write; });
     p.a.close();
-    test::called read_again;
-    test::called write_again;
+    test::called read_again, write_again;
     reg.async_wait_readable(read_again.handler());
     reg.async_wait_writable(write_again.handler());
     test::run_until(io, [&] { return read_again && write_again; });
@@ -384,13 +357,10 @@ BOOST_FIXTURE_TEST_CASE(a_wait_left_on_a_closed_handle_ends_when_it_is_cancelled
     // The kernel does not say that a handle was closed; the wait must at least not be stuck.
     test::fd_pair p = test::make_pipe();
     moor::registration reg(io, p.a.get());
-    test::called done;
-    reg.async_wait_readable(done.handler());
-    test::run_ready(io);
+    test::pending_reader done(io, reg);
     p.a.close();
     reg.cancel();
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_CHECK_EQUAL(done.ec, aborted);
+    test::check_fails(io, done, aborted);
     error_code ec;
     int number = reg.native_handle();
     BOOST_TEST(reg.deregister(ec) == number);
@@ -407,8 +377,7 @@ BOOST_FIXTURE_TEST_CASE(an_event_that_a_handle_can_not_have_is_an_error, test::c
          {interest::priority, interest::error, interest::read_closed, interest::write_closed}) {
         test::called done;
         reg.async_wait(want, done.handler());
-        test::run_until(io, [&] { return bool(done); });
-        BOOST_CHECK_EQUAL(done.ec, error_code(asio::error::operation_not_supported));
+        test::check_fails(io, done, error_code(asio::error::operation_not_supported));
     }
 }
 
@@ -456,10 +425,8 @@ BOOST_FIXTURE_TEST_CASE(closing_the_service_completes_what_is_pending_with_gone,
     test::fd_pair p = test::make_socketpair();
     test::fill(p.a);
     moor::registration reg(io, p.a.get());
-    test::called read;
-    test::called write;
-    test::called any;
-    test::called io_op;
+    test::called read, write;
+    test::called any, io_op;
     bool read_woken = false;
     bool write_woken = false;
     bool ran_after = false;
@@ -492,30 +459,6 @@ BOOST_FIXTURE_TEST_CASE(closing_the_service_completes_what_is_pending_with_gone,
     BOOST_TEST(!ran_after);
 }
 
-BOOST_AUTO_TEST_CASE(after_the_context_died_everything_answers_gone) {
-    test::fd_pair p = test::make_pipe();
-    auto io = std::make_unique<asio::io_context>();
-    moor::registration reg(*io, p.a.get());
-    moor::registration empty(*io);
-    io.reset();
-    for (moor::registration* r : {&reg, &empty}) {
-        test::called wait;
-        test::called io_op;
-        r->async_wait_readable(wait.handler());
-        r->async_io(
-            interest::writable, [](error_code&) { return 1; }, io_op.handler());
-        BOOST_CHECK_EQUAL(wait.ec, gone);
-        BOOST_CHECK_EQUAL(io_op.ec, gone);
-        std::future<void> f = r->async_wait_writable(asio::use_future);
-        BOOST_CHECK_EQUAL(thrown([&] { f.get(); }), gone);
-        BOOST_CHECK_EQUAL(r->poll_read_ready([] {}).error(), gone);
-        BOOST_CHECK_EQUAL(thrown([&] { r->query(); }), gone);
-    }
-    BOOST_CHECK_EQUAL(thrown([&] { empty.register_handle(p.a); }), gone);
-    BOOST_TEST(reg.deregister() == p.a.get());
-    BOOST_TEST(is_open(p.a));
-}
-
 // ---- the kernel refuses -------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_handle_that_epoll_refuses_is_an_error_of_the_wait,
@@ -529,8 +472,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_epoll_refuses_is_an_error_of_the_wait,
         {
             failing_epoll_ctl failing(EPOLL_CTL_ADD, error);
             check_future(io, reg, expected);
-            test::called io_op;
-            test::called any;
+            test::called io_op, any;
             reg.async_wait(interest::readable | interest::priority, any.handler());
             reg.async_io(interest::readable, test::reader{p.a}, io_op.handler());
             test::run_until(io, [&] { return any && io_op; });
@@ -544,13 +486,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_epoll_refuses_is_an_error_of_the_wait,
             BOOST_TEST(!woken);
         }
         // Nothing is broken by it.
-        test::called done;
-        reg.async_wait_readable(done.handler());
-        test::run_ready(io);
-        BOOST_TEST(done.times == 0);
-        test::put(p.b, "x");
-        test::run_until(io, [&] { return bool(done); });
-        BOOST_TEST(!done.ec);
+        test::check_works(io, reg, p.a, p.b);
     }
 }
 
@@ -563,26 +499,21 @@ BOOST_FIXTURE_TEST_CASE(an_epollout_that_is_added_late_and_refused_reaches_the_w
         test::fd_pair p = test::make_socketpair();
         test::fill(p.a);
         moor::registration reg(io, p.a.get());
-        test::called reader;
-        reg.async_wait_readable(reader.handler());
-        test::run_ready(io);
+        test::pending_reader reader(io, reg);
         bool woken = false;
         {
             failing_epoll_ctl failing(EPOLL_CTL_MOD, error);
             test::called writer;
             reg.async_wait_writable(writer.handler());
-            test::run_until(io, [&] { return bool(writer); });
-            BOOST_CHECK_EQUAL(writer.ec, expected);
+            test::check_fails(io, writer, expected);
             test::called both;
             reg.async_wait(interest::readable | interest::writable, both.handler());
-            test::run_until(io, [&] { return bool(both); });
-            BOOST_CHECK_EQUAL(both.ec, expected);
+            test::check_fails(io, both, expected);
             test::called io_op;
             reg.async_io(
                 interest::writable, [](error_code& ec) { ec = asio::error::would_block; },
                 io_op.handler());
-            test::run_until(io, [&] { return bool(io_op); });
-            BOOST_CHECK_EQUAL(io_op.ec, expected);
+            test::check_fails(io, io_op, expected);
             // A waker that was kept is woken, to ask again.
             auto r = reg.poll_write_ready([&] { woken = true; });
             BOOST_TEST(r.has_error());
@@ -592,16 +523,11 @@ BOOST_FIXTURE_TEST_CASE(an_epollout_that_is_added_late_and_refused_reaches_the_w
                 BOOST_CHECK_EQUAL(r.error(), expected);
         }
         BOOST_TEST(reader.times == 0); // the reader has nothing to do with it
-        test::called writer;
-        reg.async_wait_writable(writer.handler());
-        test::run_ready(io);
-        BOOST_TEST(writer.times == 0);
+        test::pending_writer writer(io, reg);
         test::drain(p.b);
-        test::run_until(io, [&] { return bool(writer); });
-        BOOST_TEST(!writer.ec);
+        test::check_completes(io, writer);
         test::put(p.b, "x");
-        test::run_until(io, [&] { return bool(reader); });
-        BOOST_TEST(!reader.ec);
+        test::check_completes(io, reader);
     }
 }
 
@@ -629,11 +555,9 @@ BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_has_not_begun,
         test::run_all(io); // no work is left over
         BOOST_TEST(failed.times == (threw ? 0 : 1));
         reg.async_wait(interest::readable | interest::writable, done.handler());
-        test::run_ready(io);
-        BOOST_TEST(done.times == 0);
+        test::check_pends(io, done);
         test::put(p.b, "x");
-        test::run_until(io, [&] { return bool(done); });
-        BOOST_TEST(!done.ec);
+        test::check_completes(io, done);
         test::run_all(io);
     }
     BOOST_TEST(attempts > 1);
@@ -692,8 +616,7 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the
     test::unique_fd large(::fcntl(p.a, F_DUPFD_CLOEXEC, number));
     test::fill(large);
     moor::registration reg(io, large.get());
-    test::called read;
-    test::called write;
+    test::called read, write;
     reg.async_wait_readable(read.handler());
     reg.async_wait_writable(write.handler());
     if (!test::on_select()) {
@@ -702,9 +625,8 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the
         BOOST_TEST(read.times + write.times == 0);
         test::put(p.b, "x");
         test::drain(p.b);
-        test::run_until(io, [&] { return read && write; });
-        BOOST_TEST(!read.ec);
-        BOOST_TEST(!write.ec);
+        test::check_completes(io, read);
+        test::check_completes(io, write);
         return;
     }
     test::run_until(io, [&] { return read && write; });
@@ -715,10 +637,7 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_is_too_large_for_select_is_an_error_of_the
     for (bool is_new : {false, true}) {
         if (is_new)
             reg.reset(large);
-        test::called ready;
-        reg.async_wait_readable(ready.handler());
-        test::run_until(io, [&] { return bool(ready); });
-        BOOST_TEST(!ready.ec);
+        test::check_readable(io, reg);
     }
     BOOST_TEST(is_open(large));
 }
@@ -727,7 +646,7 @@ BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_refused_now_and_then_is_made_agai
                         test::context_fixture) {
     if (!test::on_io_uring())
         return; // nobody else makes any
-    for (moor::trigger t : {moor::trigger::level, moor::trigger::edge}) {
+    for (moor::trigger t : test::both_triggers) {
         test::fd_pair p = test::make_socketpair();
         moor::registration reg(io, p.a.get(), t);
         for (int round = 0; round != 3; ++round) {
@@ -765,18 +684,10 @@ BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_always_refused_is_an_error_of_the
         test::refuse_poll_requests(many);
         test::called wait;
         reg.async_wait_readable(wait.handler());
-        test::run_until(io, [&] { return bool(wait); });
-        BOOST_CHECK_EQUAL(wait.ec, error_code(asio::error::invalid_argument));
+        test::check_fails(io, wait, error_code(asio::error::invalid_argument));
         BOOST_TEST(many - test::poll_requests_to_refuse() <= 10);
         test::refuse_poll_requests(0);
-        test::called again;
-        reg.async_wait_readable(again.handler());
-        test::run_ready(io);
-        BOOST_TEST(!again);
-        test::put(p.b, "x");
-        test::run_until(io, [&] { return bool(again); });
-        BOOST_TEST(!again.ec);
-        test::drain(p.a);
+        test::check_works(io, reg, p.a, p.b);
     }
 }
 

@@ -10,7 +10,6 @@
 
 #include <moor.hpp>
 
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/throw_exception.hpp>
 
 #include <algorithm>
@@ -66,28 +65,6 @@ BOOST_AUTO_TEST_CASE(a_message_is_a_dozen_words_and_no_advice) {
         BOOST_TEST(text.find(';') == std::string::npos);
     }
     BOOST_TEST(texts.size() == std::size(all_errors));
-}
-
-BOOST_FIXTURE_TEST_CASE(each_cause_has_a_code_of_its_own, fixture) {
-    moor::registration first(io, fd);
-    moor::registration second(io);
-    error_code ec;
-    first.register_handle(p.b, ec);
-    BOOST_CHECK_EQUAL(ec, error_code(moor::error::already_open));
-    second.register_handle(fd, ec);
-    BOOST_CHECK_EQUAL(ec, error_code(moor::error::already_registered));
-    first.deregister();
-    if (test::on_epoll()) { // the others can share a handle with Asio's descriptor
-        asio::posix::stream_descriptor theirs(io, p.a.release());
-        second.register_handle(fd);
-        test::called done;
-        second.async_wait_readable(done.handler());
-        test::run_until(io, [&] { return bool(done); });
-        BOOST_CHECK_EQUAL(done.ec, error_code(moor::error::registered_elsewhere));
-    }
-    for (moor::error e : {moor::error::already_open, moor::error::already_registered,
-                          moor::error::registered_elsewhere})
-        BOOST_TEST((error_code(e) == boost::system::errc::file_exists));
 }
 
 BOOST_FIXTURE_TEST_CASE(a_registration_says_which_descriptor_failed, fixture) {

@@ -2,18 +2,18 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The polling interface, for authors of awaitables of their own: poll_*_ready, poll_*_io, ready,
-// query and clear.
+// query and clear. (Suite `waits` has their everyday cases: one waker a direction, stale events.)
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/tracker.hpp"
+#include "support/waiting.hpp"
 
 #include <moor.hpp>
 
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_executor.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/strand.hpp>
 
 #include <functional>
@@ -21,7 +21,6 @@
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 BOOST_AUTO_TEST_SUITE(poll_style)
 
@@ -36,15 +35,10 @@ struct fixture : test::context_fixture {
 
     /// A wait that completes, so that readability is known and its waker armed.
     moor::ready_event event(interest want) {
-        moor::ready_event seen;
-        bool done = false;
-        reg.async_wait(want, [&](error_code ec, moor::ready_event e) {
-            BOOST_TEST(!ec);
-            seen = e;
-            done = true;
-        });
-        test::run_until(io, [&] { return done; });
-        return seen;
+        test::called_event done;
+        reg.async_wait(want, done.handler());
+        test::check_completes(io, done);
+        return done.event;
     }
 };
 
@@ -61,8 +55,7 @@ bool would_block(const boost::system::result<moor::ready_event>& r) {
     return r.has_error() && r.error() == asio::error::would_block;
 }
 
-// ---- poll_*_ready
-// ------------------------------------------------------------------------------------
+// ---- poll_*_ready ------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(poll_ready_answers_at_once_when_ready, fixture) {
     test::put(p.b, "x");
@@ -77,91 +70,16 @@ BOOST_FIXTURE_TEST_CASE(poll_ready_answers_at_once_when_ready, fixture) {
     BOOST_TEST(w.times == 0);
 }
 
-BOOST_FIXTURE_TEST_CASE(poll_ready_keeps_the_waker_until_the_event, fixture) {
-    test::fill(p.a);
-    waker r, w;
-    BOOST_TEST(would_block(reg.poll_read_ready(r())));
-    BOOST_TEST(would_block(reg.poll_write_ready(w())));
-    test::run_ready(io);
-    BOOST_TEST(r.times == 0);
-    BOOST_TEST(w.times == 0);
-    io.restart();
-    io.poll();
-    BOOST_TEST(!io.stopped()); // kept wakers are work
-    test::put(p.b, "x");
-    test::run_until(io, [&] { return bool(r); });
-    test::run_ready(io);
-    BOOST_TEST(r.times == 1);
-    BOOST_TEST(w.times == 0); // a read event leaves the write waker in place
-    test::drain(p.b);
-    test::run_until(io, [&] { return bool(w); });
-    BOOST_TEST(w.times == 1);
-    BOOST_TEST(reg.poll_read_ready(r()).has_value());
-    BOOST_TEST(reg.poll_write_ready(w()).has_value());
-}
-
-BOOST_FIXTURE_TEST_CASE(the_newest_waker_is_kept_and_the_displaced_one_is_woken, fixture) {
-    std::vector<waker> wakers(5);
-    for (std::size_t i = 0; i != wakers.size(); ++i) {
-        BOOST_TEST(would_block(reg.poll_read_ready(wakers[i]())));
-        test::run_ready(io);
-        for (std::size_t j = 0; j != wakers.size(); ++j)
-            BOOST_TEST(wakers[j].times == (j < i ? 1 : 0));
-    }
-    test::put(p.b, "x");
-    test::run_until(io, [&] { return bool(wakers.back()); });
-    test::run_ready(io);
-    for (waker& w : wakers)
-        BOOST_TEST(w.times == 1);
-}
-
-BOOST_FIXTURE_TEST_CASE(the_slots_of_the_directions_do_not_displace_each_other, fixture) {
-    test::fill(p.a);
-    waker r, w;
-    BOOST_TEST(would_block(reg.poll_read_ready(r())));
-    BOOST_TEST(would_block(reg.poll_write_ready(w())));
-    test::run_ready(io);
-    BOOST_TEST(r.times == 0);
-    BOOST_TEST(w.times == 0);
-    reg.cancel();
-    test::run_all(io);
-    BOOST_TEST(r.times == 1);
-    BOOST_TEST(w.times == 1);
-}
-
-BOOST_FIXTURE_TEST_CASE(a_waker_is_not_run_inside_the_poll_that_displaces_it, fixture) {
-    test::once first, second;
-    BOOST_TEST(would_block(reg.poll_read_ready(first.handler())));
-    {
-        test::initiation_guard guard;
-        BOOST_TEST(would_block(reg.poll_read_ready(second.handler())));
-    }
-    {
-        test::initiation_guard guard;
-        reg.cancel();
-    }
-    test::run_all(io);
-}
-
-BOOST_FIXTURE_TEST_CASE(a_list_waiter_coexists_with_a_slot, fixture) {
-    waker w;
-    test::called list, io_done;
-    reg.async_wait_readable(list.handler());
-    BOOST_TEST(would_block(reg.poll_read_ready(w())));
-    reg.async_io(
-        interest::readable, [](error_code&) {}, io_done.handler());
-    test::run_ready(io);
-    BOOST_TEST(list.times == 0);
-    BOOST_TEST(w.times == 0);
-    test::put(p.b, "x");
-    test::run_all(io);
-    BOOST_TEST(list.times == 1);
-    BOOST_TEST(w.times == 1);
-    BOOST_TEST(io_done.times == 1);
-}
-
 BOOST_FIXTURE_TEST_CASE(a_waker_is_woken_by_cancel_deregister_and_the_end, fixture) {
     waker c, o, d, e;
+    test::fill(p.a);
+    BOOST_TEST(would_block(reg.poll_read_ready(c())));
+    BOOST_TEST(would_block(reg.poll_write_ready(o())));
+    reg.cancel();
+    test::run_all(io);
+    BOOST_TEST(c.times == 1);
+    BOOST_TEST(o.times == 1);
+    c.times = o.times = 0;
     BOOST_TEST(would_block(reg.poll_read_ready(c())));
     reg.cancel(moor::direction::write);
     test::run_ready(io);
@@ -332,19 +250,13 @@ void check_without_memory(asio::io_context& io, const typename Registration::exe
 
 BOOST_FIXTURE_TEST_CASE(polling_without_memory_is_an_error, test::context_fixture,
                         *boost::unit_test::precondition(test::allocations_are_counted)) {
-    auto plain = [](auto f) { return any(asio::bind_allocator(std::allocator<void>(), f)); };
-    check_without_memory<moor::registration>(io, io.get_executor(), plain);
-}
-
-BOOST_FIXTURE_TEST_CASE(polling_with_a_large_executor_and_no_memory_is_an_error,
-                        test::context_fixture,
-                        *boost::unit_test::precondition(test::allocations_are_counted)) {
     large_executor ex(io.get_executor());
     auto plain = [](auto f) { return any(asio::bind_allocator(std::allocator<void>(), f)); };
     auto bound = [&](auto f) {
         return any(asio::bind_executor(asio::any_io_executor(ex),
                                        asio::bind_allocator(std::allocator<void>(), f)));
     };
+    check_without_memory<moor::registration>(io, io.get_executor(), plain);
     check_without_memory<moor::registration>(io, io.get_executor(), bound);
     check_without_memory<moor::registration>(io, ex, plain);
     check_without_memory<moor::basic_registration<large_executor>>(io, ex, plain);
@@ -409,33 +321,7 @@ BOOST_FIXTURE_TEST_CASE(a_moved_registration_keeps_its_wakers, fixture) {
     BOOST_TEST(other.times == 1);
 }
 
-// ---- poll_*_io
-// ---------------------------------------------------------------------------------------
-
-BOOST_FIXTURE_TEST_CASE(poll_read_io_reads_or_keeps_the_waker, fixture) {
-    waker w;
-    int calls = 0;
-    auto read = [&](error_code& ec) {
-        ++calls;
-        return test::reader{p.a.get()}(ec);
-    };
-    auto r = reg.poll_read_io(w(), read);
-    BOOST_TEST((r.error() == asio::error::would_block));
-    test::put(p.b, "x");
-    test::run_until(io, [&] { return bool(w); });
-    r = reg.poll_read_io(w(), read);
-    BOOST_REQUIRE(r.has_value());
-    BOOST_TEST(*r == "x");
-    BOOST_TEST(w.times == 1);
-    // The cache still says ready: the call finds out, and the waker is kept.
-    int before = calls;
-    r = reg.poll_read_io(w(), read);
-    BOOST_TEST((r.error() == asio::error::would_block));
-    BOOST_TEST(calls == before + 1);
-    test::put(p.b, "y");
-    test::run_until(io, [&] { return w.times == 2; });
-    BOOST_TEST(reg.poll_read_io(w(), read).value() == "y");
-}
+// ---- poll_*_io ---------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(poll_write_io_writes_or_keeps_the_waker, fixture) {
     waker w;
@@ -499,12 +385,10 @@ BOOST_FIXTURE_TEST_CASE(poll_io_does_not_mix_up_the_registrations_of_one_object,
     test::called done; // the new one is as if nothing had happened
     reg.async_wait_readable(done.handler());
     test::put(q.b, "y");
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_TEST(!done.ec);
+    test::check_completes(io, done);
 }
 
-// ---- ready, query
-// -------------------------------------------------------------------------------------
+// ---- ready, query ------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(ready_tells_the_cache_without_a_system_call, fixture) {
     BOOST_TEST(reg.ready(interest::readable | interest::writable).ready().empty()); // unknown
@@ -521,22 +405,6 @@ BOOST_FIXTURE_TEST_CASE(ready_tells_the_cache_without_a_system_call, fixture) {
     BOOST_TEST(spent.epoll_ctl == 0);
     reg.deregister();
     BOOST_TEST(reg.ready(interest::readable).ready().empty());
-}
-
-BOOST_FIXTURE_TEST_CASE(query_asks_the_kernel_once_and_leaves_the_cache_alone, fixture) {
-    test::call_counts before = test::counts();
-    BOOST_TEST(reg.query() == interest::writable); // a fresh socketpair
-    BOOST_TEST((test::counts() - before).poll == 1);
-    test::put(p.b, "x");
-    BOOST_TEST(reg.query() == (interest::readable | interest::writable));
-    test::fill(p.a);
-    BOOST_TEST(reg.query() == interest::readable);
-    BOOST_TEST(reg.ready(interest::readable | interest::writable).ready().empty());
-    ::shutdown(p.b, SHUT_WR);
-    BOOST_TEST(reg.query().contains(interest::read_closed));
-    BOOST_TEST(!reg.query().contains(interest::write_closed));
-    p.b.close();
-    BOOST_TEST(reg.query().contains(interest::read_closed | interest::write_closed));
 }
 
 BOOST_FIXTURE_TEST_CASE(query_reports_its_errors, fixture) {
@@ -558,86 +426,7 @@ BOOST_FIXTURE_TEST_CASE(query_reports_its_errors, fixture) {
     BOOST_TEST((ec == moor::error::gone));
 }
 
-// ---- clear
-// --------------------------------------------------------------------------------------------
-
-BOOST_FIXTURE_TEST_CASE(clear_makes_the_next_wait_park_and_new_data_wakes_it, fixture) {
-    test::put(p.b, "x");
-    moor::ready_event e = event(interest::readable);
-    BOOST_TEST(test::get(p.a) == "x");
-    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable); // still cached
-    reg.clear(e);
-    BOOST_TEST(reg.ready(interest::readable).ready().empty());
-    test::called done;
-    reg.async_wait_readable(done.handler());
-    test::run_ready(io);
-    BOOST_TEST(done.times == 0);
-    test::put(p.b, "y");
-    test::run_until(io, [&] { return bool(done); });
-}
-
-BOOST_FIXTURE_TEST_CASE(clear_of_readable_leaves_writable, fixture) {
-    test::put(p.b, "x");
-    moor::ready_event both = event(interest::readable | interest::writable);
-    BOOST_TEST(both.ready() == (interest::readable | interest::writable));
-    reg.clear(both.only(interest::readable));
-    BOOST_TEST(reg.ready(interest::readable | interest::writable).ready() == interest::writable);
-    reg.clear(both);
-    BOOST_TEST(reg.ready(interest::readable | interest::writable).ready().empty());
-}
-
-BOOST_FIXTURE_TEST_CASE(a_stale_event_clears_nothing_newer, fixture) {
-    test::put(p.b, "x");
-    moor::ready_event stale = event(interest::readable);
-    test::drain(p.a);
-    reg.clear(stale);
-    for (unsigned newer : {1u, 256u}) {
-        for (unsigned i = 0; i != newer; ++i) {
-            test::put(p.b, "y");
-            moor::ready_event e = event(interest::readable);
-            test::drain(p.a);
-            if (i + 1 != newer)
-                reg.clear(e);
-        }
-        reg.clear(stale);
-        BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
-        reg.clear(reg.ready(interest::readable));
-    }
-}
-
-BOOST_FIXTURE_TEST_CASE(a_stale_event_clears_nothing_after_65536_newer_ones, fixture) {
-    test::put(p.b, "x");
-    moor::ready_event stale = event(interest::readable), newest = stale;
-    for (unsigned i = 0; i != 65536; ++i) {
-        // Gone, and there again.
-        test::drain(p.a);
-        reg.clear(newest);
-        test::put(p.b, "y");
-        auto r = reg.poll_read_ready([] {});
-        if (r)
-            newest = *r;
-        else
-            newest = event(interest::readable); // pending: a real event
-    }
-    reg.clear(stale);
-    BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
-    BOOST_TEST(moor::use_registration_service(io).snapshot().at(0).read_tick >= 65536u);
-    reg.clear(newest);
-    BOOST_TEST(reg.ready(interest::readable).ready().empty());
-}
-
-BOOST_FIXTURE_TEST_CASE(a_write_event_between_a_read_event_and_its_clear_does_not_matter, fixture) {
-    test::put(p.b, "x");
-    moor::ready_event e = event(interest::readable);
-    test::drain(p.a);
-    BOOST_TEST(event(interest::writable).ready() == interest::writable);
-    test::fill(p.a);
-    test::drain(p.b);
-    BOOST_TEST(event(interest::writable).ready() == interest::writable);
-    reg.clear(e);
-    BOOST_TEST(reg.ready(interest::readable).ready().empty());
-    BOOST_TEST(reg.ready(interest::writable).ready() == interest::writable);
-}
+// ---- clear -------------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(clear_of_nothing_or_of_another_registrations_event_is_harmless, fixture) {
     reg.clear(moor::ready_event());
@@ -661,14 +450,10 @@ BOOST_FIXTURE_TEST_CASE(clear_does_not_wipe_that_a_side_is_closed, fixture) {
     BOOST_TEST(e.ready() == interest::read_closed);
     reg.clear(e);
     BOOST_TEST(reg.ready(interest::read_closed).ready() == interest::read_closed);
-    test::called done;
-    reg.async_wait_readable(done.handler());
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_TEST(!done.ec);
+    test::check_readable(io, reg);
 }
 
-// ---- an awaitable of one's own
-// ------------------------------------------------------------------------
+// ---- an awaitable of one's own -----------------------------------------------------------------
 
 /// What a library with tasks of its own would write: a task is polled, and is polled again when the
 /// waker that it left says so. This one echoes until the end of the stream.

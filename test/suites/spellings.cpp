@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/handles.hpp"
 #include "support/vocabulary.hpp"
+#include "support/waiting.hpp"
 
 #include <moor.hpp>
 
@@ -110,9 +111,10 @@ struct fixture : test::context_fixture {
 
 } // namespace
 
-BOOST_FIXTURE_TEST_CASE(an_operation_goes_on_after_would_block_in_every_spelling, fixture) {
+BOOST_FIXTURE_TEST_CASE(would_block_is_recognised_in_every_spelling, fixture) {
     for (const spelling& s : would_block_spellings)
         BOOST_TEST_CONTEXT(s.name) {
+            // An operation goes on.
             test::called done;
             int got = 0;
             reg.async_io(interest::readable, reader{p.a, s.ec, 0, &calls},
@@ -120,34 +122,22 @@ BOOST_FIXTURE_TEST_CASE(an_operation_goes_on_after_would_block_in_every_spelling
                              done.handler()(ec);
                              got = c;
                          });
-            test::run_ready(io);
-            BOOST_TEST(done.times == 0);
+            test::check_pends(io, done);
             test::put(p.b, "x");
-            test::run_until(io, [&] { return bool(done); });
-            BOOST_CHECK_EQUAL(done.ec, error_code());
+            test::check_completes(io, done);
             BOOST_TEST(got == 'x');
-        }
-}
 
-BOOST_FIXTURE_TEST_CASE(try_io_drops_the_readiness_after_would_block_in_every_spelling, fixture) {
-    for (const spelling& s : would_block_spellings)
-        BOOST_TEST_CONTEXT(s.name) {
+            // try_io drops the readiness, and gives the error as it was said.
             test::put(p.b, "x");
-            test::called done; // so that readability is cached
-            reg.async_wait_readable(done.handler());
-            test::run_until(io, [&] { return bool(done); });
+            test::check_readable(io, reg); // so that readability is cached
             BOOST_TEST(test::get(p.a) == "x");
             auto r = reg.try_io(interest::readable, reader{p.a, s.ec, 0, &calls});
-            BOOST_CHECK_EQUAL(r.error(), s.ec); // as it was said
+            BOOST_CHECK_EQUAL(r.error(), s.ec);
             BOOST_TEST(!reg.ready(interest::readable).ready().is_readable());
-        }
-}
 
-BOOST_FIXTURE_TEST_CASE(a_waker_is_kept_after_would_block_in_every_spelling, fixture) {
-    for (const spelling& s : would_block_spellings)
-        BOOST_TEST_CONTEXT(s.name) {
+            // A waker is kept.
             int woken = 0;
-            auto r = reg.poll_read_io([&] { ++woken; }, reader{p.a, s.ec, 0, &calls});
+            r = reg.poll_read_io([&] { ++woken; }, reader{p.a, s.ec, 0, &calls});
             BOOST_CHECK_EQUAL(r.error(), test::would_block);
             test::put(p.b, "x");
             test::run_until(io, [&] { return woken != 0; });
@@ -177,8 +167,7 @@ BOOST_FIXTURE_TEST_CASE(a_call_that_was_interrupted_is_made_again, fixture) {
             test::put(p.b, "abc");
             test::called done;
             reg.async_io(interest::readable, reader{p.a, s.ec, 3, &calls}, done.handler());
-            test::run_until(io, [&] { return bool(done); });
-            BOOST_CHECK_EQUAL(done.ec, error_code());
+            test::check_fails(io, done, error_code());
             auto r = reg.try_io(interest::readable, reader{p.a, s.ec, 3, &calls});
             BOOST_TEST((r && *r == 'b'));
             r = reg.poll_read_io([] {}, reader{p.a, s.ec, 3, &calls});
@@ -196,8 +185,7 @@ BOOST_FIXTURE_TEST_CASE(a_call_that_is_interrupted_for_ever_ends_with_its_operat
     };
     test::called done;
     reg.async_io(interest::writable, interrupted, done.handler());
-    test::run_until(io, [&] { return bool(done); });
-    BOOST_CHECK_EQUAL(done.ec, test::aborted);
+    test::check_fails(io, done, test::aborted);
     BOOST_TEST(calls == 5);
     BOOST_TEST(reg.try_io(interest::writable, interrupted).has_error());
     BOOST_TEST(calls == 10);
