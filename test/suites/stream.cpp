@@ -579,7 +579,9 @@ BOOST_FIXTURE_TEST_CASE(a_transfer_that_blocks_goes_on_after_a_signal, test::con
             reading.set_value({::pthread_self(), static_cast<::pid_t>(::syscall(SYS_gettid))});
             return d.read_some(asio::buffer(got));
         });
-        auto [reader, reader_id] = reading.get_future().get();
+        const auto thread = reading.get_future().get();
+        const ::pthread_t reader = thread.first;
+        const ::pid_t reader_id = thread.second;
         for (int i = 0; i != 50; ++i) {
             const int before = signals;
             BOOST_TEST(test::wait_for([&] {
