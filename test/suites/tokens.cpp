@@ -25,7 +25,7 @@
 #include <boost/asio/spawn.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
-#if BOOST_ASIO_VERSION >= 103000 // Boost 1.86
+#if __has_include(<boost/asio/cancel_after.hpp>) // from Boost 1.86 on
 #include <boost/asio/cancel_after.hpp>
 #endif
 
@@ -626,7 +626,7 @@ BOOST_FIXTURE_TEST_CASE(parallel_group_is_cancelled_as_a_whole, fixture) {
     test::run_until(io, [&] { return over; });
 }
 
-#if BOOST_ASIO_VERSION >= 103000
+#if __has_include(<boost/asio/cancel_after.hpp>)
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(cancel_after, Op, all_operations, fixture) {
     Op::pend(*this);
     test::called done;

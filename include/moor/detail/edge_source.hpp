@@ -25,13 +25,9 @@ public:
     /// An edge-triggered wait: from the set.
     bool is_set() const noexcept { return is_set_; }
 
-    /// An operation with a call, which finds out for itself, with either trigger: from the set.
-    bool is_set_for_calls() const noexcept { return was_refused_; }
-
-    /// Whether the set has told of this direction, and is to go on.
-    bool needs_set() const noexcept {
-        return was_refused_ || (is_set_ && was_checked_);
-    }
+    /// The same for an operation with a call, which finds out for itself, with either trigger; and
+    /// whether the set, which has told of this direction, is to go on.
+    bool needs_set() const noexcept { return was_refused_ || (is_set_ && was_checked_); }
 
     /// A wait begins. Whether to check if the handle is drained.
     bool must_check() noexcept {

@@ -331,7 +331,7 @@ protected:
             const bool is_for_call = w.is_call() || w.is_refused_;
             for (channel c : {read_channel, write_channel})
                 if ((channels & bit(c)) &&
-                    (is_for_call ? sources_[c].is_set_for_calls()
+                    (is_for_call ? sources_[c].needs_set()
                                  : trigger_ == trigger::edge && sources_[c].is_set()))
                     channels = (channels & ~bit(c)) | bit(edge_channel);
             if ((channels & bit(write_channel)) != 0) {
