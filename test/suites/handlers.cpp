@@ -554,10 +554,11 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(memory_is_given_back_before_a_handler_on_anothe
     test::allocation_counts memory;
     asio::io_context other;
     bool done = false;
-    Op::start(reg, asio::bind_executor(other, with_memory(memory, [&](error_code, auto...) {
-                                           BOOST_TEST(memory.live == 0);
-                                           done = true;
-                                       })));
+    // (Boost 1.84 does not compile the two the other way round.)
+    Op::start(reg, with_memory(memory, asio::bind_executor(other, [&](error_code, auto...) {
+                                   BOOST_TEST(memory.live == 0);
+                                   done = true;
+                               })));
     test::put(p.b, "x");
     test::run_ready(io);
     other.run();
@@ -573,12 +574,12 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(if_allocation_throws_nothing_has_changed, Op, a
     asio::cancellation_signal signal;
     bool ran = false;
     auto owned = std::make_shared<int>(0);
-    BOOST_CHECK_THROW(
-        Op::start(reg,
-                  asio::bind_cancellation_slot(
-                      signal.slot(),
-                      with_memory(memory, [&ran, owned](error_code, auto...) { ran = true; }))),
-        std::bad_alloc);
+    BOOST_CHECK_THROW(Op::start(reg, with_memory(memory, asio::bind_cancellation_slot(
+                                                             signal.slot(),
+                                                             [&ran, owned](error_code, auto...) {
+                                                                 ran = true;
+                                                             }))),
+                      std::bad_alloc);
     BOOST_TEST(owned.use_count() == 1); // the handler is destroyed
     BOOST_TEST(memory.live == 0);
     BOOST_TEST(service.metrics().waits_started == 0u);
@@ -932,7 +933,7 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(a_ready_wait_completes_inline_through_its_immed
         BOOST_TEST(done); // dispatch() within the context
         done = false;
         Op::start(reg,
-                  asio::bind_immediate_executor(io.get_executor(), with_memory(memory, handler)));
+                  with_memory(memory, asio::bind_immediate_executor(io.get_executor(), handler)));
         BOOST_TEST(done);
     });
     test::run_all(io); // no work is held

@@ -106,11 +106,11 @@ BOOST_FIXTURE_TEST_CASE(a_waker_runs_through_its_executor_with_its_allocator, fi
     test::allocation_counts memory;
     int times = 0;
     auto r = reg.poll_read_ready(
-        asio::bind_executor(ex, asio::bind_allocator(test::counting_allocator<>(memory), [&] {
-                                BOOST_TEST(test::running_on(4));
-                                BOOST_TEST(memory.live == 0);
-                                ++times;
-                            })));
+        asio::bind_allocator(test::counting_allocator<>(memory), asio::bind_executor(ex, [&] {
+                                 BOOST_TEST(test::running_on(4));
+                                 BOOST_TEST(memory.live == 0);
+                                 ++times;
+                             })));
     BOOST_TEST(would_block(r));
     BOOST_TEST(memory.live > 0);
     test::put(p.b, "x");
@@ -253,8 +253,8 @@ BOOST_FIXTURE_TEST_CASE(polling_without_memory_is_an_error, test::context_fixtur
     large_executor ex(io.get_executor());
     auto plain = [](auto f) { return any(asio::bind_allocator(std::allocator<void>(), f)); };
     auto bound = [&](auto f) {
-        return any(asio::bind_executor(asio::any_io_executor(ex),
-                                       asio::bind_allocator(std::allocator<void>(), f)));
+        return any(asio::bind_allocator(std::allocator<void>(),
+                                        asio::bind_executor(asio::any_io_executor(ex), f)));
     };
     check_without_memory<moor::registration>(io, io.get_executor(), plain);
     check_without_memory<moor::registration>(io, io.get_executor(), bound);
