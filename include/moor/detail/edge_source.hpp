@@ -22,12 +22,10 @@ namespace detail {
  */
 class edge_source {
 public:
-    /// An edge-triggered wait: from the set.
     bool is_set() const noexcept { return is_set_; }
 
-    /// The same for an operation with a call, which finds out for itself, with either trigger; and
-    /// whether the set, which has told of this direction, is to go on.
-    bool needs_set() const noexcept { return was_refused_ || (is_set_ && was_checked_); }
+    /// Whether the set has told of this direction, and is to go on.
+    bool needs_set() const noexcept { return is_set_ && was_used_; }
 
     /// A wait begins. Whether to check if the handle is drained.
     bool must_check() noexcept {
@@ -39,9 +37,11 @@ public:
 
     /// What the check showed.
     void checked(bool is_drained) noexcept {
-        was_checked_ = true;
+        was_used_ = true;
         if (!is_drained) {
-            use_set();
+            is_set_ = true;
+            streak_ = 0;
+            left_ = set_interval;
         } else if (is_set_ && ++streak_ != enough) {
             left_ = 0;
         } else {
@@ -52,17 +52,19 @@ public:
 
     /// A call that would block was made again although there was no news.
     void refused() noexcept {
-        was_refused_ = true;
-        use_set();
-    }
-
-private:
-    void use_set() noexcept {
-        is_set_ = true;
+        is_set_ = was_used_ = true;
         streak_ = 0;
         left_ = set_interval;
     }
 
+    /// What a wait that reports levels begins with; the other constructor is for edges.
+    static edge_source direct() noexcept {
+        edge_source s;
+        s.is_set_ = false;
+        return s;
+    }
+
+private:
     static constexpr std::uint8_t enough = 4;            // checks in a row
     static constexpr std::uint8_t direct_interval = 127; // waits from check to check
     static constexpr std::uint8_t set_interval = 31;
@@ -70,8 +72,7 @@ private:
     std::uint8_t left_ = 0;
     std::uint8_t streak_ = 0;
     bool is_set_ = true;
-    bool was_checked_ = false;
-    bool was_refused_ = false;
+    bool was_used_ = false;
 };
 
 } // namespace detail

@@ -149,7 +149,7 @@ protected:
         would_block_ = unasked_left_ = 0;
         drains_ = drain_policy();
         for (edge_source& s : sources_)
-            s = edge_source();
+            s = mode == trigger::edge ? edge_source() : edge_source::direct();
         counts_ = wait_counts();
         // The ticks go on from where they were: an event of an earlier registration clears nothing.
         word_.observe(pollable | beyond, readiness());
@@ -328,11 +328,9 @@ protected:
         if constexpr (port_type::has_edge_set) {
             if (BOOST_UNLIKELY(!tells_state_)) // a request of its own would take changes away
                 return bit(edge_channel);
-            const bool is_for_call = w.is_call() || w.is_refused_;
+            const bool hears_edges = trigger_ == trigger::edge || w.is_call() || w.is_refused_;
             for (channel c : {read_channel, write_channel})
-                if ((channels & bit(c)) &&
-                    (is_for_call ? sources_[c].needs_set()
-                                 : trigger_ == trigger::edge && sources_[c].is_set()))
+                if ((channels & bit(c)) && hears_edges && sources_[c].is_set())
                     channels = (channels & ~bit(c)) | bit(edge_channel);
             if ((channels & bit(write_channel)) != 0) {
                 if (port_type::read_closed_wakes_writers &&
