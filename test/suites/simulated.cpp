@@ -6,6 +6,8 @@
 
 #include "support/simulated.hpp"
 
+#include "support/vocabulary.hpp"
+
 #include <moor/readiness.hpp>
 
 #include <boost/asio/error.hpp>
@@ -27,9 +29,16 @@ BOOST_AUTO_TEST_SUITE(simulated)
 
 const auto aborted = boost::asio::error::make_error_code(boost::asio::error::operation_aborted);
 using sim::handle;
+using test::both_triggers;
 constexpr interest readable = interest::readable, writable = interest::writable;
 
-const trigger both_triggers[] = {trigger::level, trigger::edge};
+/// An operation is pending, and the next event completes it.
+void check_is_told_of_the_next_event(handle& h, const sim::operation& op) {
+    BOOST_TEST(op.is_pending());
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(op.was_told(readable));
+}
 
 BOOST_AUTO_TEST_CASE(a_wait_completes_for_an_event_and_the_next_one_as_the_trigger_says) {
     for (trigger mode : both_triggers)
@@ -183,10 +192,7 @@ BOOST_AUTO_TEST_CASE(an_event_that_was_fetched_before_a_level_wait_began_does_no
         h.run();
         h.host.check_deferred();
         h.run();
-        BOOST_TEST(op.is_pending());
-        h.on.raise(POLLIN);
-        h.run();
-        BOOST_TEST(op.was_told(readable));
+        check_is_told_of_the_next_event(h, op);
     }
 }
 
@@ -311,10 +317,7 @@ void check_that_it_comes_back(handle& h, trigger mode) {
     next.start();
     BOOST_TEST(h.is_attached());
     h.run();
-    BOOST_TEST(next.is_pending());
-    h.on.raise(POLLIN);
-    h.run();
-    BOOST_TEST(next.was_told(readable));
+    check_is_told_of_the_next_event(h, next);
 }
 
 BOOST_AUTO_TEST_CASE(a_handle_that_nobody_waits_for_leaves_the_reactor_after_some_events) {

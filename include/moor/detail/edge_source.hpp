@@ -39,9 +39,7 @@ public:
     void checked(bool is_drained) noexcept {
         was_used_ = true;
         if (!is_drained) {
-            is_set_ = true;
-            streak_ = 0;
-            left_ = set_interval;
+            use_set();
         } else if (is_set_ && ++streak_ != enough) {
             left_ = 0;
         } else {
@@ -52,9 +50,8 @@ public:
 
     /// A call that would block was made again although there was no news.
     void refused() noexcept {
-        is_set_ = was_used_ = true;
-        streak_ = 0;
-        left_ = set_interval;
+        was_used_ = true;
+        use_set();
     }
 
     /// What a wait that reports levels begins with; the other constructor is for edges.
@@ -65,6 +62,12 @@ public:
     }
 
 private:
+    void use_set() noexcept {
+        is_set_ = true;
+        streak_ = 0;
+        left_ = set_interval;
+    }
+
     static constexpr std::uint8_t enough = 4;            // checks in a row
     static constexpr std::uint8_t direct_interval = 127; // waits from check to check
     static constexpr std::uint8_t set_interval = 31;
