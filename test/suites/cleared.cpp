@@ -275,4 +275,51 @@ BOOST_AUTO_TEST_CASE(a_clear_does_not_take_an_event_from_a_pending_wait) {
             }
 }
 
+BOOST_AUTO_TEST_CASE(an_event_of_another_registration_clears_nothing) {
+    test::tally results;
+    enum way { another_object, same_object, same_object_beside_a_handler };
+    for (const file& f : files)
+        for (way w : {another_object, same_object, same_object_beside_a_handler})
+            for (int events = 1; events != 4; ++events) {
+                asio::io_context io;
+                fd_pair p = f.make(), q = f.make();
+                moor::registration reg(io, p.a.get(), moor::trigger::edge), other(io);
+                ready_event old;
+                auto tell = [&](moor::registration& r, fd_pair& pair) {
+                    test::outcome c;
+                    r.async_wait(interest::readable, c.handler());
+                    results.run_ready(io);
+                    test::put(pair.b, "x");
+                    results.check(results.comes(io, [&] { return bool(c); }), f.name, ": not told");
+                    test::drain(pair.a);
+                    return c.event();
+                };
+                for (int i = 0; i != events; ++i)
+                    old = tell(reg, p);
+                // (The handler that is on its way keeps the state of the old registration.)
+                test::outcome kept;
+                if (w == same_object_beside_a_handler) {
+                    reg.async_wait_readable(kept.handler());
+                    reg.cancel();
+                }
+                moor::registration& next = w == another_object ? other : reg;
+                if (w != another_object)
+                    reg.deregister();
+                next.register_handle(q.a.get(), moor::trigger::edge);
+                for (int i = 0; i != events - 1; ++i)
+                    tell(next, q);
+                test::outcome c, d;
+                next.async_wait_readable(c.handler());
+                results.run_ready(io);
+                next.cancel();
+                results.run_ready(io);
+                test::put(q.b, "news");
+                results.run_ready(io);
+                next.clear(old);
+                next.async_wait_readable(d.handler());
+                results.check(results.comes(io, [&] { return bool(d); }), f.name, ", way ", w,
+                              ", events ", events, ": the news is lost");
+            }
+}
+
 BOOST_AUTO_TEST_SUITE_END()

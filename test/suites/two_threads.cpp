@@ -23,7 +23,10 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
+#include <poll.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -295,6 +298,58 @@ BOOST_AUTO_TEST_CASE(a_wait_is_told_of_an_event_that_another_thread_has_fetched)
                 other.let_go();
                 results.check(test::wait_for([&] { return wait.times == 1; }), test::name_of(t),
                               ": the wait hangs: ", want);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_first_wait_is_told_of_an_event_that_another_thread_handles_meanwhile) {
+    // The event of EPOLL_CTL_ADD, while the wakers are not armed yet.
+    test::tally results;
+    const interest wants[] = {interest::readable,
+                              interest::writable,
+                              interest::priority,
+                              interest::readable | interest::priority,
+                              interest::writable | interest::priority,
+                              interest::priority | interest::error,
+                              interest::read_closed};
+    for (moor::trigger t : test::both_triggers)
+        for (interest want : wants)
+            for (interest event : {interest::readable, interest::priority, interest::read_closed}) {
+                if (!want.contains(event))
+                    continue;
+                asio::io_context io;
+                test::fd_pair p = test::make_tcp_pair();
+                moor::registration reg(io, p.a.get(), t);
+                loop_thread other(io);
+                BOOST_REQUIRE(other.settles());
+                auto make = [&] {
+                    if (event == interest::readable)
+                        test::put(p.b, "data");
+                    else if (event == interest::priority)
+                        BOOST_REQUIRE_EQUAL(::send(p.b, "!", 1, MSG_OOB), 1);
+                    else
+                        p.b.close();
+                    const int bits = event == interest::readable   ? POLLIN
+                                     : event == interest::priority ? POLLPRI
+                                                                   : POLLRDHUP;
+                    test::wait_for([&] { return (test::poll_bits(p.a) & bits) != 0; });
+                };
+                bool is_made = t == moor::trigger::edge;
+                if (is_made)
+                    make();
+                told wait;
+                test::after_epoll_ctl_here([&] {
+                    if (!std::exchange(is_made, true))
+                        make(); // later than the check that the wait begins with
+                    BOOST_CHECK(other.settles());
+                });
+                reg.async_wait(want, wait.handler());
+                if (!is_made) // the handle is in no epoll set
+                    make();
+                results.check(test::wait_for([&] { return wait.times == 1; }), test::name_of(t),
+                              ": a wait for ", want, " hangs, beside: ", event);
+                test::after_epoll_ctl_here(nullptr);
+                reg.cancel();
+                test::wait_for([&] { return wait.times == 1; });
             }
 }
 

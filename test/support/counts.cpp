@@ -35,6 +35,7 @@ std::atomic<int> watched{-1};
 std::atomic<long> watched_reads{0}, watched_writes{0}, interruptions{0};
 std::function<void()> before_transfer;
 thread_local std::function<void()> behind_poll;
+thread_local std::function<void()> behind_epoll_ctl;
 thread_local bool is_in_hook = false; // what the hook transfers is not seen
 
 /// Whether a number stands for the watched handle: it is the same, a duplicate, or the same
@@ -94,6 +95,7 @@ void fail_epoll_ctl(int operation, int error) {
 }
 
 void after_poll_here(std::function<void()> f) { behind_poll = std::move(f); }
+void after_epoll_ctl_here(std::function<void()> f) { behind_epoll_ctl = std::move(f); }
 
 void before_events_are_handled(std::function<void()> f) {
     holds_events = false;
@@ -125,7 +127,10 @@ int __wrap_epoll_ctl(int ep, int op, int fd, ::epoll_event* ev) {
         errno = failing_error;
         return -1;
     }
-    return __real_epoll_ctl(ep, op, fd, ev);
+    int r = __real_epoll_ctl(ep, op, fd, ev);
+    if (behind_epoll_ctl)
+        std::exchange(behind_epoll_ctl, nullptr)();
+    return r;
 }
 
 int __real_epoll_wait(int, ::epoll_event*, int, int);

@@ -88,6 +88,10 @@ void fail_epoll_ctl(int operation, int error);
 /// Calls f behind the next poll(2) of this thread.
 void after_poll_here(std::function<void()> f);
 
+/// Calls f behind the next epoll_ctl(2) of this thread, between a change of the set and what the
+/// caller does next.
+void after_epoll_ctl_here(std::function<void()> f);
+
 /// Calls f once, on the thread whose loop is the next to be given events by the kernel, before it
 /// handles them. From then on nothing is called.
 void before_events_are_handled(std::function<void()> f);

@@ -76,7 +76,7 @@ public:
     static constexpr bool reports_hang_ups_to_writers = true;
     static constexpr bool read_closed_wakes_writers = false;
     static constexpr bool reports_again_beside_priority = true;
-    static constexpr bool attach_arms_reader = true;
+    static constexpr bool attach_arms_waker = true;
     static constexpr bool has_edge_set = false;
 
     struct registration_data {
@@ -221,12 +221,11 @@ public:
         return n != detail::number::foreign;
     }
 
-    template <class Read>
-    error_code attach(int handle, const detail::file_identity&, registration_data& data,
-                      Read* read) {
+    template <class Waker>
+    error_code attach(int handle, registration_data& data, channel c, Waker* waker) {
         data.of = allocate();
-        if (read)
-            data.of->queues[detail::read_channel].push(read);
+        if (waker)
+            data.of->queues[c].push(waker);
         data.of->events = POLLIN | POLLPRI;
         int result = kernel::get().add(handle, data.of->events, data.of);
         if (result != 0) {
@@ -237,8 +236,7 @@ public:
     }
 
     template <class Read, class Write, class Edge>
-    void detach(int handle, const detail::file_identity&, registration_data& data, detail::number n,
-                Read&, Write&, Edge*) {
+    void detach(int handle, registration_data& data, detail::number n, Read&, Write&, Edge*) {
         data.of->has_left_file = data.of->has_left_file || n != detail::number::ours;
         if (n != detail::number::foreign) { // deregister_internal_descriptor()
             kernel::get().remove(handle);
@@ -251,6 +249,7 @@ public:
         free_.push_back(std::exchange(data.of, nullptr)); // and may be used again at once
     }
 
+    static bool delete_abandoned(int) noexcept { return false; }
     bool may_tell_of_others(const registration_data& data) { return data.of->has_left_file; }
     void note_older_event(const registration_data& data) noexcept {
         data.of->has_left_event = true;

@@ -32,13 +32,6 @@
 namespace moor {
 namespace detail {
 
-/// What an event on a channel means, where the reactor does not say.
-constexpr interest interest_of(channel c) noexcept {
-    return c == read_channel    ? interest::readable
-           : c == write_channel ? interest::writable
-                                : interest::priority;
-}
-
 /// What is known of a handle's readiness: the cache, and the checks that keep it true.
 /**
  * The base of `State`, on top of its wakers. All of it is guarded by the lock, `mutex_`; the public
@@ -74,7 +67,7 @@ public:
             r.empty() ? !this->is_attached() || !this->are_armed(channels) || !knows_empty(want)
                       : is_checked && trigger_ == trigger::level;
         if (asks)
-            r = check(r.empty() ? to_ask(want) : want, ec);
+            r = check_for_one(r.empty() ? to_ask(want) : want, ec);
         return make_event(r);
     }
 
@@ -151,8 +144,7 @@ protected:
         for (edge_source& s : sources_)
             s = mode == trigger::edge ? edge_source() : edge_source::direct();
         counts_ = wait_counts();
-        // The ticks go on from where they were: an event of an earlier registration clears nothing.
-        word_.observe(pollable | beyond, readiness());
+        word_.restart(host_.next_id());
     }
 
     // ---- whether an operation is over when it begins --------------------------------------------
@@ -223,7 +215,7 @@ protected:
         return is_ready_now(w);
     }
     BOOST_NOINLINE bool is_ready_now(waiter& w) {
-        readiness r = check(w.want_, w.ec_);
+        readiness r = check_for_one(w.want_, w.ec_);
         if (r.empty()) {
             unasked_left_ = max_unasked;
             return bool(w.ec_);
@@ -236,7 +228,7 @@ protected:
     /// An edge-triggered wait: closing events are asked for, news is in the cache.
     BOOST_FORCEINLINE bool is_news(waiter& w) {
         if (BOOST_UNLIKELY(!((w.want_ | word_.flags()) & closing).empty())) {
-            check(w.want_ & closing, w.ec_);
+            check_for_one(w.want_ & closing, w.ec_);
             if (w.ec_)
                 return true;
         }
@@ -265,7 +257,7 @@ protected:
             if (!knows_empty(call)) {
                 r = call;
             } else if (call != w.want_) { // of which a call that would block says nothing
-                r = check(w.want_ - pollable, w.ec_);
+                r = check_for_one(w.want_ - pollable, w.ec_);
                 if (w.ec_)
                     return true;
             }
@@ -400,18 +392,44 @@ protected:
         return word_.matched(want);
     }
 
-    /// The same for a file that may tell a change once: what only the first of two calls finds is
-    /// news. Nothing is dropped.
+    /// The same for one that asks on its own behalf. A change that is told once is told to all that
+    /// wait for it.
+    BOOST_FORCEINLINE readiness check_for_one(interest want, error_code& ec) {
+        readiness r = check(want, ec);
+        if (BOOST_UNLIKELY(!tells_state_))
+            state().complete_satisfied();
+        return r;
+    }
+
+    /// The same for a file that may tell a change once: what one call finds, and the next does not,
+    /// is news. Nothing is dropped.
     void check_changes(error_code& ec) noexcept {
-        const short events = to_poll_events(pollable | beyond);
-        const bool is_fifo = this->identity().is_fifo();
-        readiness seen = from_poll_events(Policy::poll(this->native_handle(), events, ec), is_fifo);
-        if (ec || seen.empty())
-            return;
-        readiness now = from_poll_events(Policy::poll(this->native_handle(), events, ec), is_fifo);
-        word_.observe(interest(), now);
-        if (!(seen - now).empty())
-            word_.set(seen - now);
+        auto ask = [&] {
+            return from_poll_events(
+                Policy::poll(this->native_handle(), to_poll_events(pollable | beyond), ec),
+                this->identity().is_fifo());
+        };
+        readiness seen = ask();
+        for (int i = 0; i != max_answers && !ec && !seen.empty(); ++i) {
+            const readiness next = ask(), news = seen - next;
+            word_.observe(interest(), next);
+            if (!news.empty())
+                word_.set(news);
+            if (std::exchange(seen, next) == next)
+                break;
+        }
+    }
+    static constexpr int max_answers = 4; // of a file that is changed all the time
+
+    /// The reactor asks, while the waker of `c` is armed: is there anything to fire it for?
+    bool is_due(channel c, error_code& ec) noexcept {
+        if (BOOST_LIKELY(tells_state_)) {
+            count_check();
+            return Policy::poll(this->native_handle(), base::events_of(c), ec) != 0 || ec;
+        }
+        const ready_event before = make_event(readiness());
+        return !check(interest_of(c), ec).empty() || ec ||
+               word_.is_newer(before, pollable | beyond);
     }
 
     void count_check() noexcept { ++counts_.checks; }

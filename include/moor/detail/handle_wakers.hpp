@@ -118,8 +118,8 @@ public:
 
 protected:
     explicit handle_wakers(host_type& host) noexcept
-        : host_(host), is_attached_(false), has_data_(false), is_event_due_(false),
-          is_forgetting_(false), is_held_(false), read_(this), write_(this) {}
+        : host_(host), is_attached_(false), has_data_(false), is_new_(false), is_forgetting_(false),
+          is_held_(false), read_(this), write_(this) {}
     ~handle_wakers() = default;
 
     static constexpr unsigned bit(channel c) noexcept { return 1u << c; }
@@ -170,20 +170,23 @@ protected:
     }
 
     /// Attaches the handle, if need be, and arms the wakers of these channels. `edges`: the events
-    /// of poll(2) that the edge channel is to report. Counts one unit of work, unless there is an
-    /// error.
+    /// of poll(2) for the edge channel. Counts one unit of work, unless there is an error.
     BOOST_NOINLINE error_code activate(unsigned channels, short edges) {
         error_code ec;
-        const bool was_attached = is_attached_;
+        const bool was_attached = is_attached_, needs_edges = (channels & bit(edge_channel)) != 0;
+        if (needs_edges)
+            need_edge_waker();
         if (!is_attached_)
-            ec = attach();
-        if (!ec && (channels & bit(edge_channel)))
+            ec = attach(needs_edges ? edge_channel : read_channel);
+        if (!ec && needs_edges)
             ec = watch_edges(edges);
         if (ec)
             return ec;
-        is_event_due_ = !was_attached;
+        is_new_ = !was_attached;
+        if (is_new_ && port_type::attach_arms_waker) // later, what is there could be told twice
+            channels |= bit(read_channel);
         int units = arm_all(channels) - 1;
-        is_event_due_ = false;
+        is_new_ = false;
         if (units < 0)
             host_.port.work_started();
         else
@@ -195,7 +198,7 @@ protected:
     BOOST_NOINLINE error_code watch_more(short edges, short& told) {
         error_code ec;
         if (!is_attached_)
-            ec = attach();
+            ec = attach(read_channel);
         if (!ec)
             ec = watch_edges(edges);
         told = ec ? short(0) : host_.port.take_edges(data_);
@@ -269,7 +272,7 @@ protected:
             host_.port.note_older_event(data_);
         const bool was_held = is_held_;
         is_held_ = true;
-        host_.port.detach(handle_, identity_, data_, n, read_, write_, edge_.get());
+        host_.port.detach(handle_, data_, n, read_, write_, edge_.get());
         is_attached_ = false;
         is_held_ = was_held;
         if (!is_held_ && are_idle())
@@ -284,13 +287,6 @@ protected:
     }
 
     void renew_edges() { host_.port.renew_edges(handle_, data_); }
-
-    /// epoll does not know a number that was closed behind Moor's back: say what that is.
-    static error_code name_error(error_code ec) noexcept {
-        return ec == boost::system::errc::no_such_file_or_directory
-                   ? error_code(boost::asio::error::bad_descriptor)
-                   : ec;
-    }
 
     State& state() noexcept { return static_cast<State&>(*this); }
     const State& state() const noexcept { return static_cast<const State&>(*this); }
@@ -375,22 +371,22 @@ private:
     /// Whether there is something to fire for, as the reactor asks while a waker is being armed.
     BOOST_NOINLINE bool is_told_while_arming(channel c, error_code& ec) noexcept {
         const bool is_first = (unprimed_ & bit(c)) != 0; // since the handle was attached
-        remove(unprimed_, c);
-        if (!is_first && port_type::latches_events) { // there was an event since the waker fired
+        if (!is_first && port_type::latches_events) {    // there was an event since the waker fired
             if (is_forgetting_)
                 add(latched_, c);
             return true;
         }
-        // The reactor is about to report what is there.
-        if (port_type::latches_events && (c == write_channel || is_event_due_))
-            return false;
-        state().count_check();
-        return Policy::poll(handle_, events_of(c), ec) != 0 || ec;
+        if (port_type::latches_events && c == write_channel)
+            return false; // EPOLL_CTL_MOD reports what is there
+        return state().is_due(c, ec);
     }
 
-    error_code watch_edges(short edges) {
+    void need_edge_waker() {
         if (!edge_)
             edge_ = std::make_unique<waker_type<edge_channel>>(this);
+    }
+    error_code watch_edges(short edges) {
+        need_edge_waker();
         return name_error(host_.port.watch_edges(handle_, data_, edges));
     }
 
@@ -448,7 +444,7 @@ private:
         BOOST_CATCH(...) { ec = boost::asio::error::no_memory; }
         BOOST_CATCH_END
         if (ec)
-            state().fail_unarmed(need & ~armed_channels(), ec);
+            state().fail_all(need & ~armed_channels(), ec);
         return units;
     }
 
@@ -478,11 +474,12 @@ private:
         ~units_frame() { self.settle(count); }
     };
 
-    /// Beside a waker for priority events, epoll reports again what is unread when a reader is
-    /// armed. So that waker comes back first, and is armed again behind the reader.
+    /// Beside a waker for priority events, epoll reports what is unread when a reader is armed. If
+    /// it may have done so before, that waker comes back first, and is armed again after the
+    /// reader.
     int arm_reader() {
         if constexpr (port_type::reports_again_beside_priority)
-            if (wakers_[edge_channel].is_armed()) {
+            if (wakers_[edge_channel].is_armed() && !is_new_) {
                 prepay(edge_channel);
                 host_.port.disarm(edge_channel, *edge_, handle_, data_);
             }
@@ -508,8 +505,12 @@ private:
     template <channel C>
     BOOST_NOINLINE int arm_asked() {
         struct asked_frame {
-            ~asked_frame() { arming_ = nullptr; }
-        } asked;
+            handle_wakers& self;
+            ~asked_frame() {
+                arming_ = nullptr;
+                remove(self.unprimed_, C);
+            }
+        } asked{*this};
         arming_ = &wakers_[C];
         return arm_at_once<C>(true);
     }
@@ -529,24 +530,24 @@ private:
             host_.port.work_started();
     }
 
-    error_code attach() {
+    /// If the reactor can, it has the waker of `first` before it has the handle.
+    error_code attach(channel first) {
         // Wakers that are firing still, for events of an earlier attachment; if there is one, so is
         // the reactor's reference.
         const unsigned firing = armed_channels();
-        const bool arms_reader = port_type::attach_arms_reader && wakers_[read_channel].is_idle();
-        error_code ec = arms_reader ? attach_with_reader()
-                                    : host_.port.attach(handle_, identity_, data_,
-                                                        static_cast<decltype(&read_)>(nullptr));
-        if (ec && firing == 0 && !are_idle())
-            intrusive_ptr_add_ref(&state()); // an event of an earlier handle fired the waker
+        const bool arms = port_type::attach_arms_waker && wakers_[first].is_idle();
+        error_code ec = attach(first, arms);
+        if (ec == boost::system::errc::file_exists && host_.port.delete_abandoned(handle_))
+            ec = attach(first, arms && wakers_[first].is_idle());
+        // (On an error, an event of an earlier handle may have fired the waker.)
+        if (firing == 0 && (!ec || !are_idle()))
+            intrusive_ptr_add_ref(&state());
         if (ec)
             return ec == boost::system::errc::file_exists
                        ? make_error_code(error::registered_elsewhere)
                        : ec;
-        if (firing == 0)
-            intrusive_ptr_add_ref(&state());
         has_data_ = is_attached_ = true;
-        unprimed_ = all_channels & ~(arms_reader ? bit(read_channel) : 0);
+        unprimed_ = all_channels & ~(arms ? bit(first) : 0);
         idle_events_ = 0;
         latched_ = 0;
         const bool are_all =
@@ -556,24 +557,23 @@ private:
         return ec;
     }
 
-    error_code attach_with_reader() {
+    error_code attach(channel first, bool arms) {
+        if (!arms)
+            return host_.port.attach(handle_, data_, first, static_cast<decltype(&read_)>(nullptr));
         struct frame {
             handle_wakers& self;
-            bool is_done = false;
-            ~frame() {
-                self.is_held_ = false;
-                if (!is_done)
-                    self.wakers_[read_channel].drop();
-            }
-        } f{*this};
+            ~frame() { self.is_held_ = false; }
+        } held{*this};
         is_held_ = true;
-        wakers_[read_channel].begin_arming(false);
-        error_code ec = host_.port.attach(handle_, identity_, data_, &read_);
-        f.is_done = true; // on an error the reactor has dropped the waker, or fired it before
+        waker_arming arming(wakers_[first], false, true);
+        error_code ec = first == edge_channel
+                            ? host_.port.attach(handle_, data_, first, edge_.get())
+                            : host_.port.attach(handle_, data_, first, &read_);
+        arming.keep(); // on an error the reactor has dropped the waker, or fired it before
         return ec;
     }
 
-    /// What this thread is arming, if the reactor asks.
+    // What this thread is arming, if the reactor asks.
     static inline thread_local const void* arming_ = nullptr;
 
     typename port_type::registration_data data_{};
@@ -585,7 +585,7 @@ private:
     std::uint8_t idle_events_ = 0;
     bool is_attached_ : 1;
     bool has_data_ : 1;
-    bool is_event_due_ : 1;  // the handle was attached just now
+    bool is_new_ : 1;        // the handle was attached just now
     bool is_forgetting_ : 1; // an event that the reactor remembers is no news
     bool is_held_ : 1;       // whoever runs releases the reactor's reference
     waker_type<read_channel> read_;

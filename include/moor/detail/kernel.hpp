@@ -50,6 +50,13 @@ BOOST_NOINLINE inline bool is_condition(const error_code& ec,
     return ec == condition;
 }
 
+/// epoll does not know a number that was closed behind Moor's back: says what that is.
+inline error_code name_error(error_code ec) noexcept {
+    return ec == boost::system::errc::no_such_file_or_directory
+               ? error_code(boost::asio::error::bad_descriptor)
+               : ec;
+}
+
 /// Whether a call says that there was nothing to do yet, in the category of whatever library: the
 /// conditions are compared. The usual spellings are recognised without a virtual call.
 inline bool is_would_block(const error_code& ec) noexcept {

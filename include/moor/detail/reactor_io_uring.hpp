@@ -76,7 +76,7 @@ public:
     static constexpr bool has_edge_set = true;
     static constexpr bool reports_hang_ups_to_writers = true;
     static constexpr bool reports_again_beside_priority = false;
-    static constexpr bool attach_arms_reader = false;
+    static constexpr bool attach_arms_waker = false;
 
     /// What is kept for an attached handle.
     struct registration_data {
@@ -94,8 +94,8 @@ public:
     static void shut_down() noexcept {}
 
     /// Makes Asio's object for a handle.
-    template <class Read>
-    error_code attach(int, const file_identity&, registration_data& data, Read*) {
+    template <class Waker>
+    error_code attach(int, registration_data& data, channel, Waker*) {
         service_.register_io_object(data.object);
         return error_code();
     }
@@ -106,14 +106,14 @@ public:
 
     /// Takes a handle out of the reactor.
     template <class Read, class Write, class Edge>
-    void detach(int handle, const file_identity&, registration_data& data, number, Read& read,
-                Write& write, Edge* edge) {
+    void detach(int handle, registration_data& data, number, Read& read, Write& write, Edge* edge) {
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
         if (edge)
             disarm(edge_channel, *edge, handle, data);
     }
 
+    static bool delete_abandoned(int) noexcept { return false; }
     static bool may_tell_of_others(const registration_data&) noexcept { return false; }
     static void note_older_event(const registration_data&) noexcept {}
     static bool may_tell_of_older(const registration_data&, bool) noexcept { return false; }

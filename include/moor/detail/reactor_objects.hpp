@@ -11,24 +11,28 @@
 #define MOOR_DETAIL_REACTOR_OBJECTS_HPP
 
 #include <moor/detail/kernel.hpp>
+#include <moor/detail/reactor_base.hpp>
 #include <moor/detail/reactor_op_waker.hpp>
 
+#include <boost/asio/detail/reactor.hpp>
+#include <boost/asio/execution_context.hpp>
 #include <boost/core/no_exceptions_support.hpp>
 
 #include <atomic>
-#include <map>
 #include <mutex>
 #include <set>
 
 namespace moor {
 namespace detail {
 
-/// Some of Asio's objects for handles, which Asio uses again for other handles.
-class object_set {
+/// Some of what a reactor knows: Asio's objects for handles, which Asio uses again for other
+/// handles, or numbers.
+template <class T>
+class left_behind_set {
 public:
-    void add(const void* object) noexcept {
+    void add(T t) noexcept {
         std::lock_guard<std::mutex> lock(mutex_);
-        BOOST_TRY { objects_.insert(object); }
+        BOOST_TRY { set_.insert(t); }
         BOOST_CATCH(...) {
             are_all_ = true; // out of memory
         }
@@ -36,24 +40,24 @@ public:
         are_any_.store(true, std::memory_order_release);
     }
 
-    bool contains(const void* object) noexcept {
+    bool contains(T t) noexcept {
         if (!are_any_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(mutex_);
-        return are_all_ || objects_.count(object) != 0;
+        return are_all_ || set_.count(t) != 0;
     }
 
     /// The same, and takes it out.
-    bool take(const void* object) noexcept {
+    bool take(T t) noexcept {
         if (!are_any_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(mutex_);
-        return objects_.erase(object) != 0 || are_all_;
+        return set_.erase(t) != 0 || are_all_;
     }
 
 private:
     std::mutex mutex_;
-    std::set<const void*> objects_; // bounded by the number of objects that Asio ever made
+    std::set<T> set_; // bounded by the number of objects that Asio ever made, or of handles
     bool are_all_ = false;
     std::atomic<bool> are_any_{false};
 };
@@ -79,42 +83,112 @@ public:
     bool take_event(const void* object) noexcept { return with_event_.take(object); }
 
 private:
-    object_set with_file_;
-    object_set with_event_;
+    left_behind_set<const void*> with_file_;
+    left_behind_set<const void*> with_event_;
 };
 
-/// The files that were not taken out of the reactor, because their numbers were not to be passed to
-/// the kernel any more.
-/**
- * epoll knows an entry by file and number, and keeps it for as long as a duplicate of the file is
- * open. Adding the same file again under the same number then fails with EEXIST.
- */
-class abandoned_entries {
+/// The reactor and the scheduler of one execution context.
+class object_port : public scheduler_port, public no_edge_set {
+protected:
+    using reactor = boost::asio::detail::reactor;
+
 public:
-    void add(int handle, const file_identity& id) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
-        BOOST_TRY { entries_[handle] = id; }
-        BOOST_CATCH(...) {} // adding the file again will fail, as without this
-        BOOST_CATCH_END
-        are_any_.store(true, std::memory_order_release);
+    static constexpr bool reports_levels = false;
+    static constexpr bool tells_events = false;
+    static constexpr bool completes_for_more = false;
+    static constexpr bool reports_hang_ups_to_writers = true;
+    static constexpr bool read_closed_wakes_writers = false;
+
+    /// What is kept for an attached handle: Asio's object.
+    struct registration_data {
+        reactor::per_descriptor_data object{};
+    };
+
+    static void watch_closed_numbers(void (*)(void*), void*) noexcept {}
+    static void shut_down() noexcept {}
+
+    /// Tells the reactor of a handle. EPERM: the handle can't be polled, and is not attached.
+    /**
+     * With the waker of `c` queued before the handle is added, its present readiness is an event
+     * that can't be missed. (Without a waker, EPERM would be hidden, and a fork would then throw in
+     * the child.)
+     */
+    template <class Waker>
+    error_code attach(int handle, registration_data& data, channel c, Waker* waker) {
+        int result = 0;
+        if (waker) {
+            result = reactor_.register_internal_descriptor(op_type(c), handle, data.object, waker);
+            if (result != 0)
+                reactor_.deregister_internal_descriptor(-1, data.object); // drops the waker
+        } else {
+            result = reactor_.register_descriptor(handle, data.object);
+        }
+        if (result != 0)
+            reactor_.cleanup_descriptor_data(data.object);
+        return system_error(result);
     }
 
-    /// Whether there is such an entry; it is forgotten.
-    bool take(int handle, const file_identity& id) noexcept {
-        if (!are_any_.load(std::memory_order_acquire))
-            return false;
-        std::lock_guard<std::mutex> lock(mutex_);
-        auto it = entries_.find(handle);
-        if (it == entries_.end() || !(it->second == id))
-            return false;
-        entries_.erase(it);
-        return true;
+    /// Whether detach() drops the armed wakers before it returns. Otherwise they come back by
+    /// firing with operation_aborted, for which the caller counts one unit of work each.
+    static constexpr bool detaches_at_once(number n) noexcept { return n != number::foreign; }
+
+    /// Takes a handle out of the reactor.
+    template <class Read, class Write, class Edge>
+    void detach(int handle, registration_data& data, number n, Read&, Write&, Edge*) {
+        if (n != number::ours)
+            left_behind_.note_file(data.object);
+        if (n != number::foreign)
+            reactor_.deregister_internal_descriptor(handle, data.object);
+        else
+            reactor_.deregister_descriptor(handle, data.object, true);
+        reactor_.cleanup_descriptor_data(data.object);
     }
+
+    /// Whether any event of an attached handle may be another file's.
+    bool may_tell_of_others(const registration_data& data) {
+        return left_behind_.has_file(data.object);
+    }
+
+    /// A handle is about to be detached while another thread may have fetched an event for it.
+    void note_older_event(const registration_data& data) noexcept {
+        left_behind_.note_event(data.object);
+    }
+    /// Whether the next events of a handle that was just attached may be older than that.
+    /// `is_alone`: no other thread can be about to handle one.
+    bool may_tell_of_older(const registration_data& data, bool is_alone) {
+        return left_behind_.take_event(data.object) || !is_alone;
+    }
+
+    static constexpr bool says_nothing(registration_data&, const error_code&) noexcept {
+        return false;
+    }
+
+    /// Gives back what is kept for a handle, once every waker is idle.
+    void release(registration_data& data, bool) { data = registration_data(); }
+
+    /// Puts a waker into the reactor, and counts one unit of work.
+    template <class Waker>
+    void arm(channel c, Waker& waker, int handle, registration_data& data) {
+        reactor_.start_op(op_type(c), handle, data.object, &waker, false, true);
+    }
+
+    /// Takes a waker back out; it fires with operation_aborted, if it is in the reactor at all.
+    template <class Waker>
+    void disarm(channel c, Waker& waker, int handle, registration_data& data) {
+        reactor_.cancel_ops_by_key(handle, data.object, op_type(c), waker.cancellation_key_);
+    }
+
+protected:
+    explicit object_port(asio::execution_context& context)
+        : scheduler_port(context), reactor_(asio::use_service<reactor>(context)) {
+        reactor_.init_task();
+    }
+    ~object_port() = default;
+
+    reactor& reactor_;
 
 private:
-    std::mutex mutex_;
-    std::map<int, file_identity> entries_; // the last file of each number
-    std::atomic<bool> are_any_{false};
+    left_behind left_behind_;
 };
 
 } // namespace detail

@@ -155,7 +155,7 @@ public:
     static constexpr bool reports_hang_ups_to_writers = false;
     static constexpr bool read_closed_wakes_writers = false;
     static constexpr bool reports_again_beside_priority = false;
-    static constexpr bool attach_arms_reader = false;
+    static constexpr bool attach_arms_waker = false;
 
     using registration_data = select_data;
 
@@ -173,8 +173,8 @@ public:
     void shut_down() { closed_numbers_.stop(); }
 
     /// Tells the reactor of a handle.
-    template <class Read>
-    error_code attach(int handle, const file_identity&, registration_data& data, Read*) {
+    template <class Waker>
+    error_code attach(int handle, registration_data& data, channel, Waker*) {
         int result = reactor_.register_descriptor(handle, data.object);
         if (result != 0)
             reactor_.cleanup_descriptor_data(data.object);
@@ -188,14 +188,14 @@ public:
     /// Takes a handle out of the reactor: by key, so that nobody else's operations on the same
     /// number are hit.
     template <class Read, class Write, class Edge>
-    void detach(int handle, const file_identity&, registration_data& data, number, Read& read,
-                Write& write, Edge* edge) {
+    void detach(int handle, registration_data& data, number, Read& read, Write& write, Edge* edge) {
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
         if (edge)
             disarm(edge_channel, *edge, handle, data);
     }
 
+    static bool delete_abandoned(int) noexcept { return false; }
     static bool may_tell_of_others(const registration_data&) noexcept { return false; }
     static void note_older_event(const registration_data&) noexcept {}
     /// Another thread may have called select(2) for an earlier handle with this number.

@@ -122,15 +122,11 @@ public:
 
     /// The number was closed, and is not another file's yet.
     void number_was_closed() {
-        item_queue items;
-        {
-            lock_type lock(mutex_);
-            if (!is_open())
-                return;
-            take_failed(base::all_channels, boost::asio::error::bad_descriptor, items);
-            this->detach(true);
-        }
-        host_.port.post_counted(items);
+        lock_type lock(mutex_);
+        if (!is_open())
+            return;
+        fail_all(base::all_channels, boost::asio::error::bad_descriptor);
+        this->detach(true);
     }
 
     /// This process is the child of a fork: what the kernel keeps for us must not be the parent's.
@@ -235,21 +231,17 @@ public:
     /// the wait was cancelled after its event, it fails, and what it was told is news again, for
     /// others that wait.
     void finish_wait(waiter& w) {
-        item_queue items;
-        {
-            lock_type lock(mutex_);
-            queue_.stop_running(w);
-            if (BOOST_LIKELY(!w.is_cancelled_))
-                return;
-            ready_event untold = w.event_;
-            w.fail(boost::asio::error::operation_aborted);
-            ++counts_.cancelled;
-            if (!is_open())
-                return;
-            word_.give_back(untold);
-            take_satisfied(items);
-        }
-        host_.port.post_counted(items);
+        lock_type lock(mutex_);
+        queue_.stop_running(w);
+        if (BOOST_LIKELY(!w.is_cancelled_))
+            return;
+        ready_event untold = w.event_;
+        w.fail(boost::asio::error::operation_aborted);
+        ++counts_.cancelled;
+        if (!is_open())
+            return;
+        word_.give_back(untold);
+        complete_satisfied();
     }
 
     // ---- cancellation ---------------------------------------------------------------------------
@@ -299,19 +291,15 @@ public:
 
     /// poll(2) says that something is there, or failed.
     void check_pending() {
-        item_queue items;
-        {
-            lock_type lock(mutex_);
-            if (!is_open())
-                return;
-            error_code ec;
-            this->check(queue_.want(), ec);
-            if (ec)
-                take_failed(base::all_channels, ec, items);
-            else
-                take_satisfied(items);
-        }
-        host_.port.post_counted(items);
+        lock_type lock(mutex_);
+        if (!is_open())
+            return;
+        error_code ec;
+        this->check(queue_.want(), ec);
+        if (ec)
+            fail_all(base::all_channels, ec);
+        else
+            complete_satisfied();
     }
 
 private:
@@ -380,7 +368,10 @@ private:
     BOOST_NOINLINE bool start_waking(waiter& w) {
         if (!tells_state_) { // what EPOLL_CTL_ADD or MOD takes away would be lost
             readiness r = this->check(w.want_, w.ec_);
-            if (!w.ec_ && !(r = this->satisfied(w)).empty()) {
+            if (!w.ec_)
+                r = this->satisfied(w);
+            complete_satisfied();
+            if (!r.empty()) {
                 w.event_ = this->make_event(r);
                 this->note_told(w, r);
                 return false;
@@ -390,7 +381,10 @@ private:
             if (!w.ec_ && is_told_by_set(w))
                 return false;
         if (!w.ec_)
-            w.ec_ = this->activate(w.channels_, this->edges_for(w));
+            // (Armed later, by EPOLL_CTL_MOD, a writer could take away a change that is told once.)
+            w.ec_ = this->activate(
+                w.channels_ | (port_type::has_edge_set || tells_state_ ? 0 : bit(write_channel)),
+                this->edges_for(w));
         if (w.ec_ == boost::system::errc::operation_not_permitted) {
             always_ready_ = true;
             w.ec_ = error_code();
@@ -410,9 +404,7 @@ private:
             return false;
         word_.set(from_poll_events(told, this->identity().is_fifo()));
         readiness r = this->satisfied(w);
-        item_queue items;
-        take_satisfied(items);
-        host_.port.post_counted(items);
+        complete_satisfied();
         if (r.empty())
             return false;
         w.event_ = this->make_event(r);
@@ -487,6 +479,12 @@ private:
             this->note_told(told);
     }
 
+    void complete_satisfied() {
+        item_queue items;
+        take_satisfied(items);
+        host_.port.post_counted(items);
+    }
+
     void take_failed(unsigned channels, const error_code& ec, item_queue& items) noexcept {
         queue_.for_each([&](waiter& w) {
             if ((w.channels_ & channels) == 0)
@@ -494,6 +492,12 @@ private:
             w.fail(ec);
             take(w, items);
         });
+    }
+
+    void fail_all(unsigned channels, const error_code& ec) {
+        item_queue items;
+        take_failed(channels, ec, items);
+        host_.port.post_counted(items);
     }
 
     template <class Predicate>
@@ -555,13 +559,6 @@ private:
                 edges |= this->edges_for(w);
         });
         return static_cast<short>(edges);
-    }
-
-    /// The operations that nothing would wake.
-    void fail_unarmed(unsigned channels, const error_code& ec) {
-        item_queue items;
-        take_failed(channels, ec, items);
-        host_.port.post_counted(items);
     }
 
     /// No operation has waited for the last events.

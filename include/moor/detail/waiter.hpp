@@ -25,6 +25,13 @@ enum class purpose : std::uint8_t {
     write_slot ///< the write slot
 };
 
+/// What an event on a channel means, where the reactor does not say.
+constexpr interest interest_of(channel c) noexcept {
+    return c == read_channel    ? interest::readable
+           : c == write_channel ? interest::writable
+                                : interest::priority;
+}
+
 /// One pending operation, as the scheduled state sees it. Its memory and its handler belong to the
 /// derived class.
 class waiter : public scheduler_item {

@@ -105,9 +105,12 @@ public:
     waker_arming(const waker_arming&) = delete;
     waker_arming& operator=(const waker_arming&) = delete;
 
-    /// As finish_arming().
+    /// The waker is the reactor's.
+    BOOST_FORCEINLINE void keep() noexcept { is_done_ = true; }
+
+    /// The same, as finish_arming().
     BOOST_FORCEINLINE int finish() noexcept {
-        is_done_ = true;
+        keep();
         return waker_.finish_arming();
     }
 
