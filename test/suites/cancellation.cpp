@@ -22,6 +22,7 @@
 #include <memory>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -210,10 +211,15 @@ BOOST_FIXTURE_TEST_CASE_TEMPLATE(emit_after_completion_before_the_handler_ran, O
     for (auto& s : signals)
         s.emit(cancellation_type::total);
     test::run_all(io);
+    int cancelled = 0;
     for (auto& c : calls) {
         BOOST_TEST(c.times == 1);
         BOOST_TEST((!c.ec || c.ec == aborted));
+        cancelled += c.ec ? 1 : 0;
     }
+    // A level-triggered wait is over with its event. An operation is over with its call, which is
+    // made when its completion is run.
+    BOOST_TEST(cancelled == (std::is_same<Op, io_op>::value ? 3 : 0));
 }
 
 BOOST_FIXTURE_TEST_CASE_TEMPLATE(emit_after_the_handler_ran_hits_nothing, Op, all_operations,

@@ -1444,6 +1444,7 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
     }
     std::atomic<std::size_t> received{0}, sent{0}, waits{0}, failures{0};
     std::atomic<bool> stop{false};
+    std::atomic<int> finished{0};
     std::array<char, 64> got;
     auto goes_on = [&](error_code ec) { return !stop && (!ec || ec == aborted); };
     std::function<void()> read = [&] {
@@ -1470,6 +1471,7 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
             sent += d.write_some(asio::buffer("sync", 4), ec);
             failures += bool(ec);
         }
+        ++finished;
     });
     std::thread waiting([&] {
         for (int i = 0; i != 100; ++i) {
@@ -1477,6 +1479,7 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
             if (i % 10 == 0)
                 d.cancel();
         }
+        ++finished;
     });
     // The peer echoes until both have had enough.
     std::size_t echoed = 0, drained = 0;
@@ -1488,6 +1491,8 @@ BOOST_AUTO_TEST_CASE(one_descriptor_is_used_by_several_threads) {
             echoed += 4;
     }
     BOOST_TEST(received >= 5000u);
+    while (finished != 2) // a write that blocks goes on when its data are taken
+        drained += test::drain(p.b);
     synchronous.join();
     waiting.join();
     stop = true;
@@ -1524,19 +1529,20 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(release_beside_a_transfer_that_another_thread_make
         std::promise<std::string> read;
         std::atomic<bool> in_transfer{false}, reused{false};
         test::watched_transfers calls(number);
-        calls.before([&] {
+        calls.before([&, owner = std::this_thread::get_id()] {
+            if (std::this_thread::get_id() == owner)
+                return; // a first try
             // The data is there, and read(2) is about to be called. The owner is given the time to
             // release the number, and to use it for something else; it may also have to wait.
             in_transfer = true;
             for (int i = 0; i != 10000 && !reused; ++i)
                 std::this_thread::yield();
         });
-        test::put(p.b, "ours");
         d.async_read_some(asio::buffer(got), [&](error_code, std::size_t n) {
             read.set_value(std::string(got.data(), n));
         });
-        while (!in_transfer)
-            std::this_thread::yield();
+        test::put(p.b, "ours");
+        test::wait_for([&] { return in_transfer.load(); });
         p.a = test::unique_fd(d.release());
         q = test::reuse_number(p.a, std::move(q));
         reused = true;
