@@ -131,46 +131,39 @@ BOOST_AUTO_TEST_CASE(a_file_that_was_abandoned_is_registered_again_under_the_sam
                 }
 }
 
-BOOST_AUTO_TEST_CASE(a_file_that_an_operation_took_for_the_one_before_is_registered_after_abandon) {
-    test::tally results;
-    enum way { wait, call, call_that_replaces };
-    for (const file& f : files)
-        for (moor::trigger t : test::both_triggers)
-            for (way w : {wait, call, call_that_replaces})
-                for (bool was_attached : {false, true}) {
-                    asio::io_context io;
-                    fd_pair p = f.make(), q = f.make();
-                    unique_fd kept = duplicate(p.a), kept_too = duplicate(q.a);
-                    moor::registration reg(io, p.a.get(), t);
-                    if (was_attached)
-                        attach(results, io, reg, interest::readable);
-                    auto put_in_place = [&] { put_back(q.a, p.a.get()); };
-                    if (w != call_that_replaces)
-                        put_in_place();
-                    test::outcome c;
-                    auto would_block = [&](error_code& ec) {
-                        if (w == call_that_replaces)
-                            put_in_place();
-                        ec = asio::error::would_block;
-                        return 0;
-                    };
-                    if (w == wait)
-                        reg.async_wait_readable(c.handler());
-                    else
-                        reg.async_io(interest::readable, would_block, c.handler());
-                    results.run_ready(io);
-                    reg.abandon();
-                    results.run_ready(io);
-                    std::string name = std::string(test::name_of(t)) + ", " + f.name + ", way " +
-                                       std::to_string(w) + (was_attached ? ", attached" : "");
-                    error_code ec;
-                    reg.register_handle(p.a.get(), t, ec);
-                    results.check(!ec, name, ": ", ec);
-                    fd_pair now;
-                    now.a = std::move(p.a);
-                    now.b = std::move(q.b);
-                    check_works(results, io, reg, now, name);
-                }
+BOOST_AUTO_TEST_CASE(an_asio_object_keeps_the_number_that_was_abandoned_before) {
+    if (test::on_select())
+        return; // where several objects can have one number
+    for (moor::trigger t : test::both_triggers)
+        for (bool is_kept : {false, true}) {
+            test::tally results;
+            asio::io_context io;
+            fd_pair p = test::make_socketpair();
+            moor::registration reg(io, p.a.get(), t);
+            attach(results, io, reg, interest::readable);
+            unique_fd kept;
+            if (is_kept)
+                kept = duplicate(p.a);
+            fd_pair q = replace(p, [] { return test::make_socketpair(); });
+            reg.abandon();
+            asio::posix::stream_descriptor theirs(io, q.a.release());
+            char byte;
+            test::called read;
+            test::outcome wait;
+            theirs.async_read_some(asio::buffer(&byte, 1), read.handler());
+            results.run_ready(io);
+            moor::registration other(io, theirs.native_handle(), t);
+            other.async_wait(interest::readable, wait.handler());
+            results.run_ready(io);
+            if (test::on_epoll())
+                results.check(wait.times() == 1 && wait.ec() == moor::error::registered_elsewhere,
+                              "not refused: ", wait);
+            test::put(q.b, "x");
+            results.check(results.comes(io, [&] { return bool(read); }) && !read.ec,
+                          test::name_of(t), ": their read hangs");
+            other.deregister();
+            results.run_ready(io);
+        }
 }
 
 BOOST_AUTO_TEST_CASE(the_events_of_an_abandoned_file_reach_nobody) {

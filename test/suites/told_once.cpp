@@ -373,6 +373,9 @@ BOOST_AUTO_TEST_CASE(a_change_that_the_start_of_another_operation_meets_reaches_
                 for (int variant = 0; variant != 6; ++variant) {
                     const moment m = static_cast<moment>(variant / 2);
                     const bool is_second_change = variant % 2 != 0;
+                    if (test::on_epoll() && t == moor::trigger::edge && s.is_in_set &&
+                        b == writer && m == behind_its_checks)
+                        continue; // the moment between the last poll(2) and EPOLL_CTL_MOD
                     asio::io_context io;
                     opened o = open_source(s);
                     moor::registration reg(io, o.fd(), t);

@@ -39,19 +39,6 @@ namespace simulated {
 
 using moor::interest;
 
-/// Steps run without an interruption: nobody has to wait for a lock.
-class mutex {
-public:
-    void lock() noexcept {
-        if (std::exchange(is_locked_, true))
-            BOOST_ERROR("locked twice");
-    }
-    void unlock() noexcept { is_locked_ = false; }
-
-private:
-    bool is_locked_ = false;
-};
-
 inline short no_events_told(reactor_op&) noexcept { return 0; }
 
 template <class Owner, detail::channel C>
@@ -73,19 +60,20 @@ struct policy {
     using port = simulated::port;
     using mutex = simulated::mutex;
     template <class T>
-    using atomic = std::atomic<T>;
+    using atomic = simulated::atomic<T>;
     template <class Owner, detail::channel C>
     using waker = simulated::waker<Owner, C>;
 
     static int poll(int handle, short events, error_code& ec) noexcept {
-        file* f = kernel::get().find(handle);
-        ec = f ? error_code() : boost::asio::error::bad_descriptor;
-        return f ? f->poll(events) : 0;
+        short found = 0;
+        ec = kernel::get().poll(handle, events, found) ? error_code()
+                                                       : boost::asio::error::bad_descriptor;
+        return found;
     }
     static detail::file_identity identify(int handle, error_code& ec) noexcept {
-        file* f = kernel::get().find(handle);
-        ec = f ? error_code() : boost::asio::error::bad_descriptor;
-        return f ? f->id : detail::file_identity();
+        detail::file_identity id;
+        ec = kernel::get().identify(handle, id) ? error_code() : boost::asio::error::bad_descriptor;
+        return id;
     }
     static detail::pipe_end identify_pipe_end(int, const detail::file_identity&) noexcept {
         return detail::pipe_end::none;
@@ -97,6 +85,7 @@ struct policy {
     }
     static bool wakes_for_more(int, const detail::file_identity&) noexcept { return false; }
     static const void* this_thread() noexcept { return thread::current(); }
+    static const void*& arming() noexcept { return thread::current()->arming; }
 };
 
 using state = policy::state;
@@ -176,18 +165,22 @@ public:
         set_id(cancellation_id_ = s.next_id());
         if (s.mode() == moor::trigger::edge)
             set_goes_on();
-        ++s.host().port.operations;
         is_begun_ = true;
+        port& p = s.host().port;
         if (!s.start(*this))
-            has_unit() ? s.host().port.post_counted(this) : s.host().port.post_new(this);
+            has_unit() ? p.post_counted(this) : p.post_new(this);
+        ++p.operations; // which has its work by now, and may be over
     }
     void cancel() {
-        if (is_pending())
-            state_->cancel(cancellation_id_);
+        if (state_ptr s = state_)
+            s->cancel(cancellation_id_);
     }
+
+    std::function<void()> when_over; ///< the handler
 
     bool is_pending() const { return is_begun_ && !is_over_; }
     bool is_over() const { return is_over_; }
+    bool is_call() const { return bool(call_); }
     bool has_failed_with(const error_code& e) const { return is_over_ && ec() == e; }
     bool was_told(moor::readiness r) const { return is_over_ && !ec() && event().ready() == r; }
 
@@ -211,8 +204,11 @@ private:
             s->finish_wait(*this);
         }
         state_.reset();
-        is_over_ = true;
+        if (std::exchange(is_over_, true))
+            s->host().port.note("an operation is over twice");
         --s->host().port.operations;
+        if (runs && when_over)
+            when_over();
     }
 
     state_ptr state_;

@@ -11,6 +11,7 @@
 #include <boost/test/unit_test.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <functional>
@@ -29,6 +30,99 @@ constexpr short joined(int a, int b = 0) { return static_cast<short>(a | b); }
 
 class file;
 
+/// Decides which thread goes on, where the steps of several threads are interleaved: see
+/// interleaving.hpp.
+class interleaver {
+public:
+    /// None where a step runs without an interruption.
+    static interleaver*& current() {
+        static interleaver* i = nullptr;
+        return i;
+    }
+
+    /// The current thread is about to access something that threads share: to do `what`, for
+    /// readers of a schedule.
+    virtual void access(const void* shared, const char* what) = 0;
+    /// It is about to do so, and can't go on before.
+    virtual void access_when(const void* shared, const char* what,
+                             const std::function<bool()>& condition) = 0;
+
+protected:
+    ~interleaver() = default;
+};
+
+/// A step that nobody interrupts.
+struct uninterrupted {
+    uninterrupted() : outer(std::exchange(interleaver::current(), nullptr)) {}
+    uninterrupted(const uninterrupted&) = delete;
+    uninterrupted& operator=(const uninterrupted&) = delete;
+    ~uninterrupted() { interleaver::current() = outer; }
+
+    interleaver* outer;
+};
+
+inline void access(const void* shared, const char* what) {
+    if (interleaver* i = interleaver::current())
+        i->access(shared, what);
+}
+
+/// Without an interleaver, nobody has to wait for it.
+class mutex {
+public:
+    void lock() {
+        if (interleaver* i = interleaver::current())
+            i->access_when(this, "lock", [this] { return !is_locked_; });
+        if (std::exchange(is_locked_, true))
+            BOOST_ERROR("locked twice");
+    }
+    void unlock() { is_locked_ = false; }
+
+private:
+    bool is_locked_ = false;
+};
+
+/// What the state uses of std::atomic.
+template <class T>
+class atomic {
+public:
+    constexpr atomic(T value) : value_(value) {}
+
+    T load(std::memory_order = std::memory_order_seq_cst) const { return value(); }
+    void store(T t, std::memory_order = std::memory_order_seq_cst) { value() = t; }
+    T exchange(T t, std::memory_order = std::memory_order_seq_cst) {
+        return std::exchange(value(), t);
+    }
+    template <class Number>
+    T fetch_add(Number n, std::memory_order = std::memory_order_seq_cst) {
+        T& v = value();
+        return std::exchange(v, static_cast<T>(v + static_cast<T>(n)));
+    }
+    template <class Number>
+    T fetch_sub(Number n, std::memory_order = std::memory_order_seq_cst) {
+        T& v = value();
+        return std::exchange(v, static_cast<T>(v - static_cast<T>(n)));
+    }
+    bool compare_exchange_strong(T& expected, T desired,
+                                 std::memory_order = std::memory_order_seq_cst) {
+        T& v = value();
+        const bool is_equal = v == expected;
+        (is_equal ? v : expected) = is_equal ? desired : v;
+        return is_equal;
+    }
+
+private:
+    T& value() {
+        access(this, "atomic");
+        return value_;
+    }
+    const T& value() const {
+        access(this, "atomic");
+        return value_;
+    }
+
+    T value_;
+};
+
 /// The open files by number, and one epoll set.
 class kernel {
 public:
@@ -44,6 +138,11 @@ public:
     int modify(int number, short events);
     int remove(int number);
     std::vector<std::pair<void*, short>> wait();
+
+    /// poll(2), of one number. The result is false if the number is not open.
+    bool poll(int number, short asked, short& found);
+    /// fstat(2). The same.
+    bool identify(int number, detail::file_identity& id);
     bool has_ready() const {
         return std::any_of(set_.begin(), set_.end(), [](const entry& e) { return e.is_ready; });
     }
@@ -97,13 +196,18 @@ public:
 
     /// Something happened, also if the events were there before.
     void raise(int events) {
+        access(&kernel::get(), "an event comes");
         events_ = joined(events_, events);
         kernel::get().wake(this, joined(events));
     }
-    void lower(int events) { events_ = joined(events_ & ~events); }
+    void lower(int events) {
+        access(&kernel::get(), "an event is over");
+        events_ = joined(events_ & ~events);
+    }
 
     /// The number is closed; a duplicate keeps the file open, and in the epoll set.
     void close(bool is_duplicated = false) {
+        access(&kernel::get(), "close");
         std::vector<file*>& all = kernel::get().files_;
         all.erase(std::remove(all.begin(), all.end(), this), all.end());
         if (!is_duplicated)
@@ -118,12 +222,18 @@ public:
         return found;
     }
 
+    /// Events that epoll_ctl(2) took away, where each is told once.
+    short taken() const { return taken_; }
+
     const int number;
     const bool is_sticky;
     detail::file_identity id;
 
 private:
+    friend kernel;
+
     short events_;
+    short taken_ = 0;
 };
 
 inline file* kernel::find(int number) const {
@@ -133,9 +243,29 @@ inline file* kernel::find(int number) const {
     return nullptr;
 }
 
-inline void kernel::poll_entry(entry& e) { e.is_ready = e.of->poll(e.events) != 0 || e.is_ready; }
+inline void kernel::poll_entry(entry& e) {
+    const short found = e.of->poll(e.events);
+    e.is_ready = found != 0 || e.is_ready;
+    if (!e.of->is_sticky)
+        e.of->taken_ = joined(e.of->taken_, found);
+}
+
+inline bool kernel::poll(int number, short asked, short& found) {
+    access(this, "poll");
+    file* f = find(number);
+    found = f ? f->poll(asked) : short(0);
+    return f != nullptr;
+}
+
+inline bool kernel::identify(int number, detail::file_identity& id) {
+    access(this, "fstat");
+    file* f = find(number);
+    id = f ? f->id : detail::file_identity();
+    return f != nullptr;
+}
 
 inline int kernel::add(int number, short events, void* data) {
+    access(this, "epoll_ctl ADD");
     if (!find(number))
         return EBADF;
     if (entry_of(number) != set_.end())
@@ -146,6 +276,7 @@ inline int kernel::add(int number, short events, void* data) {
 }
 
 inline int kernel::modify(int number, short events) {
+    access(this, "epoll_ctl MOD");
     auto e = entry_of(number);
     if (e == set_.end())
         return find(number) ? ENOENT : EBADF;
@@ -155,6 +286,7 @@ inline int kernel::modify(int number, short events) {
 }
 
 inline int kernel::remove(int number) {
+    access(this, "epoll_ctl DEL");
     auto e = entry_of(number);
     if (e == set_.end())
         return find(number) ? ENOENT : EBADF;
@@ -172,6 +304,7 @@ inline void kernel::wake(const file* f, short events) {
 }
 
 inline std::vector<std::pair<void*, short>> kernel::wait() {
+    access(this, "epoll_wait");
     std::vector<std::pair<void*, short>> found;
     for (entry& e : set_)
         if (std::exchange(e.is_ready, false))
@@ -182,7 +315,8 @@ inline std::vector<std::pair<void*, short>> kernel::wait() {
 
 /// A thread, and the innermost item of the scheduler that the thread runs.
 struct thread {
-    int* innermost = nullptr; ///< the units of work that the item has counted for later
+    int* innermost = nullptr;     ///< the units of work that the item has counted for later
+    const void* arming = nullptr; ///< the waker that it is arming
 
     static thread*& current() {
         static thread first;

@@ -8,6 +8,7 @@
 
 #include "support/simulated_kernel.hpp"
 
+#include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/error.hpp>
 
@@ -58,6 +59,7 @@ class port {
         }
 
         port& owner;
+        simulated::mutex mutex;
         boost::asio::detail::op_queue<reactor_op> queues[3];
         bool try_speculative[3] = {};
         short events = 0;
@@ -89,7 +91,7 @@ public:
 
     // ---- what a test does and sees --------------------------------------------------------------
 
-    /// An item, and the events of a handle's object.
+    /// An item, and the events of a handle's object. No item: it is the reactor's turn.
     struct taken {
         item* what = nullptr;
         short events = 0;
@@ -98,6 +100,7 @@ public:
     /// The reactor's turn: queues the objects of the handles that have events.
     bool fetch() {
         auto found = kernel::get().wait();
+        access(&queue_, "queue");
         for (auto [data, events] : found) {
             object* o = static_cast<object*>(data);
             auto queued = find(o);
@@ -108,10 +111,39 @@ public:
         }
         return !found.empty();
     }
+
+    // As Asio has it, for a thread of a loop: the reactor's turn is an item among the others.
+
+    void queue_turn() { queue_.push_back({}); }
+    /// Whether the thread that takes the next item would not have to wait in the kernel.
+    bool has_next() const {
+        return !queue_.empty() &&
+               (queue_.front().what || queue_.size() != 1 || kernel::get().has_ready());
+    }
+    /// Takes the next item as soon as there is one, or the loop is over.
+    bool take_next(taken& t, const bool& is_over) {
+        interleaver::current()->access_when(&queue_, "take an item",
+                                            [&] { return is_over || has_next(); });
+        if (is_over)
+            return false;
+        t = queue_.front();
+        queue_.pop_front();
+        return true;
+    }
+
+    /// A turn that was taken: returns as soon as there is an event, an item, or the loop is over.
+    void run_turn(const bool& is_over) {
+        interleaver::current()->access_when(&kernel::get(), "wait in the kernel", [&] {
+            return is_over || !queue_.empty() || kernel::get().has_ready();
+        });
+        fetch();
+        queue_turn();
+    }
     std::size_t queued() const { return queue_.size(); }
 
     /// The current thread takes an item out of the queue, and runs the item.
     taken take() {
+        access(&queue_, "queue");
         taken t = queue_.front();
         queue_.pop_front();
         return t;
@@ -129,8 +161,8 @@ public:
         me.innermost = outer;
         if (units == 0)
             work_finished();
-        else
-            work_ += units - 1;
+        else if (units != 1)
+            add_work(units - 1);
     }
     void run_one() { run(take()); }
 
@@ -148,7 +180,7 @@ public:
         run({&task});
     }
 
-    int work() const { return work_; }
+    int work() const { return work_.load(); }
 
     int operations = 0;                  ///< those of the test that are not over
     std::function<void()> before_arming; ///< what others do just before a reader is armed, once
@@ -168,7 +200,7 @@ public:
                 }
         while (queue_.size() != 0) {
             taken t = take();
-            if (t.events == 0) // no object
+            if (t.what && t.events == 0) // no object
                 t.what->destroy();
         }
         kernel::get().empty_set();
@@ -180,7 +212,7 @@ public:
 
     void post_new(item* i) {
         work_started();
-        queue_.push_back({i});
+        push(i);
     }
     void post_counted(item* i) {
         post_new(i);
@@ -193,11 +225,12 @@ public:
         }
     }
     bool runs_here() { return thread::current()->innermost != nullptr; }
-    void work_started() { ++work_; }
+    void work_started() { add_work(1); }
     void work_finished() {
-        if (--work_ < 0)
+        const int left = work_.fetch_sub(1) - 1;
+        if (left < 0)
             note("outstanding work is below zero");
-        if (work_ == 0 && operations != 0)
+        if (left == 0 && operations != 0)
             note("the scheduler stops before an operation is over");
     }
     void compensate() {
@@ -224,32 +257,48 @@ public:
     template <class Waker>
     error_code attach(int handle, registration_data& data, channel c, Waker* waker) {
         data.of = allocate();
-        if (waker)
-            data.of->queues[c].push(waker);
-        data.of->events = POLLIN | POLLPRI;
+        {
+            detail::basic_lock<simulated::mutex> lock(data.of->mutex);
+            data.of->is_shut_down = false;
+            if (waker)
+                data.of->queues[c].push(waker);
+            std::fill(std::begin(data.of->try_speculative), std::end(data.of->try_speculative),
+                      true);
+            data.of->events = POLLIN | POLLPRI;
+        }
         int result = kernel::get().add(handle, data.of->events, data.of);
         if (result != 0) {
-            drop(*data.of);
-            free_.push_back(std::exchange(data.of, nullptr));
+            {
+                detail::basic_lock<simulated::mutex> lock(data.of->mutex);
+                drop(*data.of);
+                data.of->is_shut_down = true;
+            }
+            free(data);
         }
         return error_code(result, boost::asio::error::get_system_category());
     }
 
     template <class Read, class Write, class Edge>
-    void detach(int handle, registration_data& data, detail::number n, Read&, Write&, Edge*) {
+    void detach(int handle, const detail::file_identity&, registration_data& data, detail::number n,
+                Read&, Write&, Edge*) {
         data.of->has_left_file = data.of->has_left_file || n != detail::number::ours;
-        if (n != detail::number::foreign) { // deregister_internal_descriptor()
-            kernel::get().remove(handle);
-            drop(*data.of);
-        } else { // deregister_descriptor()
-            for (auto& ops : data.of->queues)
-                abort(ops, [](reactor_op*) { return true; });
+        item_queue aborted;
+        {
+            detail::basic_lock<simulated::mutex> lock(data.of->mutex);
+            if (n != detail::number::foreign) { // deregister_internal_descriptor()
+                kernel::get().remove(handle);
+                drop(*data.of);
+            } else { // deregister_descriptor()
+                for (auto& ops : data.of->queues)
+                    abort(ops, aborted, [](reactor_op*) { return true; });
+            }
+            data.of->is_shut_down = true;
         }
-        data.of->is_shut_down = true;
-        free_.push_back(std::exchange(data.of, nullptr)); // and may be used again at once
+        push(aborted);
+        free(data); // and may be used again at once
     }
 
-    static bool delete_abandoned(int) noexcept { return false; }
+    static bool delete_abandoned(int, const detail::file_identity&) noexcept { return false; }
     bool may_tell_of_others(const registration_data& data) { return data.of->has_left_file; }
     void note_older_event(const registration_data& data) noexcept {
         data.of->has_left_event = true;
@@ -258,6 +307,7 @@ public:
         return std::exchange(data.of->has_left_event, false) || !is_alone || has_queued_event(data);
     }
     bool has_queued_event(const registration_data& data) const {
+        access(&queue_, "queue");
         auto is_it = [&](const taken& t) { return t.what == data.of; };
         return std::any_of(queue_.begin(), queue_.end(), is_it);
     }
@@ -266,23 +316,47 @@ public:
     void arm(channel c, reactor_op& op, int handle, registration_data& data) {
         if (c == detail::read_channel && before_arming)
             std::exchange(before_arming, nullptr)();
-        if (!data.of || data.of->is_shut_down) {
-            if (!data.of)
-                op.ec_ = boost::asio::error::bad_descriptor;
+        if (!data.of) {
+            op.ec_ = boost::asio::error::bad_descriptor;
             return post_new(&op);
         }
         object& o = *data.of;
+        {
+            detail::basic_lock<simulated::mutex> lock(o.mutex);
+            if (!o.is_shut_down && !is_due(c, op, handle, o)) {
+                o.queues[c].push(&op);
+                return work_started();
+            }
+        }
+        post_new(&op);
+    }
+
+    /// cancel_ops_by_key()
+    void disarm(channel c, reactor_op& op, int, registration_data& data) {
+        item_queue aborted;
+        {
+            detail::basic_lock<simulated::mutex> lock(data.of->mutex);
+            abort(data.of->queues[c], aborted, [&](reactor_op* other) {
+                return other->cancellation_key_ == op.cancellation_key_;
+            });
+        }
+        push(aborted);
+    }
+
+private:
+    /// Whether a waker fires at once.
+    bool is_due(channel c, reactor_op& op, int handle, object& o) {
         if (o.queues[c].empty()) {
             short needed = c == detail::write_channel ? joined(o.events, POLLOUT) : o.events;
             if (c != detail::read_channel || o.queues[detail::edge_channel].empty()) {
                 if (o.try_speculative[c] && op.perform(&op)) {
                     o.try_speculative[c] = false;
-                    return post_new(&op);
+                    return true;
                 }
                 if (needed != o.events) {
                     if (int error = kernel::get().modify(handle, needed)) {
                         op.ec_ = error_code(error, boost::asio::error::get_system_category());
-                        return post_new(&op);
+                        return true;
                     }
                     o.events = needed;
                 }
@@ -290,17 +364,21 @@ public:
                 kernel::get().modify(handle, o.events);
             }
         }
-        o.queues[c].push(&op);
-        work_started();
+        return false;
     }
 
-    /// cancel_ops_by_key()
-    void disarm(channel c, reactor_op& op, int, registration_data& data) {
-        abort(data.of->queues[c],
-              [&](reactor_op* other) { return other->cancellation_key_ == op.cancellation_key_; });
+    void push(item* i) {
+        access(&queue_, "queue");
+        queue_.push_back({i});
     }
+    void push(item_queue& items) {
+        while (item* i = items.front()) {
+            items.pop();
+            push(i);
+        }
+    }
+    void add_work(int n) { work_.fetch_add(n); }
 
-private:
     std::deque<taken>::iterator find(const item* i) {
         return std::find_if(queue_.begin(), queue_.end(),
                             [=](const taken& t) { return t.what == i; });
@@ -308,15 +386,18 @@ private:
 
     /// From Asio's pool, where the object that was freed last comes first.
     object* allocate() {
+        access(&free_, "pool");
         if (free_.empty()) {
             objects_.push_back(std::make_unique<object>(*this));
             free_.push_back(objects_.back().get());
         }
         object* o = free_.back();
         free_.pop_back();
-        o->is_shut_down = false;
-        std::fill(std::begin(o->try_speculative), std::end(o->try_speculative), true);
         return o;
+    }
+    void free(registration_data& data) {
+        access(&free_, "pool");
+        free_.push_back(std::exchange(data.of, nullptr));
     }
 
     void drop(object& o) {
@@ -325,14 +406,16 @@ private:
             dropped.push(ops);
     }
 
+    /// Their units of work were counted.
     template <class Predicate>
-    void abort(boost::asio::detail::op_queue<reactor_op>& ops, Predicate is_meant) {
+    void abort(boost::asio::detail::op_queue<reactor_op>& ops, item_queue& aborted,
+               Predicate is_meant) {
         boost::asio::detail::op_queue<reactor_op> others;
         while (reactor_op* op = ops.front()) {
             ops.pop();
             if (is_meant(op)) {
                 op->ec_ = boost::asio::error::operation_aborted;
-                queue_.push_back({op}); // whose unit of work was counted
+                aborted.push(op);
             } else {
                 others.push(op);
             }
@@ -341,8 +424,22 @@ private:
     }
 
     void perform_io(object& o, int events) {
+        item_queue fired;
+        {
+            detail::basic_lock<simulated::mutex> lock(o.mutex);
+            fire(o, events, fired);
+        }
+        if (item* first = fired.front()) {
+            fired.pop();
+            push(fired);
+            first->complete(this, error_code(), 0);
+        } else {
+            compensate();
+        }
+    }
+
+    void fire(object& o, int events, item_queue& fired) {
         static constexpr short flags[] = {POLLIN, POLLOUT, POLLPRI};
-        reactor_op* first = nullptr;
         for (int c : {2, 1, 0}) {
             if ((events & (flags[c] | POLLERR | POLLHUP)) == 0)
                 continue;
@@ -352,19 +449,12 @@ private:
                 continue;
             o.queues[c].pop();
             o.try_speculative[c] = false; // done_and_exhausted
-            if (first)
-                queue_.push_back({op});
-            else
-                first = op;
+            fired.push(op);
         }
-        if (first)
-            first->complete(this, error_code(), 0);
-        else
-            compensate();
     }
 
     boost::asio::execution_context& context_;
-    int work_ = 0;
+    simulated::atomic<int> work_{0};
     const char* defect_ = nullptr;
     std::deque<taken> queue_;
     std::vector<std::unique_ptr<object>> objects_;

@@ -215,13 +215,14 @@ protected:
         return is_ready_now(w);
     }
     BOOST_NOINLINE bool is_ready_now(waiter& w) {
-        readiness r = check_for_one(w.want_, w.ec_);
+        readiness r = check(w.want_, w.ec_);
+        if (BOOST_UNLIKELY(!tells_state_))
+            state().complete_satisfied(w.purpose_ == purpose::wait ? r : readiness());
         if (r.empty()) {
             unasked_left_ = max_unasked;
             return bool(w.ec_);
         }
         w.event_ = make_event(r);
-        note_told(w, r);
         return true;
     }
 
@@ -285,10 +286,8 @@ protected:
     }
 
     bool defers_call(waiter& w) {
-        if (!w.is_one_way())
-            return false;
-        channel c = w.direction();
-        if (!drains_.is_likely_drained(c, tick_of(c)) || !defers(w))
+        const channel c = w.direction();
+        if (!w.is_one_way() || !drains_.is_likely_drained(c, tick_of(c)) || !defers(w))
             return false;
         drains_.deferred(c);
         return true;
@@ -296,8 +295,7 @@ protected:
 
     // ---- what wakes an operation ----------------------------------------------------------------
 
-    /// The channels whose wakers report this, if nothing has to be news that the reactor can't
-    /// tell.
+    /// The channels that report this, if nothing has to be news that the reactor can't tell.
     BOOST_FORCEINLINE static constexpr unsigned channels_of(interest want) noexcept {
         unsigned bits = 0;
         if (want.is_readable())
@@ -333,6 +331,11 @@ protected:
             }
         }
         return channels;
+    }
+
+    /// What to arm with the handle: later, what is there could be told twice, or be taken away.
+    unsigned channels_to_attach() const noexcept {
+        return !port_type::attach_arms_waker ? 0 : bit(tells_state_ ? read_channel : edge_channel);
     }
 
     /// What the edge-triggered set has to report: few events for those that wait for few, so that
@@ -382,10 +385,9 @@ protected:
         if (BOOST_UNLIKELY(!tells_state_)) {
             check_changes(ec);
         } else {
-            int found = Policy::poll(this->native_handle(),
-                                     static_cast<short>(to_poll_events(want) | poll_rdhup), ec);
+            const readiness found = ask(to_poll_events(want) | poll_rdhup, ec);
             if (!ec)
-                word_.observe(want | closing, from_poll_events(found, this->identity().is_fifo()));
+                word_.observe(want | closing, found);
         }
         if (ec)
             return readiness();
@@ -397,39 +399,39 @@ protected:
     BOOST_FORCEINLINE readiness check_for_one(interest want, error_code& ec) {
         readiness r = check(want, ec);
         if (BOOST_UNLIKELY(!tells_state_))
-            state().complete_satisfied();
+            state().complete_satisfied(readiness());
         return r;
     }
 
     /// The same for a file that may tell a change once: what one call finds, and the next does not,
     /// is news. Nothing is dropped.
     void check_changes(error_code& ec) noexcept {
-        auto ask = [&] {
-            return from_poll_events(
-                Policy::poll(this->native_handle(), to_poll_events(pollable | beyond), ec),
-                this->identity().is_fifo());
-        };
-        readiness seen = ask();
-        for (int i = 0; i != max_answers && !ec && !seen.empty(); ++i) {
-            const readiness next = ask(), news = seen - next;
+        const int events = to_poll_events(pollable | beyond);
+        readiness seen = ask(events, ec);
+        for (int left = 4; left != 0 && !ec && !seen.empty(); --left) {
+            const readiness next = ask(events, ec);
             word_.observe(interest(), next);
-            if (!news.empty())
-                word_.set(news);
+            word_.set(seen - next);
             if (std::exchange(seen, next) == next)
                 break;
         }
     }
-    static constexpr int max_answers = 4; // of a file that is changed all the time
 
-    /// The reactor asks, while the waker of `c` is armed: is there anything to fire it for?
+    readiness ask(int events, error_code& ec) const noexcept {
+        return from_poll_events(Policy::poll(this->native_handle(), static_cast<short>(events), ec),
+                                this->identity().is_fifo());
+    }
+
+    /// The reactor asks, while the waker of `c` is armed: is there anything to fire it for? (What
+    /// there is for a writer, EPOLL_CTL_MOD is about to report. But it may take a change away.)
     bool is_due(channel c, error_code& ec) noexcept {
-        if (BOOST_LIKELY(tells_state_)) {
-            count_check();
-            return Policy::poll(this->native_handle(), base::events_of(c), ec) != 0 || ec;
-        }
+        const bool is_to_be_told = port_type::latches_events && c == write_channel;
+        if (tells_state_ && is_to_be_told)
+            return false;
         const ready_event before = make_event(readiness());
-        return !check(interest_of(c), ec).empty() || ec ||
-               word_.is_newer(before, pollable | beyond);
+        const readiness r =
+            tells_state_ ? (count_check(), ask(base::events_of(c), ec)) : check(interest_of(c), ec);
+        return ec || (!is_to_be_told && !r.empty()) || word_.is_newer(before, pollable | beyond);
     }
 
     void count_check() noexcept { ++counts_.checks; }

@@ -77,7 +77,7 @@ public:
     /// event?
     template <channel C>
     BOOST_FORCEINLINE bool speculate(error_code& ec) noexcept {
-        if (BOOST_UNLIKELY(wakers_[C].is_asked()) && arming_ == &wakers_[C] &&
+        if (BOOST_UNLIKELY(wakers_[C].is_asked()) && Policy::arming() == &wakers_[C] &&
             !is_told_while_arming(C, ec))
             return false;
         wakers_[C].fire();
@@ -106,10 +106,10 @@ public:
         return c == read_channel ? POLLIN : c == write_channel ? POLLOUT : POLLPRI;
     }
 
-    /// The same: of what.
+    // Of what.
     const typename port_type::registration_data& data() const noexcept { return data_; }
 
-    /// For the host: gives back what the reactor keeps, when nobody refers to the state.
+    /// For the host, when nobody refers to the state: gives back what the reactor keeps.
     void release_data(bool reactor_alive) {
         if (has_data_)
             host_.port.release(data_, reactor_alive);
@@ -174,17 +174,16 @@ protected:
     BOOST_NOINLINE error_code activate(unsigned channels, short edges) {
         error_code ec;
         const bool was_attached = is_attached_, needs_edges = (channels & bit(edge_channel)) != 0;
-        if (needs_edges)
+        channels |= was_attached ? 0 : state().channels_to_attach();
+        if (channels & bit(edge_channel))
             need_edge_waker();
-        if (!is_attached_)
+        if (!was_attached)
             ec = attach(needs_edges ? edge_channel : read_channel);
         if (!ec && needs_edges)
             ec = watch_edges(edges);
         if (ec)
             return ec;
         is_new_ = !was_attached;
-        if (is_new_ && port_type::attach_arms_waker) // later, what is there could be told twice
-            channels |= bit(read_channel);
         int units = arm_all(channels) - 1;
         is_new_ = false;
         if (units < 0)
@@ -272,7 +271,7 @@ protected:
             host_.port.note_older_event(data_);
         const bool was_held = is_held_;
         is_held_ = true;
-        host_.port.detach(handle_, data_, n, read_, write_, edge_.get());
+        host_.port.detach(handle_, identity_, data_, n, read_, write_, edge_.get());
         is_attached_ = false;
         is_held_ = was_held;
         if (!is_held_ && are_idle())
@@ -376,8 +375,6 @@ private:
                 add(latched_, c);
             return true;
         }
-        if (port_type::latches_events && c == write_channel)
-            return false; // EPOLL_CTL_MOD reports what is there
         return state().is_due(c, ec);
     }
 
@@ -507,11 +504,11 @@ private:
         struct asked_frame {
             handle_wakers& self;
             ~asked_frame() {
-                arming_ = nullptr;
+                Policy::arming() = nullptr;
                 remove(self.unprimed_, C);
             }
         } asked{*this};
-        arming_ = &wakers_[C];
+        Policy::arming() = &wakers_[C];
         return arm_at_once<C>(true);
     }
 
@@ -532,16 +529,18 @@ private:
 
     /// If the reactor can, it has the waker of `first` before it has the handle.
     error_code attach(channel first) {
-        // Wakers that are firing still, for events of an earlier attachment; if there is one, so is
-        // the reactor's reference.
-        const unsigned firing = armed_channels();
-        const bool arms = port_type::attach_arms_waker && wakers_[first].is_idle();
+        // Wakers that still fire for an earlier attachment have the reactor's reference.
+        unsigned firing = armed_channels();
+        const attaching_frame frame{*this, firing != 0};
+        is_held_ = true;
+        bool arms = port_type::attach_arms_waker && wakers_[first].is_idle();
         error_code ec = attach(first, arms);
-        if (ec == boost::system::errc::file_exists && host_.port.delete_abandoned(handle_))
-            ec = attach(first, arms && wakers_[first].is_idle());
-        // (On an error, an event of an earlier handle may have fired the waker.)
-        if (firing == 0 && (!ec || !are_idle()))
-            intrusive_ptr_add_ref(&state());
+        if (ec == boost::system::errc::file_exists &&
+            host_.port.delete_abandoned(handle_, identity_)) {
+            firing = armed_channels();
+            arms = arms && wakers_[first].is_idle(); // an event of an earlier handle may fire it
+            ec = attach(first, arms);
+        }
         if (ec)
             return ec == boost::system::errc::file_exists
                        ? make_error_code(error::registered_elsewhere)
@@ -556,15 +555,19 @@ private:
             firing, are_all || host_.port.may_tell_of_older(data_, host_.is_alone()), are_all);
         return ec;
     }
+    struct attaching_frame {
+        handle_wakers& self;
+        bool has_reference;
+        ~attaching_frame() {
+            self.is_held_ = false;
+            if (!has_reference && (self.is_attached_ || !self.are_idle()))
+                intrusive_ptr_add_ref(&self.state());
+        }
+    };
 
     error_code attach(channel first, bool arms) {
         if (!arms)
             return host_.port.attach(handle_, data_, first, static_cast<decltype(&read_)>(nullptr));
-        struct frame {
-            handle_wakers& self;
-            ~frame() { self.is_held_ = false; }
-        } held{*this};
-        is_held_ = true;
         waker_arming arming(wakers_[first], false, true);
         error_code ec = first == edge_channel
                             ? host_.port.attach(handle_, data_, first, edge_.get())
@@ -572,9 +575,6 @@ private:
         arming.keep(); // on an error the reactor has dropped the waker, or fired it before
         return ec;
     }
-
-    // What this thread is arming, if the reactor asks.
-    static inline thread_local const void* arming_ = nullptr;
 
     typename port_type::registration_data data_{};
     int handle_ = -1;

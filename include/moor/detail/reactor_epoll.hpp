@@ -29,22 +29,17 @@ public:
     explicit reactor_port(asio::execution_context& context) : object_port(context) {}
 
     template <class Read, class Write, class Edge>
-    void detach(int handle, registration_data& data, number n, Read& read, Write& write,
-                Edge* edge) {
+    void detach(int handle, const file_identity& id, registration_data& data, number n, Read& read,
+                Write& write, Edge* edge) {
         if (n != number::ours)
-            abandoned_.add(handle);
-        object_port::detach(handle, data, n, read, write, edge);
+            abandoned_.add(handle, id);
+        object_port::detach(handle, id, data, n, read, write, edge);
     }
 
     /// attach() failed with EEXIST: deletes the entry that a handle has left behind under this
     /// number, if one has.
-    /**
-     * epoll knows an entry by file and number, and keeps it for as long as a duplicate of the file
-     * is open. (A number that stands for another file by now is not passed to the kernel, and which
-     * of the two files was attached is not known.)
-     */
-    bool delete_abandoned(int handle) {
-        if (!abandoned_.take(handle))
+    bool delete_abandoned(int handle, const file_identity& id) {
+        if (!abandoned_.take(handle, id))
             return false;
         // Through an object that stands for the same file and number.
         registration_data data;
@@ -79,7 +74,7 @@ public:
     }
 
 private:
-    left_behind_set<int> abandoned_;
+    abandoned_entries abandoned_;
 };
 
 } // namespace detail

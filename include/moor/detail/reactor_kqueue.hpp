@@ -30,7 +30,9 @@ public:
     explicit reactor_port(asio::execution_context& context) : object_port(context) {}
 
     static bool has_queued_event(const registration_data&) noexcept { return false; }
-    static bool delete_abandoned(int) noexcept { return false; } // close(2) has
+    static bool delete_abandoned(int, const file_identity&) noexcept {
+        return false;
+    } // close(2) has
 };
 
 } // namespace detail

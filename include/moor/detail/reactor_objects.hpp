@@ -19,20 +19,19 @@
 #include <boost/core/no_exceptions_support.hpp>
 
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <set>
 
 namespace moor {
 namespace detail {
 
-/// Some of what a reactor knows: Asio's objects for handles, which Asio uses again for other
-/// handles, or numbers.
-template <class T>
-class left_behind_set {
+/// Some of Asio's objects for handles, which Asio uses again for other handles.
+class object_set {
 public:
-    void add(T t) noexcept {
+    void add(const void* object) noexcept {
         std::lock_guard<std::mutex> lock(mutex_);
-        BOOST_TRY { set_.insert(t); }
+        BOOST_TRY { objects_.insert(object); }
         BOOST_CATCH(...) {
             are_all_ = true; // out of memory
         }
@@ -40,24 +39,24 @@ public:
         are_any_.store(true, std::memory_order_release);
     }
 
-    bool contains(T t) noexcept {
+    bool contains(const void* object) noexcept {
         if (!are_any_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(mutex_);
-        return are_all_ || set_.count(t) != 0;
+        return are_all_ || objects_.count(object) != 0;
     }
 
     /// The same, and takes it out.
-    bool take(T t) noexcept {
+    bool take(const void* object) noexcept {
         if (!are_any_.load(std::memory_order_acquire))
             return false;
         std::lock_guard<std::mutex> lock(mutex_);
-        return set_.erase(t) != 0 || are_all_;
+        return objects_.erase(object) != 0 || are_all_;
     }
 
 private:
     std::mutex mutex_;
-    std::set<T> set_; // bounded by the number of objects that Asio ever made, or of handles
+    std::set<const void*> objects_; // bounded by the number of objects that Asio ever made
     bool are_all_ = false;
     std::atomic<bool> are_any_{false};
 };
@@ -83,8 +82,38 @@ public:
     bool take_event(const void* object) noexcept { return with_event_.take(object); }
 
 private:
-    left_behind_set<const void*> with_file_;
-    left_behind_set<const void*> with_event_;
+    object_set with_file_;
+    object_set with_event_;
+};
+
+/// The files that were not taken out of epoll, because their numbers were not to be passed to the
+/// kernel any more.
+/**
+ * epoll knows an entry by file and number, and keeps it for as long as a duplicate of the file is
+ * open. Adding the same file again under the same number then fails with EEXIST.
+ */
+class abandoned_entries {
+public:
+    void add(int handle, const file_identity& id) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        BOOST_TRY { entries_[handle] = id; }
+        BOOST_CATCH(...) {} // adding the file again will fail, as without this
+        BOOST_CATCH_END
+    }
+
+    /// Whether there is such an entry; it is forgotten.
+    bool take(int handle, const file_identity& id) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        auto it = entries_.find(handle);
+        if (it == entries_.end() || !(it->second == id))
+            return false;
+        entries_.erase(it);
+        return true;
+    }
+
+private:
+    std::mutex mutex_;
+    std::map<int, file_identity> entries_; // the last file of each number
 };
 
 /// The reactor and the scheduler of one execution context.
@@ -134,7 +163,8 @@ public:
 
     /// Takes a handle out of the reactor.
     template <class Read, class Write, class Edge>
-    void detach(int handle, registration_data& data, number n, Read&, Write&, Edge*) {
+    void detach(int handle, const file_identity&, registration_data& data, number n, Read&, Write&,
+                Edge*) {
         if (n != number::ours)
             left_behind_.note_file(data.object);
         if (n != number::foreign)

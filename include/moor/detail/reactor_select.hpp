@@ -188,14 +188,15 @@ public:
     /// Takes a handle out of the reactor: by key, so that nobody else's operations on the same
     /// number are hit.
     template <class Read, class Write, class Edge>
-    void detach(int handle, registration_data& data, number, Read& read, Write& write, Edge* edge) {
+    void detach(int handle, const file_identity&, registration_data& data, number, Read& read,
+                Write& write, Edge* edge) {
         disarm(read_channel, read, handle, data);
         disarm(write_channel, write, handle, data);
         if (edge)
             disarm(edge_channel, *edge, handle, data);
     }
 
-    static bool delete_abandoned(int) noexcept { return false; }
+    static bool delete_abandoned(int, const file_identity&) noexcept { return false; }
     static bool may_tell_of_others(const registration_data&) noexcept { return false; }
     static void note_older_event(const registration_data&) noexcept {}
     /// Another thread may have called select(2) for an earlier handle with this number.

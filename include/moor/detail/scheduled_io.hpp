@@ -260,7 +260,7 @@ public:
     // ---- what deferred_checks calls -------------------------------------------------------------
 
     /// Iterations of the loop since the last operation was deferred.
-    std::atomic<std::uint8_t> deferred_age{0};
+    typename Policy::template atomic<std::uint8_t> deferred_age{0};
 
     /// Ends the deferral: what to ask poll(2) for, nothing if the deferred operations are over.
     /// Calls are released to be made, and counted. `may_wait`: false is returned where an event is
@@ -370,10 +370,9 @@ private:
             readiness r = this->check(w.want_, w.ec_);
             if (!w.ec_)
                 r = this->satisfied(w);
-            complete_satisfied();
+            complete_satisfied(w.purpose_ == purpose::wait ? r : readiness());
             if (!r.empty()) {
                 w.event_ = this->make_event(r);
-                this->note_told(w, r);
                 return false;
             }
         }
@@ -381,10 +380,7 @@ private:
             if (!w.ec_ && is_told_by_set(w))
                 return false;
         if (!w.ec_)
-            // (Armed later, by EPOLL_CTL_MOD, a writer could take away a change that is told once.)
-            w.ec_ = this->activate(
-                w.channels_ | (port_type::has_edge_set || tells_state_ ? 0 : bit(write_channel)),
-                this->edges_for(w));
+            w.ec_ = this->activate(w.channels_, this->edges_for(w));
         if (w.ec_ == boost::system::errc::operation_not_permitted) {
             always_ready_ = true;
             w.ec_ = error_code();
@@ -464,8 +460,8 @@ private:
         items.push(&w);
     }
 
-    void take_satisfied(item_queue& items) noexcept {
-        readiness told;
+    /// `told`: what another wait is told at the same time.
+    void take_satisfied(item_queue& items, readiness told = readiness()) noexcept {
         queue_.for_each([&](waiter& w) {
             readiness r = this->satisfied(w);
             if (r.empty())
@@ -479,9 +475,9 @@ private:
             this->note_told(told);
     }
 
-    void complete_satisfied() {
+    void complete_satisfied(readiness told = readiness()) {
         item_queue items;
-        take_satisfied(items);
+        take_satisfied(items, told);
         host_.port.post_counted(items);
     }
 
@@ -579,7 +575,7 @@ private:
     };
 
     typename Policy::template atomic<std::uint8_t> closed_{deregistered};
-    std::atomic<std::uint32_t> references_{0};
+    typename Policy::template atomic<std::uint32_t> references_{0};
 
 public:
     // For the host: the list of states at rest.

@@ -130,7 +130,7 @@ private:
     }
 
     std::atomic<std::uint64_t> ids_{0};
-    std::atomic<const void*> loop_thread_{nullptr};
+    typename Policy::template atomic<const void*> loop_thread_{nullptr};
 };
 
 } // namespace detail

@@ -54,6 +54,11 @@ struct reactor_policy {
         static thread_local char id;
         return &id;
     }
+    /// The waker that this thread is arming, if the reactor is to ask for it.
+    static const void*& arming() noexcept {
+        static thread_local const void* waker = nullptr;
+        return waker;
+    }
 };
 
 } // namespace detail
