@@ -427,6 +427,45 @@ BOOST_AUTO_TEST_CASE(a_change_that_the_start_of_another_operation_meets_reaches_
     });
 }
 
+BOOST_AUTO_TEST_CASE(each_change_has_a_pending_call_made) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        for (interest want : interests_of(s))
+            for (bool is_beside_a_wait : {false, true}) {
+                asio::io_context io;
+                opened o = open_source(s);
+                moor::registration reg(io, o.fd(), t);
+                auto change = [&] { BOOST_REQUIRE((agent.*s.change)()); };
+                int calls = 0;
+                bool changes = false;
+                test::outcome done;
+                auto call = [&](error_code& ec) {
+                    ++calls;
+                    ec = asio::error::would_block;
+                    if (!std::exchange(changes, false))
+                        return 0;
+                    // The call has found nothing. A wait takes the change that comes now.
+                    change();
+                    reg.async_wait(want, test::outcome().handler());
+                    return 0;
+                };
+                reg.async_io(want, call, done.handler());
+                results.run_ready(io);
+                for (int i = 0; i != 4; ++i) {
+                    const int before = calls;
+                    changes = is_beside_a_wait;
+                    change();
+                    const int expected = before + (is_beside_a_wait ? 2 : 1);
+                    results.check(results.comes(io, [&] { return calls >= expected; }),
+                                  test::name_of(t), ", ", s.name, s.is_in_set ? " in a set" : "",
+                                  ", ", want, is_beside_a_wait ? ", beside a wait" : "",
+                                  ", change ", i, ": ", calls - before, " calls");
+                }
+                reg.deregister();
+                results.run_ready(io);
+            }
+    });
+}
+
 BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait_with_two_threads) {
     for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
         for (interest want : interests_of(s)) {

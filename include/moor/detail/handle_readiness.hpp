@@ -445,7 +445,6 @@ protected:
     // ---- what is known to be empty --------------------------------------------------------------
 
     bool would_block(channel c) const noexcept { return (would_block_ & bit(c)) != 0; }
-
     /// Whether a level-triggered wait for one direction would find nothing.
     BOOST_FORCEINLINE bool is_known_empty(const waiter& w) const noexcept {
         return would_block(w.direction()) && (word_.flags() & (w.want_ | closing)).empty();
@@ -535,7 +534,7 @@ protected:
             if (c == edge_channel && // which an error fires, too
                 (queue_.want() & (interest::priority | interest::error)) != interest::priority)
                 change |= interest::error;
-            word_.set(change - word_.unconsumed());
+            word_.set(change);
         }
     }
 
@@ -545,6 +544,8 @@ protected:
     BOOST_FORCEINLINE readiness satisfied(const waiter& w) const noexcept {
         if (w.is_refused_ && !word_.is_newer(w.event_, w.want_))
             return readiness();
+        if (w.is_refused_ && !tells_state_ && w.is_call())
+            return w.want_; // what came may have been told to a wait, once
         if (trigger_ != trigger::edge || w.purpose_ != purpose::wait)
             return word_.matched(w.want_);
         return word_.news(w.want_, tells_state_);
@@ -568,7 +569,6 @@ protected:
     BOOST_FORCEINLINE bool is_exact(const waiter& w) const noexcept {
         return trigger_ == trigger::level && !w.is_call();
     }
-
     std::uint32_t tick_of(channel c) const noexcept {
         return c == write_channel ? word_.tick().write : word_.tick().read;
     }
