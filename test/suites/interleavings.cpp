@@ -343,6 +343,8 @@ private:
 /// Explores programs, and sums what it took.
 class exploration {
 public:
+    explicit exploration(unsigned least_preemptions = 2)
+        : preemptions_(std::getenv("MOOR_TEST_SECONDS") ? 3 : least_preemptions) {}
     ~exploration() {
         BOOST_TEST_MESSAGE(programs_ << " programs, " << schedules_ << " schedules, "
                                      << preemptions_ << " preemptions");
@@ -365,8 +367,7 @@ public:
     }
 
 private:
-    // One more in a long run.
-    const unsigned preemptions_ = std::getenv("MOOR_TEST_SECONDS") ? 3 : 2;
+    const unsigned preemptions_; // three in a long run
     std::size_t programs_ = 0, schedules_ = 0;
 };
 
@@ -506,6 +507,15 @@ BOOST_AUTO_TEST_CASE(no_wait_is_told_of_what_others_have_read_or_heard) {
             all.explore(std::string("loop|") + text, mode);
             all.explore(std::string("loop|loop|") + text, mode);
         }
+}
+
+BOOST_AUTO_TEST_CASE(no_wait_is_told_of_an_event_that_was_fetched_before) {
+    // The loop has to be left with the event, and again when the event is handled.
+    exploration all(3);
+    for (trigger mode : both_triggers)
+        for (const char* text : {"rededr", "rededer", "renr", "renre", "reyr", "iexe"})
+            for (const char* loops : {"loop|", "loop|loop|"})
+                all.explore(loops + std::string(text), mode);
 }
 
 BOOST_AUTO_TEST_CASE(no_change_that_is_told_once_is_lost) {
