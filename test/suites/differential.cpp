@@ -1,9 +1,9 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The simulated kernel and reactor are what Asio and Linux are: the same random programs on both,
-// one item of the scheduler at a time, have the same operations over after each step, with the same
-// results. On epoll, with a Unix socket.
+// Compares the simulated kernel and reactor with Linux and Asio's epoll reactor: after each step of
+// a random program, the same operations must be over, with the same results. A step of the loop is
+// one item of the scheduler. The file is a Unix socket.
 //
 // MOOR_TEST_SEED begins with another program; MOOR_TEST_SECONDS goes on for so long.
 
@@ -271,7 +271,7 @@ BOOST_AUTO_TEST_CASE(the_simulated_reactor_is_as_asios) {
     const char* seconds = std::getenv("MOOR_TEST_SECONDS");
     auto end =
         std::chrono::steady_clock::now() + std::chrono::seconds(seconds ? std::atoi(seconds) : 1);
-    // Often what the loop does, seldom what ends all.
+    // Steps of the loop are frequent; a hang-up is rare.
     const std::string steps = "eeedddffoorrrwwbiixttcc1111111....h";
     int programs = 0;
     for (; std::chrono::steady_clock::now() < end; ++number, ++programs) {

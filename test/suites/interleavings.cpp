@@ -1,14 +1,14 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// Programs of two or three threads, in every interleaving of the state's code with up to two
-// preemptions: on a simulated kernel and reactor, with a point before each access to a lock, an
-// atomic, the kernel and the scheduler's queue.
+// Programs of two to four threads, in every interleaving of the state's code with up to two
+// preemptions (three in one test, and in all tests if MOOR_TEST_SECONDS is set). A thread can be
+// preempted before each access to a lock, an atomic, the simulated kernel or the scheduler's queue.
 //
 // A program is a text. Threads are divided by '|'. A thread "loop" runs the scheduler. The steps of
 // others:
 //   r w p b   a wait begins: for readable, writable, priority events, both directions
-//   R         the same, whose handler begins another one; D: whose handler ends the registration
+//   R D       a wait for readable, whose handler begins another wait, or ends the registration
 //   i         an operation begins that reads
 //   x s       all operations are cancelled; the first one is
 //   t         try_io, which reads; c: the event of the first wait is cleared
@@ -510,7 +510,7 @@ BOOST_AUTO_TEST_CASE(no_wait_is_told_of_what_others_have_read_or_heard) {
 }
 
 BOOST_AUTO_TEST_CASE(no_wait_is_told_of_an_event_that_was_fetched_before) {
-    // The loop has to be left with the event, and again when the event is handled.
+    // With two preemptions, the loop can't be left with the event that it has fetched.
     exploration all(3);
     for (trigger mode : both_triggers)
         for (const char* text : {"rededr", "rededer", "renr", "renre", "reyr", "iexe"})

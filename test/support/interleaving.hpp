@@ -6,10 +6,10 @@
 // beginning.
 //
 // Two beginnings of schedules are equivalent if each thread has made the same accesses, and all
-// accesses to one thing came in the same order: what follows is the same then. Of equivalent
-// beginnings that end in the same thread, only one with the fewest preemptions is continued in
-// every way. (Equivalent beginnings have one hash: the sum of the hashes of the accesses, each of
-// which covers the accesses before it of the same thread, and of the same thing.)
+// accesses to one thing came in the same order: the same can follow. So a beginning is continued in
+// every way only if no equivalent one, which ended in the same thread, had as few preemptions.
+// (Equivalent beginnings have one hash: the sum of the hashes of the accesses, each of which covers
+// the accesses before it of the same thread, and of the same thing.)
 
 #ifndef MOOR_TEST_SUPPORT_INTERLEAVING_HPP
 #define MOOR_TEST_SUPPORT_INTERLEAVING_HPP
@@ -49,7 +49,7 @@ class threads {
 public:
     virtual ~threads() = default;
     virtual std::vector<std::function<void()>> bodies() = 0;
-    /// No thread can go on: whether something was changed, so that one can.
+    /// Called when no thread can go on. Returns whether the call has let one go on.
     virtual bool is_quiet() = 0;
     /// All threads are over: what is wrong.
     virtual std::string judge() = 0;
@@ -224,8 +224,8 @@ private:
         return t.judge();
     }
 
-    /// Keeps for ever the threads that are not over, which can't be unwound through what is
-    /// noexcept. Whether there are any.
+    /// Keeps unfinished threads for ever: their stacks can't be unwound through noexcept functions.
+    /// Returns whether there are any.
     bool leave_unfinished() {
         static std::deque<runner>& unfinished = *new std::deque<runner>;
         bool are_any = false;
