@@ -4,6 +4,7 @@
 // Programs of two to four threads, in every interleaving of the state's code with up to two
 // preemptions (three in one test, and in all tests if MOOR_TEST_SECONDS is set). A thread can be
 // preempted before each access to a lock, an atomic, the simulated kernel or the scheduler's queue.
+// Under AddressSanitizer, one preemption less, unless MOOR_TEST_SECONDS is set.
 //
 // A program is a text. Threads are divided by '|'. A thread "loop" runs the scheduler. The steps of
 // others:
@@ -17,6 +18,7 @@
 //   y         the number is closed, and is another file's; the registration is abandoned, and the
 //             next one begins
 
+#include "support/context.hpp"
 #include "support/interleaving.hpp"
 #include "support/simulated.hpp"
 
@@ -340,11 +342,23 @@ private:
     bool is_over_ = false;
 };
 
+#if defined(__SANITIZE_ADDRESS__)
+#define MOOR_TEST_SANITIZED_ADDRESSES true
+#elif defined(__has_feature)
+#define MOOR_TEST_SANITIZED_ADDRESSES __has_feature(address_sanitizer)
+#else
+#define MOOR_TEST_SANITIZED_ADDRESSES false
+#endif
+/// Then each switch of threads is told to the sanitizer, and costs six times as much.
+constexpr bool is_address_sanitized = MOOR_TEST_SANITIZED_ADDRESSES;
+
 /// Explores programs, and sums what it took.
 class exploration {
 public:
     explicit exploration(unsigned least_preemptions = 2)
-        : preemptions_(std::getenv("MOOR_TEST_SECONDS") ? 3 : least_preemptions) {}
+        : preemptions_(std::getenv("MOOR_TEST_SECONDS") ? 3
+                       : is_address_sanitized           ? least_preemptions - 1
+                                                        : least_preemptions) {}
     ~exploration() {
         BOOST_TEST_MESSAGE(programs_ << " programs, " << schedules_ << " schedules, "
                                      << preemptions_ << " preemptions");
@@ -378,7 +392,10 @@ bool may_meet(char a, char b) {
     return begin.find(a) == std::string::npos || begin.find(b) == std::string::npos;
 }
 
-boost::test_tools::assertion_result fibers_are_followed(boost::unit_test::test_unit_id) {
+/// Once is enough. ThreadSanitizer can't follow fibers, and there is one thread.
+boost::test_tools::assertion_result is_wanted(boost::unit_test::test_unit_id) {
+    if (!test::on_epoll())
+        return false;
 #if defined(__SANITIZE_THREAD__)
     return false;
 #elif defined(__has_feature)
@@ -405,8 +422,7 @@ const trigger both_triggers[] = {trigger::level, trigger::edge};
 
 } // namespace
 
-// (ThreadSanitizer can't follow fibers, and there is one thread.)
-BOOST_AUTO_TEST_SUITE(interleavings, *boost::unit_test::precondition(fibers_are_followed))
+BOOST_AUTO_TEST_SUITE(interleavings, *boost::unit_test::precondition(is_wanted))
 
 // ---- the explorer itself ----------------------------------------------------------------------
 
