@@ -13,7 +13,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TEST = ROOT / "test"
-HEADERS = pathlib.Path("include/moor/detail")
+HEADERS = "moor/detail"
 
 # Without a kernel first, which takes seconds; then what is slower and sees more.
 SUITES = ("interleavings machines simulated schedules differential exactness cleared news waits io two_threads told_once "
@@ -35,7 +35,7 @@ class Mutant:
         return f"{self.number:3} {self.header}: {before}  ->  {' '.join(self.after.split())}"
 
     def apply(self, include):
-        path = include / "moor/detail" / self.header
+        path = include / HEADERS / self.header
         text = path.read_text()
         if text.count(self.before) != 1:
             return f"its text is there {text.count(self.before)} times"

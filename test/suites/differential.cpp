@@ -10,7 +10,9 @@
 #include "support/context.hpp"
 #include "support/handles.hpp"
 #include "support/kinds.hpp"
+#include "support/random.hpp"
 #include "support/simulated.hpp"
+#include "support/vocabulary.hpp"
 
 #include <moor/readiness.hpp>
 #include <moor/registration.hpp>
@@ -21,7 +23,6 @@
 #include <boost/test/unit_test.hpp>
 
 #include <chrono>
-#include <cstdlib>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -147,9 +148,9 @@ public:
             file_.raise(POLLIN | POLLOUT | POLLRDHUP | POLLHUP);
     }
 
-    void wait(interest want) { begin(operations_.emplace_back(state_, want)); }
+    void wait(interest want) { operations_.emplace_back(state_, want).start(); }
     void begin_to_read() {
-        begin(operations_.emplace_back(state_, interest::readable, [this] { return reads(); }));
+        operations_.emplace_back(state_, interest::readable, [this] { return reads(); }).start();
     }
     void cancel() { state_->cancel(interest()); }
     void try_to_read() {
@@ -191,7 +192,6 @@ public:
     }
 
 private:
-    static void begin(sim::operation& op) { op.start(); }
     bool reads() {
         const bool is_there = (file_.events() & POLLIN) != 0;
         read_all();
@@ -265,12 +265,10 @@ BOOST_AUTO_TEST_SUITE(differential)
 BOOST_AUTO_TEST_CASE(the_simulated_reactor_is_as_asios) {
     if (!test::on_epoll())
         return;
-    const char* seed = std::getenv("MOOR_TEST_SEED");
-    unsigned number =
-        seed ? static_cast<unsigned>(std::strtoul(seed, nullptr, 10)) : std::random_device()();
-    const char* seconds = std::getenv("MOOR_TEST_SECONDS");
-    auto end =
-        std::chrono::steady_clock::now() + std::chrono::seconds(seconds ? std::atoi(seconds) : 1);
+    auto number =
+        static_cast<unsigned>(test::from_environment("MOOR_TEST_SEED", std::random_device()()));
+    auto end = std::chrono::steady_clock::now() +
+               std::chrono::seconds(test::from_environment("MOOR_TEST_SECONDS", 1));
     // Steps of the loop are frequent; a hang-up is rare.
     const std::string steps = "eeedddffoorrrwwbiixttcc1111111....h";
     int programs = 0;
@@ -279,7 +277,7 @@ BOOST_AUTO_TEST_CASE(the_simulated_reactor_is_as_asios) {
         std::string program;
         for (int i = 0; i != 16; ++i)
             program += steps[random() % steps.size()];
-        for (trigger mode : {trigger::level, trigger::edge}) {
+        for (trigger mode : test::both_triggers) {
             const std::string difference = find_difference(program + ".z.", mode);
             BOOST_TEST(difference == "",
                        "seed " << number << ", " << test::name_of(mode) << ", " << difference);

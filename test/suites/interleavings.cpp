@@ -20,9 +20,11 @@
 
 #include "support/context.hpp"
 #include "support/interleaving.hpp"
+#include "support/kinds.hpp"
+#include "support/sanitizers.hpp"
 #include "support/simulated.hpp"
+#include "support/vocabulary.hpp"
 
-#include <moor/detail/kernel.hpp>
 #include <moor/readiness.hpp>
 
 #include <boost/test/unit_test.hpp>
@@ -46,13 +48,6 @@ namespace sim = test::simulated;
 using moor::interest;
 using moor::readiness;
 using moor::trigger;
-using moor::detail::to_poll_events;
-
-/// What poll(2) says where a wait for `want` is over.
-int bits_of(interest want) {
-    return to_poll_events(want) | (want == interest::priority ? 0 : POLLERR | POLLHUP) |
-           (want.is_readable() ? POLLRDHUP : 0);
-}
 
 /// An open file, and what happened to it.
 struct noted_file : sim::file {
@@ -305,9 +300,9 @@ private:
         for (interest i : {interest(interest::readable), interest(interest::writable),
                            interest(interest::priority)})
             if (n.op.event().ready().contains(i)) {
-                told |= bits_of(i);
-                if ((n.seen & bits_of(i)) == 0 && mode_ == trigger::level && tells_state_ &&
-                    !n.is_call)
+                told |= test::poll_mask(i, false);
+                if ((n.seen & test::poll_mask(i, false)) == 0 && mode_ == trigger::level &&
+                    tells_state_ && !n.is_call)
                     wrong_ = "a wait was told of the past";
             }
         if (!n.is_call)
@@ -319,7 +314,7 @@ private:
         for (noted& n : operations_) {
             if (!n.op.is_pending() || n.on->is_replaced)
                 continue;
-            const int bits = bits_of(n.want), there = n.on->events() & bits;
+            const int bits = test::poll_mask(n.want, false), there = n.on->events() & bits;
             const bool is_due = n.is_call ? (n.raised_since_call & there) != 0
                                 : !tells_state_
                                     ? (n.on->untold & ~n.on->taken() & n.raised & bits) != 0
@@ -342,23 +337,14 @@ private:
     bool is_over_ = false;
 };
 
-#if defined(__SANITIZE_ADDRESS__)
-#define MOOR_TEST_SANITIZED_ADDRESSES true
-#elif defined(__has_feature)
-#define MOOR_TEST_SANITIZED_ADDRESSES __has_feature(address_sanitizer)
-#else
-#define MOOR_TEST_SANITIZED_ADDRESSES false
-#endif
-/// Then each switch of threads is told to the sanitizer, and costs six times as much.
-constexpr bool is_address_sanitized = MOOR_TEST_SANITIZED_ADDRESSES;
-
 /// Explores programs, and sums what it took.
 class exploration {
 public:
+    /// Under AddressSanitizer, each switch of threads is told to it, and costs six times as much.
     explicit exploration(unsigned least_preemptions = 2)
-        : preemptions_(std::getenv("MOOR_TEST_SECONDS") ? 3
-                       : is_address_sanitized           ? least_preemptions - 1
-                                                        : least_preemptions) {}
+        : preemptions_(std::getenv("MOOR_TEST_SECONDS")
+                           ? 3
+                           : least_preemptions - MOOR_TEST_ADDRESS_SANITIZER) {}
     ~exploration() {
         BOOST_TEST_MESSAGE(programs_ << " programs, " << schedules_ << " schedules, "
                                      << preemptions_ << " preemptions");
@@ -394,16 +380,7 @@ bool may_meet(char a, char b) {
 
 /// Once is enough. ThreadSanitizer can't follow fibers, and there is one thread.
 boost::test_tools::assertion_result is_wanted(boost::unit_test::test_unit_id) {
-    if (!test::on_epoll())
-        return false;
-#if defined(__SANITIZE_THREAD__)
-    return false;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-    return false;
-#endif
-#endif
-    return true;
+    return test::on_epoll() && !MOOR_TEST_THREAD_SANITIZER;
 }
 
 /// Threads that are functions.
@@ -417,8 +394,6 @@ struct functions final : sim::threads {
     std::vector<std::function<void()>> all;
     std::function<bool()> holds;
 };
-
-const trigger both_triggers[] = {trigger::level, trigger::edge};
 
 } // namespace
 
@@ -496,7 +471,7 @@ BOOST_AUTO_TEST_CASE(the_explorer_finds_a_reactor_that_forgets_events) {
 
 BOOST_AUTO_TEST_CASE(no_pair_of_steps_loses_a_wait) {
     exploration all;
-    for (trigger mode : both_triggers)
+    for (trigger mode : test::both_triggers)
         for (char a : steps)
             for (char b : steps)
                 if (a <= b && may_meet(a, b))
@@ -505,7 +480,7 @@ BOOST_AUTO_TEST_CASE(no_pair_of_steps_loses_a_wait) {
 
 BOOST_AUTO_TEST_CASE(no_step_beside_two_loops_loses_a_wait) {
     exploration all;
-    for (trigger mode : both_triggers)
+    for (trigger mode : test::both_triggers)
         for (char a : steps)
             for (std::string text : {"re_", "er_", "r_e", "pu_", "wo_"}) {
                 text.replace(text.find('_'), 1, 1, a);
@@ -515,7 +490,7 @@ BOOST_AUTO_TEST_CASE(no_step_beside_two_loops_loses_a_wait) {
 
 BOOST_AUTO_TEST_CASE(no_wait_is_told_of_what_others_have_read_or_heard) {
     exploration all;
-    for (trigger mode : both_triggers)
+    for (trigger mode : test::both_triggers)
         for (const char* text :
              {"redr", "edr",   "erdr", "reder", "etr",    "ret",   "reitr", "eier",
               "rese", "recer", "ecre", "rer",   "eret",   "wor",   "bor",   "boe",
@@ -528,7 +503,7 @@ BOOST_AUTO_TEST_CASE(no_wait_is_told_of_what_others_have_read_or_heard) {
 BOOST_AUTO_TEST_CASE(no_wait_is_told_of_an_event_that_was_fetched_before) {
     // With two preemptions, the loop can't be left with the event that it has fetched.
     exploration all(3);
-    for (trigger mode : both_triggers)
+    for (trigger mode : test::both_triggers)
         for (const char* text : {"rededr", "rededer", "renr", "renre", "reyr", "iexe"})
             for (const char* loops : {"loop|", "loop|loop|"})
                 all.explore(loops + std::string(text), mode);
@@ -536,7 +511,7 @@ BOOST_AUTO_TEST_CASE(no_wait_is_told_of_an_event_that_was_fetched_before) {
 
 BOOST_AUTO_TEST_CASE(no_change_that_is_told_once_is_lost) {
     exploration all;
-    for (trigger mode : both_triggers)
+    for (trigger mode : test::both_triggers)
         for (const char* text : {"pu|p", "pu|r", "pu|w", "up|p", "ppu|t", "pu|x", "ru|p", "pup|u"})
             for (const char* loops : {"loop|", "loop|loop|"})
                 all.explore(loops + std::string(text), mode, false);

@@ -9,16 +9,14 @@
 #ifndef MOOR_TEST_SUPPORT_COUNTS_HPP
 #define MOOR_TEST_SUPPORT_COUNTS_HPP
 
+#include "support/sanitizers.hpp"
+
 #include <boost/test/unit_test.hpp>
 
 #include <functional>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if MOOR_TEST_ADDRESS_SANITIZER || MOOR_TEST_THREAD_SANITIZER
 #define MOOR_TEST_SANITIZED_NEW
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define MOOR_TEST_SANITIZED_NEW
-#endif
 #endif
 
 namespace test {

@@ -14,6 +14,7 @@
 #ifndef MOOR_TEST_SUPPORT_INTERLEAVING_HPP
 #define MOOR_TEST_SUPPORT_INTERLEAVING_HPP
 
+#include "support/sanitizers.hpp"
 #include "support/simulated_kernel.hpp"
 
 #include <boost/context/fiber.hpp>
@@ -30,14 +31,7 @@
 #include <utility>
 #include <vector>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define MOOR_TEST_ANNOTATES_FIBERS
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define MOOR_TEST_ANNOTATES_FIBERS
-#endif
-#endif
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -140,12 +134,12 @@ private:
     // ---- switching ------------------------------------------------------------------------------
 
     void leave(runner& me, bool for_good) {
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
         void* fake = nullptr;
         __sanitizer_start_switch_fiber(for_good ? nullptr : &fake, main_stack_, main_size_);
 #endif
         main_ = std::move(main_).resume();
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
         __sanitizer_finish_switch_fiber(fake, &main_stack_, &main_size_);
 #endif
         (void)for_good;
@@ -155,12 +149,12 @@ private:
     void enter(runner& r) {
         running_ = &r;
         on_thread current(r.self);
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
         void* fake = nullptr;
         __sanitizer_start_switch_fiber(&fake, r.stack.get(), stack_size);
 #endif
         r.fiber = std::move(r.fiber).resume();
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
         __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
 #endif
     }
@@ -169,7 +163,7 @@ private:
         r.fiber = boost::context::fiber(
             std::allocator_arg, fiber_stack{r.stack.get()},
             [this, &r, body = std::move(body)](boost::context::fiber&& main) mutable {
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
                 __sanitizer_finish_switch_fiber(nullptr, &main_stack_, &main_size_);
 #endif
                 main_ = std::move(main);
@@ -177,7 +171,7 @@ private:
                 body();
                 body = nullptr;
                 r.is_over = true;
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
                 __sanitizer_start_switch_fiber(nullptr, main_stack_, main_size_);
 #endif
                 return std::move(main_);
@@ -319,7 +313,7 @@ private:
     std::size_t depth_ = 0;
     unsigned preemptions_ = 0;
     bool goes_known_ways_ = false;
-#if defined(MOOR_TEST_ANNOTATES_FIBERS)
+#if MOOR_TEST_ADDRESS_SANITIZER
     const void* main_stack_ = nullptr;
     std::size_t main_size_ = 0;
 #endif
@@ -327,7 +321,5 @@ private:
 
 } // namespace simulated
 } // namespace test
-
-#undef MOOR_TEST_ANNOTATES_FIBERS
 
 #endif

@@ -217,7 +217,7 @@ protected:
     BOOST_NOINLINE bool is_ready_now(waiter& w) {
         readiness r = check(w.want_, w.ec_);
         if (BOOST_UNLIKELY(!tells_state_))
-            state().complete_satisfied(w.purpose_ == purpose::wait ? r : readiness());
+            state().complete_satisfied(w, r);
         if (r.empty()) {
             unasked_left_ = max_unasked;
             return bool(w.ec_);
@@ -394,16 +394,16 @@ protected:
         return word_.matched(want);
     }
 
-    /// The same for one that asks on its own behalf. A change that is told once is told to all that
-    /// wait for it.
+    /// The same for one operation, whatever the others wait for: a change that is told once is told
+    /// to them, too.
     BOOST_FORCEINLINE readiness check_for_one(interest want, error_code& ec) {
         readiness r = check(want, ec);
         if (BOOST_UNLIKELY(!tells_state_))
-            state().complete_satisfied(readiness());
+            state().complete_satisfied();
         return r;
     }
 
-    /// The same for a file that may tell a change once: what one call finds, and the next does not,
+    /// check() of a file that may tell a change once: what one call finds, and the next does not,
     /// is news. Nothing is dropped.
     void check_changes(error_code& ec) noexcept {
         const int events = to_poll_events(pollable | beyond);

@@ -106,7 +106,7 @@ public:
         return c == read_channel ? POLLIN : c == write_channel ? POLLOUT : POLLPRI;
     }
 
-    // Of what.
+    /// What the reactor keeps for the handle.
     const typename port_type::registration_data& data() const noexcept { return data_; }
 
     /// For the host, when nobody refers to the state: gives back what the reactor keeps.

@@ -370,7 +370,7 @@ private:
             readiness r = this->check(w.want_, w.ec_);
             if (!w.ec_)
                 r = this->satisfied(w);
-            complete_satisfied(w.purpose_ == purpose::wait ? r : readiness());
+            complete_satisfied(w, r);
             if (!r.empty()) {
                 w.event_ = this->make_event(r);
                 return false;
@@ -400,11 +400,10 @@ private:
             return false;
         word_.set(from_poll_events(told, this->identity().is_fifo()));
         readiness r = this->satisfied(w);
-        complete_satisfied();
+        complete_satisfied(w, r);
         if (r.empty())
             return false;
         w.event_ = this->make_event(r);
-        this->note_told(w, r);
         return true;
     }
 
@@ -460,7 +459,7 @@ private:
         items.push(&w);
     }
 
-    /// `told`: what another wait is told at the same time.
+    /// `told`: what a wait that has not pended is told at the same time.
     void take_satisfied(item_queue& items, readiness told = readiness()) noexcept {
         queue_.for_each([&](waiter& w) {
             readiness r = this->satisfied(w);
@@ -479,6 +478,11 @@ private:
         item_queue items;
         take_satisfied(items, told);
         host_.port.post_counted(items);
+    }
+
+    /// The same, and `w`, which has not pended, ends with `r`.
+    void complete_satisfied(const waiter& w, readiness r) {
+        complete_satisfied(w.purpose_ == purpose::wait ? r : readiness());
     }
 
     void take_failed(unsigned channels, const error_code& ec, item_queue& items) noexcept {

@@ -105,10 +105,10 @@ public:
     waker_arming(const waker_arming&) = delete;
     waker_arming& operator=(const waker_arming&) = delete;
 
-    /// The waker is the reactor's.
+    /// The reactor has the waker, which is not dropped any more.
     BOOST_FORCEINLINE void keep() noexcept { is_done_ = true; }
 
-    /// The same, as finish_arming().
+    /// The same. Returns what finish_arming() does.
     BOOST_FORCEINLINE int finish() noexcept {
         keep();
         return waker_.finish_arming();
