@@ -427,6 +427,35 @@ BOOST_AUTO_TEST_CASE(a_change_that_the_start_of_another_operation_meets_reaches_
     });
 }
 
+BOOST_AUTO_TEST_CASE(a_change_reaches_a_wait_whatever_its_event_tells_besides) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        const interest others[] = {interest::readable, interest::writable, interest::read_closed};
+        for (interest want : interests_of(s))
+            for (interest pending : others)
+                for (interest over : others) {
+                    asio::io_context io;
+                    opened o = open_source(s);
+                    moor::registration reg(io, o.fd(), t);
+                    (void)is_exhausted(results, io, reg, want);
+                    test::outcome c;
+                    reg.async_wait(want, c.handler());
+                    results.run_ready(io);
+                    reg.async_wait(pending, test::outcome().handler());
+                    results.run_ready(io);
+                    reg.async_wait(over, test::outcome().handler());
+                    results.run_ready(io);
+                    if (c.times() != 0)
+                        continue; // without a change
+                    BOOST_REQUIRE((agent.*s.change)());
+                    results.check(results.comes(io, [&] { return bool(c); }), test::name_of(t),
+                                  ", ", s.name, s.is_in_set ? " in a set" : "", ", ", want,
+                                  " beside ", pending, " and ", over, ": not told");
+                    reg.deregister();
+                    results.run_ready(io);
+                }
+    });
+}
+
 BOOST_AUTO_TEST_CASE(each_change_has_a_pending_call_made) {
     for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
         for (interest want : interests_of(s))

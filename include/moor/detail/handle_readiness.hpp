@@ -481,10 +481,10 @@ protected:
     /// An event came on `c`: `told`, or the reactor does not say which.
     void note_event(channel c, short told, bool is_later) noexcept {
         if (port_type::has_edge_set && c == edge_channel) {
-            // The set says what is there now. If that is no news, there was a change that is told
-            // once, and was told to the reactor.
+            // The set says what is there now. There may have been a change that is told once, and
+            // was told to the reactor.
             readiness r = from_poll_events(told, this->identity().is_fifo());
-            if (!tells_state_ && (r - word_.flags()).empty())
+            if (!tells_state_ && (r & (interest::priority | interest::error)).empty())
                 r |= interest::priority | interest::error | (told == 0 ? pollable : interest());
             if (!r.empty())
                 word_.set(r);
