@@ -45,7 +45,7 @@ EOT
 configurations=(
     'clang20|clang++|20||epoll;select;io_uring||ON|-O0'
     'gcc17|g++|17||epoll|select;io_uring|OFF|-O0'
-    'asan|clang++|20|address,undefined|epoll|select;io_uring|OFF|-O0'
+    'asan|clang++|20|address,undefined|epoll|select;io_uring|OFF|-O0 -DMOOR_CHECK_USE'
     'tsan|clang++|20|thread|epoll|select;io_uring|OFF|-O0'
     'gcc23|g++|23|||epoll|OFF|-O2'
 )

@@ -15,6 +15,7 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/throw_if.hpp>
+#include <moor/detail/use_checks.hpp>
 #include <moor/detail/wait_canceller.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/error.hpp>
@@ -56,19 +57,6 @@ struct registration_options {
     /// Whether waits are level- or edge-triggered.
     trigger mode;
 };
-
-namespace detail {
-
-template <class T, class = void>
-struct is_handle_owner : std::false_type {};
-template <class T>
-struct is_handle_owner<T, std::void_t<decltype(std::declval<T&>().native_handle())>>
-    : std::is_convertible<decltype(std::declval<T&>().native_handle()), int> {};
-
-template <class T>
-inline constexpr bool is_context_v = std::is_convertible<T&, asio::execution_context&>::value;
-
-} // namespace detail
 
 template <class Executor>
 class basic_descriptor;
@@ -130,13 +118,14 @@ class basic_descriptor;
  * @endcode
  */
 template <class Executor = boost::asio::any_io_executor>
-class basic_registration {
+class basic_registration : detail::use_guard<basic_registration<Executor>, detail::checks_use> {
     template <class Deliver>
     class initiate_wait;
     class initiate_io;
 
     using initiate_wait_ec = initiate_wait<detail::deliver_ec>;
     using initiate_wait_event = initiate_wait<detail::deliver_event>;
+    using use_guard = detail::use_guard<basic_registration, detail::checks_use>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
 public:
@@ -235,8 +224,8 @@ public:
      * @param other The registration to move from, which holds no handle afterwards.
      */
     basic_registration(basic_registration&& other) noexcept
-        : core_(other.core_), executor_(other.executor_, *core_), io_(std::move(other.io_)),
-          name_(std::move(other.name_)) {}
+        : use_guard(std::move(other)), core_(other.core_), executor_(other.executor_, *core_),
+          io_(std::move(other.io_)), name_(std::move(other.name_)) {}
 
     /// Moves a registration on another executor.
     /**
@@ -247,8 +236,8 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_registration(basic_registration<OtherExecutor>&& other)
-        : core_(other.core_), executor_(other.executor_, *core_), io_(std::move(other.io_)),
-          name_(std::move(other.name_)) {}
+        : use_guard(std::move(other)), core_(other.core_), executor_(other.executor_, *core_),
+          io_(std::move(other.io_)), name_(std::move(other.name_)) {}
 
     /// Deregisters the present handle, as the destructor does, and moves a registration.
     /**
@@ -256,6 +245,7 @@ public:
      */
     basic_registration& operator=(basic_registration&& other) noexcept {
         if (this != &other) {
+            other.check_unused();
             end(true);
             executor_.assign(other.executor_, *other.core_);
             core_ = other.core_;
@@ -325,6 +315,7 @@ public:
      * @endcode
      */
     void register_handle(native_handle_type handle, registration_options options, error_code& ec) {
+        this->check_unused();
         if (core_->is_closed())
             ec = error::gone;
         else if (io_)
@@ -396,7 +387,7 @@ public:
      * `already_open`.
      */
     void reset(native_handle_type handle, registration_options options, error_code& ec) {
-        end(true);
+        take_out(true);
         register_handle(handle, options, ec);
     }
     /// @copydoc reset
@@ -470,6 +461,7 @@ public:
      * @endcode
      */
     void name(std::string text) {
+        this->check_unused();
         name_ = std::make_unique<std::string>(std::move(text));
         if (io_)
             core_->set_name(*io_, *name_);
@@ -770,6 +762,7 @@ public:
     }
 
 private:
+    friend use_guard;
     template <class OtherExecutor>
     friend class basic_registration;
     template <class OtherExecutor>
@@ -843,7 +836,7 @@ private:
     template <class Handler, class F>
     void start_io(Handler& handler, interest want, F&& f) {
         if (!core_->context_exists())
-            return complete_io_without_context<F>(handler);
+            return detail::complete_io_without_context<F>(handler);
         if (BOOST_UNLIKELY(!executor_.is_held()))
             return; // as above
         using op_type = detail::io_op<F, Handler, Executor>;
@@ -882,17 +875,10 @@ private:
             core_->port.post_new(op);
     }
 
-    template <class F, class Handler>
-    static void complete_io_without_context(Handler& handler) {
-        detail::io_outcome<detail::io_raw_result<F>> outcome;
-        outcome.ec = error::gone;
-        detail::complete_without_context(
-            detail::make_io_completion<detail::io_result<F>>(handler, outcome));
-    }
-
     /// True: the operation waits. False: it says how it ended.
     template <class Op>
     BOOST_FORCEINLINE bool start(Op& op, interest want, const char* name) {
+        [[maybe_unused]] const typename use_guard::frame in_use(*this);
         detail::track_creation(core_->port.context(), op, io_.get(), native_handle(), name);
         if (BOOST_UNLIKELY(!io_ || want.empty())) {
             op.fail(usable(want));
@@ -905,6 +891,7 @@ private:
             op.set_id(id);
             op.set_late_cancellation(io_);
         }
+        detail::check_wait(*core_, *io_, want);
         return op.takes_turns() ? io_->start_transfer(op) : io_->start(op);
     }
 
@@ -967,6 +954,7 @@ private:
                                                    waker_type& waker, const ready_event* refused) {
         if (!executor_.is_held())
             return make_error_code(error::gone);
+        detail::check_wait(*core_, *io_, want);
         using kept_type = detail::kept_waker<Executor>;
         using op_type = detail::wait_op<detail::deliver_nothing, kept_type, detail::no_executor>;
         kept_type kept(waker, executor_.get().value);
@@ -996,6 +984,7 @@ private:
     }
 
     void cancel_waits(interest which) {
+        [[maybe_unused]] const typename use_guard::frame in_use(*this);
         if (!io_)
             return;
         detail::track_operation(core_->port.context(), io_.get(), native_handle(), "cancel");
@@ -1003,6 +992,13 @@ private:
     }
 
     void end(bool ours) noexcept {
+        if (ours && io_)
+            detail::check_number(*core_, *io_, "deregister it first, or call abandon() afterwards");
+        take_out(ours);
+    }
+
+    void take_out(bool ours) noexcept {
+        this->check_unused();
         if (detail::scheduled_io_ptr io = std::move(io_))
             core_->end(*io, ours);
     }

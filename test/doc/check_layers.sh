@@ -11,14 +11,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # headers of a line that begins with "=" may include one another. The first pattern that fits counts.
 layers=(
     'error.hpp'
-    'readiness.hpp'
+    'readiness.hpp misuse.hpp'
     'detail/throw_if.hpp detail/adapted_handler.hpp'
     'detail/mutex.hpp detail/kernel.hpp detail/readiness_word.hpp detail/waker.hpp detail/unverified_events.hpp detail/edge_set.hpp detail/edge_source.hpp'
     'detail/system_calls.hpp'
     '= detail/reactor.hpp detail/reactor_*.hpp'
     'detail/initiate.hpp detail/transfer.hpp detail/any_waker.hpp detail/drain_policy.hpp'
     'detail/waiter.hpp detail/deferred_checks.hpp detail/scheduled_io_host.hpp'
-    'detail/wait_queue.hpp detail/transfer_queue.hpp'
+    'detail/wait_queue.hpp detail/transfer_queue.hpp detail/use_checks.hpp'
     'detail/handle_wakers.hpp'
     'detail/handle_readiness.hpp'
     'detail/handle_transfers.hpp'

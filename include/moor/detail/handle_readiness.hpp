@@ -34,8 +34,7 @@ namespace detail {
 
 /// What is known of a handle's readiness: the cache, and the checks that keep it true.
 /**
- * The base of `State`, on top of its wakers. All of it is guarded by the lock, `mutex_`; the public
- * functions take the lock.
+ * The base of `State`, on top of its wakers. `mutex_` guards all of it; public functions lock it.
  */
 template <class State, class Policy>
 class handle_readiness : public handle_wakers<State, Policy> {
@@ -106,6 +105,7 @@ public:
         i.cached = word_.flags();
         i.tick = word_.tick();
         i.waited_for = queue_.want();
+        i.waits = queue_.waits();
         i.waiters = queue_.size();
         for (channel c : {read_channel, write_channel, edge_channel})
             i.armed[c] = this->is_armed(c);

@@ -4,21 +4,35 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// How an initiating function begins, and what it returns. A token that does not fit the completion
-// signature takes the function out of overload resolution, so that the compiler's error is at the
-// caller's line. With concepts, Asio sees to most of this; without, it checks nothing.
+// How an initiating function begins, what it returns, and which arguments it takes. A token that
+// does not fit the completion signature takes the function out of overload resolution, so that the
+// compiler's error is at the caller's line. With concepts, Asio sees to most of this; without, it
+// checks nothing.
 //
 
 #ifndef MOOR_DETAIL_INITIATE_HPP
 #define MOOR_DETAIL_INITIATE_HPP
 
 #include <boost/asio/async_result.hpp>
+#include <boost/asio/execution_context.hpp>
 
 #include <type_traits>
 #include <utility>
 
 namespace moor {
 namespace detail {
+
+/// Whether an object has a handle.
+template <class T, class = void>
+struct is_handle_owner : std::false_type {};
+template <class T>
+struct is_handle_owner<T, std::void_t<decltype(std::declval<T&>().native_handle())>>
+    : std::is_convertible<decltype(std::declval<T&>().native_handle()), int> {};
+
+/// Whether an object is an execution context.
+template <class T>
+inline constexpr bool is_context_v =
+    std::is_convertible<T&, boost::asio::execution_context&>::value;
 
 template <class Token, class Signature, class = void>
 struct is_plain_handler : std::false_type {};

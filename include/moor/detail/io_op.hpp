@@ -20,7 +20,6 @@
 
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/error.hpp>
-#include <boost/assert.hpp>
 #include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/result.hpp>
 
@@ -194,6 +193,7 @@ bool attempt(scheduled_io& state, const ready_event& event, interest want, F& f,
              io_outcome<io_raw_result<F>>& outcome, const MayRepeat& may_repeat,
              bool holds_work = false) {
     static_assert(!is_transfer<F>::value, "the state makes it");
+    [[maybe_unused]] const call_watch<service_core, checks_use> watch(state);
     for (;;) {
         outcome.call(f);
         if (BOOST_LIKELY(outcome.ec.value() == 0))
@@ -203,8 +203,7 @@ bool attempt(scheduled_io& state, const ready_event& event, interest want, F& f,
         if (!is_interrupted(outcome.ec) || !may_repeat())
             return true;
     }
-    BOOST_ASSERT_MSG(!hides_an_error(outcome),
-                     "the callable returned a negative number without an error: see check_errno");
+    check_result<service_core>(state, hides_an_error(outcome));
     if (outcome.is_drained)
         state.note_call_would_block(event, want);
     else if constexpr (!std::is_void<io_result<F>>::value)
@@ -238,6 +237,14 @@ io_completion<Handler, R> make_io_completion(Handler& handler, Outcome& outcome)
         return {std::move(handler), outcome.ec};
     else
         return {std::move(handler), outcome.ec, std::move(outcome.value)};
+}
+
+/// The operation's execution context is gone.
+template <class F, class Handler>
+void complete_io_without_context(Handler& handler) {
+    io_outcome<io_raw_result<F>> outcome;
+    outcome.ec = error::gone;
+    complete_without_context(make_io_completion<io_result<F>>(handler, outcome));
 }
 
 template <class F, class Handler, class IoExecutor>

@@ -47,6 +47,7 @@ struct scheduled_io_info {
     std::string name;
     trigger mode;
     interest waited_for;
+    interest waits; // but for calls
     readiness cached;
     ticks tick;
     std::size_t waiters;

@@ -19,6 +19,7 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/state_table.hpp>
+#include <moor/detail/use_checks.hpp>
 #include <moor/error.hpp>
 
 #include <boost/core/no_exceptions_support.hpp>
@@ -55,7 +56,7 @@ private:
 class service_core final : public scheduled_io_host {
 public:
     explicit service_core(asio::execution_context& context)
-        : scheduled_io_host(context), checks_(*this) {}
+        : scheduled_io_host(context), checks_(*this), wait_watch_(*this) {}
 
     ~service_core() {
         while (scheduled_io* s = free_) {
@@ -98,6 +99,7 @@ public:
         if (ec)
             return nullptr;
         scheduled_io_ptr stale;
+        std::string stale_name;
         scheduled_io_ptr state;
         {
             std::lock_guard<state_mutex> lock(mutex_);
@@ -112,6 +114,8 @@ public:
                 ec = error::already_registered;
                 return nullptr;
             }
+            if (checks_use && stale)
+                stale_name = states_.name_of(*stale);
             watch_closed_numbers();
             states_.reserve(handle);
             state = take_free();
@@ -122,6 +126,7 @@ public:
                 ++deregistered_;
         }
         if (stale) {
+            check_number(*this, *stale, "deregister it before its owner closes it", stale_name);
             stale->close(scheduled_io::handle_closed, false);
             keep_counts(*stale);
         }
@@ -150,6 +155,7 @@ public:
 
     /// The execution context is shutting down: handlers are destroyed, not invoked.
     void shutdown() {
+        wait_watch_.stop();
         std::vector<scheduled_io_ptr> states = take_all();
         port.shut_down();
         life_.store(shutting_down, std::memory_order_release);
@@ -190,6 +196,7 @@ public:
 
     /// This process is the child of a fork.
     void forked() {
+        wait_watch_.forked();
         std::lock_guard<state_mutex> lock(mutex_);
         states_.for_each([](scheduled_io& s) { s.forked(); });
     }
@@ -219,6 +226,11 @@ public:
             v.back().name = states_.name_of(s);
         });
         return v;
+    }
+
+    std::string name_of(const scheduled_io& state) const {
+        std::lock_guard<state_mutex> lock(mutex_);
+        return states_.name_of(state);
     }
 
     /// Names a registration until it ends. Without memory, it goes without a name.
@@ -306,6 +318,7 @@ private:
     std::atomic<life> life_{alive};
     std::atomic<std::uint32_t> references_{0};
     deferred_checks<service_core, scheduled_io> checks_;
+    wait_watch<service_core, checks_use> wait_watch_; // the last: it looks at the others
 };
 
 using service_core_ptr = boost::intrusive_ptr<service_core>;

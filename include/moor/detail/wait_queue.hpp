@@ -81,6 +81,13 @@ public:
         return i;
     }
 
+    /// The same of waits alone, without calls.
+    interest waits() const noexcept {
+        interest i;
+        for_each([&](const waiter& w) { i |= w.is_call() ? interest() : w.want_; });
+        return i;
+    }
+
     BOOST_FORCEINLINE void push(waiter& w) noexcept { pending_.push_back(w); }
     BOOST_FORCEINLINE void erase(waiter& w) noexcept { pending_.erase(w); }
 

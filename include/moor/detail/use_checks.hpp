@@ -1,0 +1,449 @@
+//
+// moor/detail/use_checks.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What a program is told of its mistakes if it is compiled with MOOR_CHECK_USE; see misuse.hpp.
+// Without the macro, all of it is empty. Mistakes that take time, a wait that is not told and a
+// call that does not return, are found by a thread of Moor's own, since the loop may be blocked.
+//
+
+#ifndef MOOR_DETAIL_USE_CHECKS_HPP
+#define MOOR_DETAIL_USE_CHECKS_HPP
+
+#include <moor/detail/kernel.hpp>
+#include <moor/detail/reactor_base.hpp>
+#include <moor/detail/readiness_word.hpp>
+#include <moor/detail/scheduled_io_host.hpp>
+#include <moor/misuse.hpp>
+#include <moor/readiness.hpp>
+
+#include <boost/assert.hpp>
+#include <boost/core/no_exceptions_support.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+
+namespace moor {
+namespace detail {
+
+#if defined(MOOR_CHECK_USE)
+inline constexpr bool checks_use = true;
+#else
+inline constexpr bool checks_use = false;
+#endif
+
+/// A mistake that was found, with its texts.
+struct misuse_report {
+    misuse::kind what;
+    int handle;
+    std::string name;
+    std::string message;
+
+    /// Not under a lock.
+    void deliver() const noexcept {
+        current_misuse_handler.load()(misuse{what, handle, name.c_str(), message.c_str()});
+    }
+};
+
+/// Delivers the report that `make` returns, if there is memory for it.
+template <class F>
+void report_misuse(F make) noexcept {
+    BOOST_TRY { make().deliver(); }
+    BOOST_CATCH(...) {}
+    BOOST_CATCH_END
+}
+
+inline std::string text_of(interest i) {
+    std::ostringstream os;
+    os << i;
+    return os.str();
+}
+
+inline std::string text_of_limit() {
+    const auto limit = std::chrono::milliseconds(1);
+    return std::to_string(misuse_limit.load() / limit) + " ms";
+}
+
+/// What is watched for mistakes that take time.
+class watched {
+public:
+    /// Under the watch's lock.
+    virtual void look(std::vector<misuse_report>& reports) = 0;
+
+protected:
+    ~watched() = default;
+};
+
+/// The thread that looks at everything that is watched, four times within the time limit.
+class use_watch {
+public:
+    /// Never destroyed: contexts may be, behind main().
+    static use_watch& instance() {
+        static use_watch* watch = new use_watch;
+        return *watch;
+    }
+
+    void add_service(watched& w) { add(services_, w); }
+    void add_call(watched& w) { add(calls_, w); }
+
+    /// Nobody looks at it any more.
+    void remove_service(watched& w) noexcept { remove(services_, w); }
+    void remove_call(watched& w) noexcept { remove(calls_, w); }
+
+    /// In the child of a fork, which has no other thread.
+    void resume() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        start();
+    }
+
+private:
+    using list = std::vector<watched*>;
+
+    use_watch() {
+        ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
+                         [] {
+                             instance().is_running_ = false;
+                             instance().calls_.clear(); // of threads that are not here
+                             instance().mutex_.unlock();
+                         });
+    }
+
+    void add(list& l, watched& w) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        l.push_back(&w);
+        start();
+    }
+    void remove(list& l, watched& w) noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        l.erase(std::remove(l.begin(), l.end(), &w), l.end());
+    }
+
+    void start() {
+        if (std::exchange(is_running_, true))
+            return;
+        ::sigset_t all, before;
+        ::sigfillset(&all);
+        ::pthread_sigmask(SIG_SETMASK, &all, &before); // signals are the program's
+        BOOST_TRY {
+            std::thread([this] { run(); }).detach();
+        }
+        BOOST_CATCH(...) { is_running_ = false; } // without it, then
+        BOOST_CATCH_END
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    }
+
+    void run() {
+        for (;;) {
+            std::this_thread::sleep_for(misuse_limit.load() / 4);
+            std::vector<misuse_report> reports;
+            {
+                std::lock_guard<std::mutex> lock(mutex_);
+                for (const list* l : {&services_, &calls_})
+                    for (watched* w : *l)
+                        w->look(reports);
+            }
+            for (const misuse_report& r : reports)
+                r.deliver();
+        }
+    }
+
+    std::mutex mutex_;
+    list services_;
+    list calls_;
+    bool is_running_ = false;
+};
+
+/// Counts turns of a loop, when asked to.
+class turn_counter : private scheduler_item {
+public:
+    turn_counter() noexcept : scheduler_item(&turn_counter::do_complete) {}
+
+    unsigned count() const noexcept { return count_.load(); }
+
+    /// Has the next turn counted.
+    void ask(scheduler_port& port) {
+        if (!is_queued_.exchange(true))
+            port.post_new(this);
+    }
+
+private:
+    static void do_complete(void*, scheduler_item* item, const error_code&, std::size_t) {
+        auto* self = static_cast<turn_counter*>(item);
+        ++self->count_;
+        self->is_queued_ = false;
+    }
+
+    std::atomic<unsigned> count_{0};
+    std::atomic<bool> is_queued_{false};
+};
+
+/// Finds edge-triggered waits that are not told, although their event holds.
+template <class Core, bool Checks>
+class wait_watch {
+public:
+    explicit wait_watch(Core&) noexcept {}
+    void forked() noexcept {}
+    void stop() noexcept {}
+};
+
+template <class Core>
+class wait_watch<Core, true> final : private watched {
+public:
+    explicit wait_watch(Core& core) : core_(core) { use_watch::instance().add_service(*this); }
+    ~wait_watch() { stop(); }
+
+    void forked() { use_watch::instance().resume(); }
+
+    /// The context is going.
+    void stop() noexcept {
+        if (!std::exchange(is_stopped_, true))
+            use_watch::instance().remove_service(*this);
+    }
+
+private:
+    /// Looks in a row, with a turn of the loop between each two.
+    static constexpr unsigned enough = 4;
+
+    struct stuck {
+        ticks tick;
+        unsigned turns;
+        unsigned looks;
+    };
+
+    void look(std::vector<misuse_report>& reports) override {
+        std::map<int, stuck> now;
+        for (const scheduled_io_info& i : core_.infos()) {
+            error_code ec;
+            if (i.mode != trigger::edge || i.waits.empty() ||
+                !tells_state(i.handle, identify(i.handle, ec)))
+                continue; // to ask would take the change away
+            readiness r =
+                i.waits & from_poll_events(poll_now(i.handle, to_poll_events(i.waits), ec), false);
+            if (ec || r.empty())
+                continue;
+            stuck s{i.tick, turns_.count(), 0};
+            auto before = stuck_.find(i.handle);
+            if (before != stuck_.end() && is_unchanged(r, before->second.tick, i.tick)) {
+                s.looks = before->second.looks + (before->second.turns != s.turns);
+                if (s.looks == enough && before->second.looks != enough)
+                    reports.push_back(
+                        {misuse::kind::not_drained, i.handle, i.name,
+                         "an edge-triggered wait for " + text_of(i.waits) +
+                             " has been pending for more than " + text_of_limit() +
+                             " without an event, although poll(2) reports " + text_of(r) +
+                             ": make calls until one would block before waiting, or use "
+                             "moor::trigger::level"});
+            }
+            now[i.handle] = s;
+        }
+        stuck_.swap(now);
+        if (!stuck_.empty())
+            turns_.ask(core_.port);
+    }
+
+    static bool is_unchanged(readiness r, const ticks& a, const ticks& b) noexcept {
+        return ((r & readiness_word::read_stream).empty() || a.read == b.read) &&
+               ((r & readiness_word::write_stream).empty() || a.write == b.write) &&
+               (!r.is_priority() || a.priority == b.priority);
+    }
+
+    Core& core_;
+    bool is_stopped_ = false;
+    std::map<int, stuck> stuck_;
+    turn_counter turns_;
+};
+
+/// Surrounds a call of the user's, which must not block.
+template <class Core, bool Checks>
+class call_watch {
+public:
+    template <class State>
+    explicit call_watch(State&) noexcept {}
+};
+
+template <class Core>
+class call_watch<Core, true> final : private watched {
+public:
+    template <class State>
+    explicit call_watch(State& state)
+        : handle_(state.native_handle()), name_(static_cast<Core&>(state.host()).name_of(state)) {
+        use_watch::instance().add_call(*this);
+    }
+    ~call_watch() {
+        use_watch::instance().remove_call(*this);
+        if (is_late())
+            report_misuse([this] { return report(); });
+    }
+
+private:
+    using clock = std::chrono::steady_clock;
+
+    void look(std::vector<misuse_report>& reports) override {
+        if (is_late())
+            reports.push_back(report());
+    }
+
+    bool is_late() const { return !is_reported_ && clock::now() - begun_ > misuse_limit.load(); }
+
+    misuse_report report() {
+        is_reported_ = true;
+        return {misuse::kind::call_blocked, handle_, name_,
+                "a call has not returned for more than " + text_of_limit() +
+                    ": it must not block (set O_NONBLOCK, or pass MSG_DONTWAIT)"};
+    }
+
+    int handle_;
+    std::string name_;
+    bool is_reported_ = false;
+    clock::time_point begun_ = clock::now();
+};
+
+template <class Core, class State>
+void report_misuse(misuse::kind what, Core& core, const State& state, const char* text,
+                   const std::string& more, const std::string& name = {}) noexcept {
+    report_misuse([&] {
+        return misuse_report{what, state.native_handle(), name.empty() ? core.name_of(state) : name,
+                             text + more};
+    });
+}
+
+/// A call is over. `hides_an_error`: it returned a negative number without an error.
+template <class Core, class State>
+void check_result(State& state, [[maybe_unused]] bool hides_an_error) noexcept {
+    static constexpr const char* text =
+        "the callable returned a negative number without an error: see check_errno";
+    if constexpr (checks_use) {
+        if (hides_an_error)
+            report_misuse(misuse::kind::error_hidden, static_cast<Core&>(state.host()), state, text,
+                          {});
+    } else {
+        BOOST_ASSERT_MSG(!hides_an_error, text);
+    }
+}
+
+/// Whether the number still stands for the registered file; if not, the program is told. `name`: if
+/// the table does not have it any more.
+template <class Core, class State>
+bool check_number(Core& core, const State& state, const char* advice,
+                  const std::string& name = {}) noexcept {
+    if (!checks_use)
+        return true;
+    error_code ec;
+    if (!state.is_open() || identify(state.native_handle(), ec) == state.identity())
+        return true;
+    if (ec)
+        report_misuse(misuse::kind::number_closed, core, state,
+                      "the number was closed before its registration ended: ", advice, name);
+    else
+        report_misuse(misuse::kind::number_reused, core, state,
+                      "the number stands for another file than the registered one: ", advice, name);
+    return false;
+}
+
+/// The events that a file of this kind never has.
+inline interest impossible_on(int handle, const file_identity& id) noexcept {
+    if (id.is_fifo()) {
+        switch (::fcntl(handle, F_GETFL) & O_ACCMODE) {
+        case O_RDONLY:
+            return interest::writable | interest::priority;
+        case O_WRONLY:
+            return interest::readable | interest::priority;
+        default:
+            return interest::priority;
+        }
+    }
+#if defined(__linux__)
+    if (is_anonymous(handle, "anon_inode:[eventfd]"))
+        return interest::priority;
+    for (const char* name : {"anon_inode:[timerfd]", "anon_inode:[signalfd]", "anon_inode:inotify",
+                             "anon_inode:[pidfd]", "anon_inode:[eventpoll]"})
+        if (is_anonymous(handle, name))
+            return interest::writable | interest::priority;
+#endif
+    return interest::none;
+}
+
+/// A wait begins.
+template <class Core, class State>
+void check_wait(Core& core, const State& state, interest want) noexcept {
+    if (!checks_use ||
+        !check_number(core, state,
+                      "call renew() before each wait on a descriptor that a library may replace"))
+        return;
+    interest never = want & impossible_on(state.native_handle(), state.identity());
+    if (!never.empty() && (want - never).empty())
+        report_misuse(misuse::kind::impossible_interest, core, state,
+                      "no file of this kind is ever ready for this wait: ", text_of(want));
+}
+
+/// The base of a registration: finds a thread that uses one which another thread changes.
+template <class Registration, bool Checks>
+class use_guard {
+protected:
+    use_guard() = default;
+    template <class OtherRegistration>
+    explicit use_guard(use_guard<OtherRegistration, false>&&) noexcept {}
+
+    struct frame {
+        explicit frame(const use_guard&) noexcept {}
+    };
+
+    void check_unused() const noexcept {}
+};
+
+template <class Registration>
+class use_guard<Registration, true> {
+protected:
+    use_guard() noexcept : users_(0) {}
+    template <class OtherRegistration>
+    explicit use_guard(use_guard<OtherRegistration, true>&& other) noexcept : users_(0) {
+        other.check_unused();
+    }
+
+    /// Surrounds a use that may run beside others.
+    struct frame {
+        explicit frame(const use_guard& g) noexcept : guard(g) { ++guard.users_; }
+        ~frame() { --guard.users_; }
+        frame(const frame&) = delete;
+        frame& operator=(const frame&) = delete;
+
+        const use_guard& guard;
+    };
+
+    void check_unused() const noexcept {
+        if (users_ == 0)
+            return;
+        report_misuse([this] {
+            auto& r = static_cast<const Registration&>(*this);
+            return misuse_report{
+                misuse::kind::used_while_changed, r.native_handle(), r.name(),
+                "one thread changes or ends the registration that another one is using"};
+        });
+    }
+
+private:
+    template <class OtherRegistration, bool Checks>
+    friend class use_guard;
+
+    mutable std::atomic<unsigned> users_;
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_USE_CHECKS_HPP
