@@ -128,12 +128,12 @@ std::size_t let_the_watch_look(asio::io_context& io, int handle) {
 
 } // namespace
 
-BOOST_FIXTURE_TEST_SUITE(misuse, fixture)
+BOOST_AUTO_TEST_SUITE(misuse)
 
 // ---- what the checks report
 // ----------------------------------------------------------------------
 
-BOOST_AUTO_TEST_CASE(an_edge_triggered_wait_on_a_handle_that_was_not_drained) {
+BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_on_a_handle_that_was_not_drained, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a, trigger::edge);
     test::put(p.b, "first");
@@ -151,7 +151,7 @@ BOOST_AUTO_TEST_CASE(an_edge_triggered_wait_on_a_handle_that_was_not_drained) {
     test::check_fails(io, later, asio::error::operation_aborted);
 }
 
-BOOST_AUTO_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_reported) {
+BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_reported, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a, trigger::edge);
     test::called drained, writable, call;
@@ -175,7 +175,7 @@ BOOST_AUTO_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_repor
     test::run_ready(io);
 }
 
-BOOST_AUTO_TEST_CASE(a_wait_is_not_reported_while_the_loop_does_not_run) {
+BOOST_FIXTURE_TEST_CASE(a_wait_is_not_reported_while_the_loop_does_not_run, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a, trigger::edge);
     test::called done;
@@ -187,7 +187,7 @@ BOOST_AUTO_TEST_CASE(a_wait_is_not_reported_while_the_loop_does_not_run) {
     test::check_completes(io, done);
 }
 
-BOOST_AUTO_TEST_CASE(a_handle_is_closed_before_its_registration_ends) {
+BOOST_FIXTURE_TEST_CASE(a_handle_is_closed_before_its_registration_ends, fixture) {
     auto p = test::make_socketpair();
     const int number = p.a;
     {
@@ -208,7 +208,7 @@ BOOST_AUTO_TEST_CASE(a_handle_is_closed_before_its_registration_ends) {
     reg.abandon();
 }
 
-BOOST_AUTO_TEST_CASE(a_number_is_another_file_when_its_registration_ends) {
+BOOST_FIXTURE_TEST_CASE(a_number_is_another_file_when_its_registration_ends, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a);
     p = test::reuse_number(p.a, test::make_pipe());
@@ -216,7 +216,7 @@ BOOST_AUTO_TEST_CASE(a_number_is_another_file_when_its_registration_ends) {
     check_report(kind::number_reused, p.a, "deregister it first");
 }
 
-BOOST_AUTO_TEST_CASE(a_number_is_registered_again_although_its_file_was_closed) {
+BOOST_FIXTURE_TEST_CASE(a_number_is_registered_again_although_its_file_was_closed, fixture) {
     auto p = test::make_socketpair();
     auto forgotten = make_registration(p.a);
     p = test::reuse_number(p.a, test::make_pipe());
@@ -225,7 +225,7 @@ BOOST_AUTO_TEST_CASE(a_number_is_registered_again_although_its_file_was_closed) 
     test::check_works(io, reg, p.a, p.b);
 }
 
-BOOST_AUTO_TEST_CASE(a_library_replaces_its_descriptor_behind_a_registration) {
+BOOST_FIXTURE_TEST_CASE(a_library_replaces_its_descriptor_behind_a_registration, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a);
     p = test::reuse_number(p.a, test::make_socketpair());
@@ -245,7 +245,7 @@ BOOST_AUTO_TEST_CASE(a_library_replaces_its_descriptor_behind_a_registration) {
     test::check_works(io, reg, p.a, p.b);
 }
 
-BOOST_AUTO_TEST_CASE(a_wait_begins_on_a_number_that_was_closed) {
+BOOST_FIXTURE_TEST_CASE(a_wait_begins_on_a_number_that_was_closed, fixture) {
     auto p = test::make_socketpair();
     const int number = p.a;
     auto reg = make_registration(p.a);
@@ -257,7 +257,7 @@ BOOST_AUTO_TEST_CASE(a_wait_begins_on_a_number_that_was_closed) {
     reg.abandon();
 }
 
-BOOST_AUTO_TEST_CASE(a_call_blocks) {
+BOOST_FIXTURE_TEST_CASE(a_call_blocks, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a);
     test::called done;
@@ -272,7 +272,7 @@ BOOST_AUTO_TEST_CASE(a_call_blocks) {
     check_report(kind::call_blocked, p.a, "O_NONBLOCK");
 }
 
-BOOST_AUTO_TEST_CASE(a_call_hides_its_error) {
+BOOST_FIXTURE_TEST_CASE(a_call_hides_its_error, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a);
     std::optional<long> result;
@@ -310,7 +310,7 @@ struct slow_handler {
     void operator()(moor::error_code) const {}
 };
 
-BOOST_AUTO_TEST_CASE(a_registration_is_changed_while_another_thread_uses_it) {
+BOOST_FIXTURE_TEST_CASE(a_registration_is_changed_while_another_thread_uses_it, fixture) {
     auto p = test::make_socketpair();
     using change = void (*)(moor::registration&);
     const change changes[] = {
@@ -345,7 +345,7 @@ BOOST_AUTO_TEST_CASE(a_registration_is_changed_while_another_thread_uses_it) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(a_wait_for_what_its_kind_of_file_never_has) {
+BOOST_FIXTURE_TEST_CASE(a_wait_for_what_its_kind_of_file_never_has, fixture) {
     auto p = test::make_pipe();
     unique_fd timer(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));
     unique_fd event(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -367,7 +367,7 @@ BOOST_AUTO_TEST_CASE(a_wait_for_what_its_kind_of_file_never_has) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(without_a_handler_a_report_is_a_line_on_the_error_stream) {
+BOOST_FIXTURE_TEST_CASE(without_a_handler_a_report_is_a_line_on_the_error_stream, fixture) {
     moor::set_misuse_handler(nullptr);
     auto pipe = test::make_pipe();
     unique_fd saved(::dup(STDERR_FILENO));
@@ -386,7 +386,7 @@ BOOST_AUTO_TEST_CASE(without_a_handler_a_report_is_a_line_on_the_error_stream) {
 // ---- what is an error, without any checks
 // ---------------------------------------------------------
 
-BOOST_AUTO_TEST_CASE(a_handle_that_is_not_open) {
+BOOST_FIXTURE_TEST_CASE(a_handle_that_is_not_open, fixture) {
     moor::registration reg(io);
     moor::error_code ec;
     for (int handle : {-1, test::closed_number()}) {
@@ -395,7 +395,7 @@ BOOST_AUTO_TEST_CASE(a_handle_that_is_not_open) {
     }
 }
 
-BOOST_AUTO_TEST_CASE(a_handle_that_is_registered_already) {
+BOOST_FIXTURE_TEST_CASE(a_handle_that_is_registered_already, fixture) {
     auto p = test::make_socketpair();
     moor::registration first(io, p.a);
     moor::registration second(io);
@@ -404,7 +404,7 @@ BOOST_AUTO_TEST_CASE(a_handle_that_is_registered_already) {
     BOOST_CHECK(ec == moor::error::already_registered);
 }
 
-BOOST_AUTO_TEST_CASE(an_object_that_has_a_handle) {
+BOOST_FIXTURE_TEST_CASE(an_object_that_has_a_handle, fixture) {
     auto p = test::make_socketpair();
     moor::registration reg(io, p.a);
     moor::error_code ec;
@@ -412,7 +412,7 @@ BOOST_AUTO_TEST_CASE(an_object_that_has_a_handle) {
     BOOST_CHECK(ec == moor::error::already_open);
 }
 
-BOOST_AUTO_TEST_CASE(a_handle_that_asio_has) {
+BOOST_FIXTURE_TEST_CASE(a_handle_that_asio_has, fixture) {
     auto p = test::make_socketpair();
     asio::posix::stream_descriptor owner(io, p.a.release());
     owner.async_wait(owner.wait_read, [](moor::error_code) {});
@@ -427,14 +427,14 @@ BOOST_AUTO_TEST_CASE(a_handle_that_asio_has) {
     BOOST_TEST(wait.times == 1);
 }
 
-BOOST_AUTO_TEST_CASE(an_object_without_a_handle) {
+BOOST_FIXTURE_TEST_CASE(an_object_without_a_handle, fixture) {
     moor::registration reg(io);
     test::called wait;
     reg.async_wait_readable(wait.handler());
     test::check_fails(io, wait, moor::error::not_registered);
 }
 
-BOOST_AUTO_TEST_CASE(an_empty_interest) {
+BOOST_FIXTURE_TEST_CASE(an_empty_interest, fixture) {
     auto p = test::make_socketpair();
     moor::registration reg(io, p.a);
     test::called wait;
@@ -442,7 +442,7 @@ BOOST_AUTO_TEST_CASE(an_empty_interest) {
     test::check_fails(io, wait, asio::error::invalid_argument);
 }
 
-BOOST_AUTO_TEST_CASE(a_registration_that_outlives_its_context) {
+BOOST_FIXTURE_TEST_CASE(a_registration_that_outlives_its_context, fixture) {
     auto p = test::make_socketpair();
     std::optional<asio::io_context> own(std::in_place);
     moor::registration reg(*own, p.a);
@@ -453,7 +453,7 @@ BOOST_AUTO_TEST_CASE(a_registration_that_outlives_its_context) {
     BOOST_CHECK(wait.ec == moor::error::gone);
 }
 
-BOOST_AUTO_TEST_CASE(a_regular_file) {
+BOOST_FIXTURE_TEST_CASE(a_regular_file, fixture) {
     std::FILE* file = std::tmpfile();
     BOOST_REQUIRE(file);
     moor::registration reg(io, ::fileno(file));
@@ -466,21 +466,21 @@ BOOST_AUTO_TEST_CASE(a_regular_file) {
     std::fclose(file);
 }
 
-BOOST_AUTO_TEST_CASE(nothing_that_keeps_the_loop_running) {
+BOOST_FIXTURE_TEST_CASE(nothing_that_keeps_the_loop_running, fixture) {
     auto p = test::make_socketpair();
     moor::registration reg(io, p.a);
     BOOST_TEST(io.run() == 0u);
     BOOST_TEST(io.stopped());
 }
 
-BOOST_AUTO_TEST_CASE(a_level_triggered_wait_for_writing_with_nothing_to_write) {
+BOOST_FIXTURE_TEST_CASE(a_level_triggered_wait_for_writing_with_nothing_to_write, fixture) {
     auto p = test::make_socketpair();
     moor::registration reg(io, p.a);
     for (int i = 0; i != 3; ++i)
         test::check_writable(io, reg); // a loop that never rests
 }
 
-BOOST_AUTO_TEST_CASE(a_call_that_throws) {
+BOOST_FIXTURE_TEST_CASE(a_call_that_throws, fixture) {
     auto p = test::make_socketpair();
     moor::registration reg(io, p.a);
     bool is_called = false;
