@@ -154,7 +154,7 @@ BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_on_a_handle_that_was_not_drained,
 BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_reported, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a, trigger::edge);
-    test::called drained, writable, call;
+    test::called drained, call;
     reg.async_wait_readable(drained.handler());
     // A condition that the callable does not see is no mistake.
     test::put(p.b, "unread");

@@ -58,8 +58,10 @@ BOOST_FIXTURE_TEST_CASE(a_state_that_was_replaced_erases_nobody_else, fixture) {
     table.set_name(5, earlier, "earlier");
     BOOST_TEST(add(later) == &earlier);
     BOOST_TEST(table.size() == 1u);
-    BOOST_TEST(table.name_of(earlier).empty());
     BOOST_TEST(!table.erase(5, earlier));
+    BOOST_TEST(table.name_of(earlier) == "earlier");
+    table.forget_name(earlier);
+    BOOST_TEST(table.name_of(earlier).empty());
     BOOST_TEST(table.find(5) == &later);
 }
 

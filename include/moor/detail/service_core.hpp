@@ -99,7 +99,6 @@ public:
         if (ec)
             return nullptr;
         scheduled_io_ptr stale;
-        std::string stale_name;
         scheduled_io_ptr state;
         {
             std::lock_guard<state_mutex> lock(mutex_);
@@ -114,8 +113,6 @@ public:
                 ec = error::already_registered;
                 return nullptr;
             }
-            if (checks_use && stale)
-                stale_name = states_.name_of(*stale);
             watch_closed_numbers();
             states_.reserve(handle);
             state = take_free();
@@ -126,7 +123,7 @@ public:
                 ++deregistered_;
         }
         if (stale) {
-            check_number(*this, *stale, "deregister it before its owner closes it", stale_name);
+            check_number(*this, *stale, "deregister it before its owner closes it");
             stale->close(scheduled_io::handle_closed, false);
             keep_counts(*stale);
         }
@@ -263,10 +260,11 @@ private:
                 [](void* self) { static_cast<service_core*>(self)->find_closed_numbers(); }, this);
     }
 
-    /// A state may be referred to for long after its registration ended.
+    /// The registration has ended. (The state may be referred to for long.)
     void keep_counts(scheduled_io& state) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
         state.move_counts(ended_);
+        states_.forget_name(state);
     }
 
     shutdown_listener* take_listener() noexcept {

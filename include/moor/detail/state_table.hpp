@@ -36,12 +36,10 @@ public:
             states_.resize(index + 1);
     }
 
-    /// Returns the earlier state of the number, or null.
+    /// Returns the earlier state of the number, or null. It keeps its name for now.
     State* insert(int handle, State& state) noexcept {
         State* earlier = std::exchange(states_[static_cast<std::size_t>(handle)], &state);
         count_ += earlier ? 0 : 1;
-        if (earlier)
-            names_.erase(earlier);
         return earlier;
     }
 
@@ -50,7 +48,7 @@ public:
         if (find(handle) != &state)
             return false;
         states_[static_cast<std::size_t>(handle)] = nullptr;
-        names_.erase(&state);
+        forget_name(state);
         --count_;
         return true;
     }
@@ -75,13 +73,18 @@ public:
         count_ = 0;
     }
 
-    /// Names a state until it is erased. Without memory, it goes without a name.
+    /// Names a state until it is erased, or forget_name() is called. Without memory, it goes
+    /// without a name.
     void set_name(int handle, const State& state, const std::string& name) noexcept {
         if (find(handle) != &state)
             return;
         BOOST_TRY { names_[&state] = name; }
         BOOST_CATCH(...) {}
         BOOST_CATCH_END
+    }
+    void forget_name(const State& state) noexcept {
+        if (!names_.empty())
+            names_.erase(&state);
     }
     std::string name_of(const State& state) const {
         auto named = names_.find(&state);

@@ -315,10 +315,9 @@ private:
 
 template <class Core, class State>
 void report_misuse(misuse::kind what, Core& core, const State& state, const char* text,
-                   const std::string& more, const std::string& name = {}) noexcept {
+                   const std::string& more) noexcept {
     report_misuse([&] {
-        return misuse_report{what, state.native_handle(), name.empty() ? core.name_of(state) : name,
-                             text + more};
+        return misuse_report{what, state.native_handle(), core.name_of(state), text + more};
     });
 }
 
@@ -336,11 +335,9 @@ void check_result(State& state, [[maybe_unused]] bool hides_an_error) noexcept {
     }
 }
 
-/// Whether the number still stands for the registered file; if not, the program is told. `name`: if
-/// the table does not have it any more.
+/// Whether the number still stands for the registered file; if not, the program is told.
 template <class Core, class State>
-bool check_number(Core& core, const State& state, const char* advice,
-                  const std::string& name = {}) noexcept {
+bool check_number(Core& core, const State& state, const char* advice) noexcept {
     if (!checks_use)
         return true;
     error_code ec;
@@ -348,10 +345,10 @@ bool check_number(Core& core, const State& state, const char* advice,
         return true;
     if (ec)
         report_misuse(misuse::kind::number_closed, core, state,
-                      "the number was closed before its registration ended: ", advice, name);
+                      "the number was closed before its registration ended: ", advice);
     else
         report_misuse(misuse::kind::number_reused, core, state,
-                      "the number stands for another file than the registered one: ", advice, name);
+                      "the number stands for another file than the registered one: ", advice);
     return false;
 }
 
