@@ -4,6 +4,9 @@
 // What a wait costs in the steady state: system calls and allocations, counted; and the size of an
 // idle registration.
 
+// The checks of MOOR_CHECK_USE make calls of their own.
+#undef MOOR_CHECK_USE
+
 #include "support/counts.hpp"
 
 #include "support/context.hpp"

@@ -4,6 +4,9 @@
 // What a callable returns: check_errno turns -1 and errno into an error, and an assertion reports a
 // callable that forgot to.
 
+// With MOOR_CHECK_USE, a report takes the place of the assertion: see misuse.cpp.
+#undef MOOR_CHECK_USE
+
 #include "support/context.hpp"
 #include "support/handles.hpp"
 #include "support/vocabulary.hpp"
