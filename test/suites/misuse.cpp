@@ -10,6 +10,7 @@
 
 #include "support/context.hpp"
 #include "support/handles.hpp"
+#include "support/sanitizers.hpp"
 #include "support/vocabulary.hpp"
 #include "support/waiting.hpp"
 
@@ -34,6 +35,7 @@
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace {
@@ -365,6 +367,30 @@ BOOST_FIXTURE_TEST_CASE(a_wait_for_what_its_kind_of_file_never_has, fixture) {
         reg.deregister();
         test::run_ready(io);
     }
+}
+
+boost::test_tools::assertion_result may_start_threads_in_a_child(boost::unit_test::test_unit_id) {
+    return !MOOR_TEST_THREAD_SANITIZER;
+}
+
+BOOST_FIXTURE_TEST_CASE(a_child_of_a_fork_is_told_too, fixture,
+                        *boost::unit_test::precondition(may_start_threads_in_a_child)) {
+    auto p = test::make_socketpair();
+    io.notify_fork(asio::execution_context::fork_prepare);
+    ::pid_t child = ::fork();
+    if (child == 0) {
+        io.notify_fork(asio::execution_context::fork_child);
+        moor::registration reg(io, p.a);
+        bool is_told = false;
+        (void)reg.try_io(interest::writable, [&](moor::error_code&) {
+            is_told = test::wait_for([] { return count_reports() != 0; });
+        });
+        ::_exit(is_told ? 0 : 1);
+    }
+    io.notify_fork(asio::execution_context::fork_parent);
+    int status = -1;
+    BOOST_REQUIRE_EQUAL(::waitpid(child, &status, 0), child);
+    BOOST_TEST(status == 0);
 }
 
 BOOST_FIXTURE_TEST_CASE(without_a_handler_a_report_is_a_line_on_the_error_stream, fixture) {

@@ -102,6 +102,28 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_registration_destroyed_after_its_context, Op, al
     BOOST_TEST(::fcntl(p.a, F_GETFD) >= 0);
 }
 
+BOOST_AUTO_TEST_CASE_TEMPLATE(a_context_is_destroyed_on_another_thread, Op, all_operations) {
+    test::fd_pair p = test::make_socketpair();
+    for (trigger mode : test::both_triggers) {
+        test::once completed(std::is_same<Op, slot_op>::value ? test::expect::either
+                                                              : test::expect::invoked);
+        test::once pending(test::expect::destroyed);
+        std::optional<asio::io_context> io(std::in_place);
+        std::optional<moor::registration> reg(std::in_place, *io, p.a.get(), mode);
+        Op::start(*reg, completed.handler());
+        std::thread([&] { // has the state know a thread that is gone afterwards
+            test::put(p.b, "x");
+            io->run_for(test::cap);
+        })
+            .join();
+        test::drain(p.a);
+        Op::start(*reg, pending.handler());
+        std::thread([&] { io.reset(); }).join();
+        BOOST_TEST(pending.destroyed());
+        std::thread([&] { reg.reset(); }).join();
+    }
+}
+
 BOOST_AUTO_TEST_CASE_TEMPLATE(a_handler_that_owns_the_registration_leaks_nothing, Op,
                               all_operations) {
     test::fd_pair p = test::make_socketpair();

@@ -481,13 +481,13 @@ protected:
     /// An event came on `c`: `told`, or the reactor does not say which.
     void note_event(channel c, short told, bool is_later) noexcept {
         if (port_type::has_edge_set && c == edge_channel) {
-            // The set says what is there now. There may have been a change that is told once, and
-            // was told to the reactor.
+            // The set says what is there now. A change may have been told to the reactor: it is
+            // assumed, but for an error that nobody wants, of which a reader would be told, too.
             readiness r = from_poll_events(told, this->identity().is_fifo());
             if (!tells_state_ && (r & (interest::priority | interest::error)).empty())
-                r |= interest::priority | interest::error | (told == 0 ? pollable : interest());
-            if (!r.empty())
-                word_.set(r);
+                r |= interest::priority |
+                     (told == 0 ? pollable | interest::error : queue_.want() & interest::error);
+            word_.set(r);
             return;
         }
         if (BOOST_UNLIKELY(must_check_event(c, told, is_later)))
