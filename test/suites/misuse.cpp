@@ -56,15 +56,17 @@ struct report {
 std::mutex reports_mutex;
 std::vector<report> reports;
 
-std::function<void()> on_report;
+std::function<void()> on_report; // once
 
 void keep_report(const moor::misuse& m) noexcept {
+    std::function<void()> then;
     {
         std::lock_guard<std::mutex> lock(reports_mutex);
         reports.push_back({m.what, m.native_handle, m.name, m.message});
+        then = std::exchange(on_report, nullptr);
     }
-    if (on_report)
-        on_report();
+    if (then)
+        then();
 }
 
 std::size_t count_reports() {
@@ -75,13 +77,15 @@ std::size_t count_reports() {
 /// A context and a loop; what is reported meanwhile is kept.
 struct fixture : test::context_fixture {
     fixture() {
+        std::lock_guard<std::mutex> lock(reports_mutex);
         reports.clear();
         moor::set_misuse_time_limit(std::chrono::milliseconds(20));
         moor::set_misuse_handler(&keep_report);
     }
     ~fixture() {
         moor::set_misuse_handler(nullptr);
-        BOOST_CHECK_MESSAGE(count_reports() == 0,
+        std::lock_guard<std::mutex> lock(reports_mutex);
+        BOOST_CHECK_MESSAGE(reports.empty(),
                             "not expected: " << (reports.empty() ? "" : reports[0].message));
     }
 
@@ -335,12 +339,14 @@ BOOST_FIXTURE_TEST_CASE(a_registration_is_changed_while_another_thread_uses_it, 
         std::thread starter([&] { reg.async_wait_readable(slow_handler{&step}); });
         BOOST_TEST(test::wait_for([&] { return step == 1; }));
         // What follows the report follows the start of the wait, too.
-        on_report = [&] {
-            step = 2;
-            starter.join();
-        };
+        {
+            std::lock_guard<std::mutex> lock(reports_mutex);
+            on_report = [&] {
+                step = 2;
+                starter.join();
+            };
+        }
         c(reg);
-        on_report = nullptr;
         check_report(kind::used_while_changed, p.a, "another one is using");
         reg.deregister();
         test::run_ready(io);
