@@ -11,6 +11,7 @@
 //   r w p b   a wait begins: for readable, writable, priority events, both directions
 //   R D       a wait for readable, whose handler begins another wait, or ends the registration
 //   i         an operation begins that reads
+//   q         the polling interface asks for readable, and keeps a waker if nothing is there
 //   x s       all operations are cancelled; the first one is
 //   t         try_io, which reads; c: the event of the first wait is cleared
 //   e o u h   an event comes: data, room, urgent data, a hang-up; d: somebody reads all data
@@ -59,6 +60,8 @@ struct noted_file : sim::file {
 /// A wait or an operation with a call, and what it may be told.
 struct noted {
     noted(sim::state_ptr s, noted_file& f, interest w) : on(&f), want(w), op(s, w), state(s) {}
+    noted(sim::state_ptr s, noted_file& f, interest w, moor::detail::purpose why)
+        : on(&f), want(w), op(s, w, why), state(s), is_slot(true) {}
     noted(sim::state_ptr s, noted_file& f, interest w, sim::operation::call_type c)
         : on(&f), want(w), op(s, w, std::move(c)), state(s), is_call(true) {}
 
@@ -67,6 +70,7 @@ struct noted {
     sim::operation op;
     sim::state_ptr state;
     bool is_call = false;
+    bool is_slot = false;
     bool is_begun = false;
     bool began_late = false; ///< behind the end of its registration
     int seen = 0;            ///< since it began
@@ -76,8 +80,10 @@ struct noted {
 
 class program final : public sim::threads {
 public:
-    program(const std::string& text, trigger mode, bool tells_state)
+    program(const std::string& text, trigger mode, bool tells_state, bool defers)
         : text_(text), mode_(mode), tells_state_(tells_state) {
+        if (defers)
+            host_.defer_in_loop();
         new_file(3);
         state_ = host_.open(*files_.back(), mode_);
         host_.port.queue_turn();
@@ -156,6 +162,8 @@ private:
             return wait(interest::readable, [this] { end(); });
         case 'i':
             return begin_call();
+        case 'q':
+            return poll();
         case 'x':
             if (sim::state_ptr s = state())
                 s->cancel(interest());
@@ -269,6 +277,16 @@ private:
         n.op.start();
     }
 
+    /// As the polling interface does.
+    void poll() {
+        sim::state_ptr s = state();
+        if (!s)
+            return;
+        moor::error_code ec;
+        if (s->ready_now(interest::readable, true, ec).empty() && !ec)
+            begin(add(s, interest::readable, moor::detail::purpose::read_slot), nullptr);
+    }
+
     bool reads(noted_file& f) {
         sim::access(&sim::kernel::get(), "read");
         const bool is_there = (f.events() & POLLIN) != 0;
@@ -305,7 +323,7 @@ private:
                     tells_state_ && !n.is_call)
                     wrong_ = "a wait was told of the past";
             }
-        if (!n.is_call)
+        if (!n.is_call && !n.is_slot)
             n.on->untold &= ~told;
     }
 
@@ -319,6 +337,7 @@ private:
                                 : !tells_state_
                                     ? (n.on->untold & ~n.on->taken() & n.raised & bits) != 0
                                 : mode_ == trigger::level ? there != 0
+                                : n.is_slot               ? (n.raised & there) != 0
                                                           : (n.on->untold & there) != 0;
             if (is_due && wrong_.empty())
                 wrong_ = "an operation has missed an event";
@@ -350,9 +369,10 @@ public:
                                      << preemptions_ << " preemptions");
     }
 
-    void explore(const std::string& text, trigger mode, bool tells_state = true) {
+    void explore(const std::string& text, trigger mode, bool tells_state = true,
+                 bool defers = false) {
         sim::explorer e(preemptions_);
-        auto make = [&] { return std::make_unique<program>(text, mode, tells_state); };
+        auto make = [&] { return std::make_unique<program>(text, mode, tells_state, defers); };
         std::string wrong = e.explore(make);
         ++programs_;
         schedules_ += e.schedules();
@@ -361,7 +381,8 @@ public:
         std::ostringstream trace;
         e.replay(make, wrong.substr(0, wrong.find(':')), trace);
         BOOST_ERROR((mode == trigger::edge ? "edge, " : "level, ")
-                    << text << (tells_state ? ", " : ", told once, ") << preemptions_
+                    << text << (tells_state ? ", " : ", told once, ")
+                    << (defers ? "deferred checks, " : "") << preemptions_
                     << " preemptions, schedule " << wrong << '\n'
                     << trace.str());
     }
@@ -372,7 +393,7 @@ private:
 };
 
 /// What a thread does beside others. A registration does not begin on two threads at a time.
-const std::string steps = "rRwpDixstceouhdzny";
+const std::string steps = "rRwpDiqxstceouhdzny";
 bool may_meet(char a, char b) {
     const std::string begin = "ny";
     return begin.find(a) == std::string::npos || begin.find(b) == std::string::npos;
@@ -460,7 +481,7 @@ BOOST_AUTO_TEST_CASE(each_order_of_accesses_to_one_thing_is_explored) {
 BOOST_AUTO_TEST_CASE(the_explorer_finds_a_reactor_that_forgets_events) {
     sim::explorer e(2);
     const std::string wrong = e.explore([] {
-        auto p = std::make_unique<program>("loop|loop|rerd|e", trigger::level, true);
+        auto p = std::make_unique<program>("loop|loop|rerd|e", trigger::level, true, false);
         p->port().forgets_events = true;
         return p;
     });
@@ -493,6 +514,7 @@ BOOST_AUTO_TEST_CASE(no_wait_is_told_of_what_others_have_read_or_heard) {
     for (trigger mode : test::both_triggers)
         for (const char* text :
              {"redr", "edr",   "erdr", "reder", "etr",    "ret",   "reitr", "eier",
+              "qedq", "qeq",   "eqdq", "qre",   "req",    "qqe",   "qe|dq", "qed|q",
               "rese", "recer", "ecre", "rer",   "eret",   "wor",   "bor",   "boe",
               "pure", "repu",  "rhr",  "rhw",   "rerd|e", "rewd|e"}) {
             all.explore(std::string("loop|") + text, mode);
@@ -507,6 +529,15 @@ BOOST_AUTO_TEST_CASE(no_wait_is_told_of_an_event_that_was_fetched_before) {
         for (const char* text : {"rededr", "rededer", "renr", "renre", "reyr", "iexe"})
             for (const char* loops : {"loop|", "loop|loop|"})
                 all.explore(loops + std::string(text), mode);
+}
+
+BOOST_AUTO_TEST_CASE(no_check_that_is_deferred_loses_a_wait) {
+    exploration all;
+    for (char a : steps)
+        for (char b : steps)
+            if (a <= b && may_meet(a, b))
+                for (const char* begin : {"loop|Re", "loop|eR"})
+                    all.explore(std::string(begin) + a + "|" + b, trigger::level, true, true);
 }
 
 BOOST_AUTO_TEST_CASE(no_change_that_is_told_once_is_lost) {

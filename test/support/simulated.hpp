@@ -17,6 +17,7 @@
 #include "support/simulated_kernel.hpp"
 #include "support/simulated_reactor.hpp"
 
+#include <moor/detail/deferred_checks.hpp>
 #include <moor/detail/scheduled_io.hpp>
 
 #include <boost/asio/execution_context.hpp>
@@ -29,10 +30,13 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <poll.h>
 
 namespace test {
 namespace simulated {
@@ -124,11 +128,27 @@ public:
             delete &s;
     }
 
-    /// Whether readiness checks are deferred until check_deferred(). (In programs an item of the
-    /// scheduler makes them.)
+    /// Whether readiness checks are deferred until check_deferred().
     bool defers = false;
 
+    /// The same, but in the loop, as in a program.
+    void defer_in_loop() { checks_.emplace(*this, detail::deferral_pacing(0)); }
+
+    static int poll(::pollfd* polls, ::nfds_t n) noexcept {
+        int ready = 0;
+        for (::nfds_t i = 0; i != n; ++i) {
+            if (!kernel::get().poll(polls[i].fd, polls[i].events, polls[i].revents))
+                polls[i].revents = POLLNVAL;
+            ready += polls[i].revents != 0;
+        }
+        return ready;
+    }
+    friend void intrusive_ptr_add_ref(host*) noexcept {} // the host outlives what is queued
+    friend void intrusive_ptr_release(host*) noexcept {}
+
     bool defer(state& s, bool is_listed) noexcept override {
+        if (checks_)
+            return checks_->defer(s, is_listed);
         if (defers && !is_listed)
             deferred_.emplace_back(&s);
         return defers;
@@ -148,22 +168,27 @@ public:
 private:
     std::set<state*> states_;
     std::vector<state_ptr> deferred_;
+    std::optional<detail::deferred_checks<host, state, simulated::mutex>> checks_;
 };
 
-/// A wait that can be cancelled alone, or an operation with a call.
+/// A wait that can be cancelled alone, a waker of the polling interface, or an operation with a
+/// call.
 class operation : public detail::waiter {
 public:
     /// False: the call would have blocked.
     using call_type = std::function<bool()>;
 
-    operation(state_ptr s, interest want, call_type call = {})
-        : waiter(&operation::do_complete, want, call ? detail::purpose::io : detail::purpose::wait),
-          state_(std::move(s)), call_(std::move(call)) {}
+    operation(state_ptr s, interest want, detail::purpose why = detail::purpose::wait)
+        : waiter(&operation::do_complete, want, why), state_(std::move(s)),
+          is_slot_(why != detail::purpose::wait) {}
+    operation(state_ptr s, interest want, call_type call)
+        : waiter(&operation::do_complete, want, detail::purpose::io), state_(std::move(s)),
+          call_(std::move(call)), is_slot_(false) {}
 
     void start() {
         state& s = *state_;
         set_id(cancellation_id_ = s.next_id());
-        if (s.mode() == moor::trigger::edge)
+        if (s.mode() == moor::trigger::edge && !is_slot_)
             set_goes_on();
         is_begun_ = true;
         port& p = s.host().port;
@@ -200,7 +225,7 @@ private:
                     return s->host().port.post_new(this); // something newer has come
             }
             s->finish(*this);
-        } else if (s->mode() == moor::trigger::edge) {
+        } else if (s->mode() == moor::trigger::edge && !is_slot_) {
             s->finish_wait(*this);
         }
         state_.reset();
@@ -213,6 +238,7 @@ private:
 
     state_ptr state_;
     call_type call_;
+    bool is_slot_;
     std::uint64_t cancellation_id_ = 0;
     bool is_begun_ = false;
     bool is_over_ = false;

@@ -40,6 +40,9 @@ namespace detail {
 /// Whether deferring pays: it costs a trip through the scheduler each iteration.
 class deferral_pacing {
 public:
+    /// The first checks, so many, are made at once.
+    explicit deferral_pacing(unsigned first = 64) noexcept : skip_(first) {}
+
     /// Whether the check of a handle that is not listed yet may be deferred.
     bool allows() noexcept {
         if (skip_ == 0)
@@ -73,21 +76,22 @@ private:
 
     std::size_t saved_ = 0;
     unsigned failures_ = 0;
-    unsigned skip_ = 64;
+    unsigned skip_;
 };
 
-/// The deferred checks of one execution context. An intrusive_ptr can refer to `Host`; the lock is
-/// taken under a state's.
-template <class Host, class State>
+/// The deferred checks of one execution context. An intrusive_ptr can refer to `Host`, which calls
+/// poll(2); the lock is taken under a state's.
+template <class Host, class State, class Mutex = state_mutex>
 class deferred_checks : private scheduler_item {
     using state_ptr = boost::intrusive_ptr<State>;
+    using lock_type = basic_lock<Mutex>;
 
 public:
     /// Iterations of a busy loop for which a check is deferred.
     static constexpr unsigned max_age = 4;
 
-    explicit deferred_checks(Host& host) noexcept
-        : scheduler_item(&deferred_checks::do_complete), host_(host) {}
+    explicit deferred_checks(Host& host, deferral_pacing pacing = deferral_pacing()) noexcept
+        : scheduler_item(&deferred_checks::do_complete), host_(host), pacing_(pacing) {}
 
     deferred_checks(const deferred_checks&) = delete;
     deferred_checks& operator=(const deferred_checks&) = delete;
@@ -95,7 +99,7 @@ public:
     /// Has the deferred operations of `state` checked later. Within the loop. `is_listed`: that was
     /// asked for before, and is still to come. False: check now.
     bool defer(State& state, bool is_listed) noexcept {
-        state_lock lock(mutex_);
+        lock_type lock(mutex_);
         if (is_listed) {
             pacing_.note_saved(); // the operation before this one is over
         } else {
@@ -127,7 +131,7 @@ private:
     /// The execution context is going.
     void drop() noexcept {
         std::vector<state_ptr> states;
-        state_lock lock(mutex_);
+        lock_type lock(mutex_);
         states.swap(states_);
     }
 
@@ -135,7 +139,7 @@ private:
     void run() {
         bool is_busy;
         {
-            state_lock lock(mutex_);
+            lock_type lock(mutex_);
             running_.swap(states_);
             is_busy = std::exchange(seen_, deferred_) != deferred_;
         }
@@ -150,7 +154,7 @@ private:
     /// room beside those that other threads have listed meanwhile.
     bool keep() {
         {
-            state_lock lock(mutex_);
+            lock_type lock(mutex_);
             if (states_.empty())
                 states_.swap(running_);
             else if (states_.capacity() - states_.size() < running_.size())
@@ -191,7 +195,7 @@ private:
                     asked[n++] = running_[i].get();
                 }
             }
-            int ready = n == 0 ? 0 : ::poll(polls, n, 0);
+            int ready = n == 0 ? 0 : Host::poll(polls, n);
             for (::nfds_t k = 0; ready != 0 && k != n; ++k)
                 if (ready < 0 || polls[k].revents != 0) {
                     asked[k]->check_pending();
@@ -199,13 +203,13 @@ private:
                 }
             checked += n;
         }
-        state_lock lock(mutex_);
+        lock_type lock(mutex_);
         pacing_.note_checked(checked, ready_states, called);
         return kept;
     }
 
     Host& host_;
-    state_mutex mutex_;
+    Mutex mutex_;
     deferral_pacing pacing_;
     std::vector<state_ptr> states_;
     std::vector<state_ptr> running_; // of run(), which is on one thread at a time

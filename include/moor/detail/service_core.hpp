@@ -34,6 +34,8 @@
 #include <utility>
 #include <vector>
 
+#include <poll.h>
+
 namespace moor {
 namespace detail {
 
@@ -81,6 +83,9 @@ public:
     bool defer(scheduled_io& state, bool is_listed) noexcept override {
         return checks_.defer(state, is_listed);
     }
+
+    /// For the deferred checks.
+    static int poll(::pollfd* polls, ::nfds_t n) noexcept { return ::poll(polls, n, 0); }
 
     bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
