@@ -6,8 +6,8 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
-#include "support/uring.hpp"
 #include "support/vocabulary.hpp"
 #include "support/waiting.hpp"
 
@@ -22,7 +22,6 @@
 #include <string>
 #include <utility>
 
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/select.h>
 
@@ -114,12 +113,6 @@ void check_future(asio::io_context& io, moor::registration& reg, const error_cod
         io, [&] { return f.wait_for(std::chrono::seconds(0)) == std::future_status::ready; });
     BOOST_CHECK_EQUAL(thrown([&] { f.get(); }), expected);
 }
-
-/// Makes epoll_ctl fail while it lives.
-struct failing_epoll_ctl {
-    failing_epoll_ctl(int operation, int error) { test::fail_epoll_ctl(operation, error); }
-    ~failing_epoll_ctl() { test::fail_epoll_ctl(0, 0); }
-};
 
 } // namespace
 
@@ -470,7 +463,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_epoll_refuses_is_an_error_of_the_wait,
         test::fd_pair p = test::make_pipe();
         moor::registration reg(io, p.a.get());
         {
-            failing_epoll_ctl failing(EPOLL_CTL_ADD, error);
+            test::fault failing(test::call::epoll_add, error);
             check_future(io, reg, expected);
             test::called io_op, any;
             reg.async_wait(interest::readable | interest::priority, any.handler());
@@ -502,7 +495,7 @@ BOOST_FIXTURE_TEST_CASE(an_epollout_that_is_added_late_and_refused_reaches_the_w
         test::pending_reader reader(io, reg);
         bool woken = false;
         {
-            failing_epoll_ctl failing(EPOLL_CTL_MOD, error);
+            test::fault failing(test::call::epoll_mod, error);
             test::called writer;
             reg.async_wait_writable(writer.handler());
             test::check_fails(io, writer, expected);
@@ -542,14 +535,13 @@ BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_has_not_begun,
         moor::registration reg(io, p.a.get());
         test::called failed, done;
         threw = false;
-        test::fail_allocations_after(n);
         try {
+            test::out_of_memory none(n);
             reg.async_wait(interest::readable | interest::writable | interest::priority,
                            failed.handler());
         } catch (const std::bad_alloc&) {
             threw = true;
         }
-        test::fail_allocations_after(-1);
         if (!threw)
             reg.cancel();
         test::run_all(io); // no work is left over
@@ -581,13 +573,12 @@ BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_leaves_the_cache_as_it_was,
         BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
         other.async_wait_readable(others.handler()); // takes what the reactor has to spare
         threw = false;
-        test::fail_allocations_after(n);
         try {
+            test::out_of_memory none(n);
             reg.async_wait_readable(second.handler());
         } catch (const std::bad_alloc&) {
             threw = true;
         }
-        test::fail_allocations_after(-1);
         if (threw)
             BOOST_TEST(reg.ready(interest::readable).ready() == interest::readable);
         else
@@ -650,7 +641,7 @@ BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_refused_now_and_then_is_made_agai
         test::fd_pair p = test::make_socketpair();
         moor::registration reg(io, p.a.get(), t);
         for (int round = 0; round != 3; ++round) {
-            test::refuse_poll_requests(5);
+            test::fault refused(test::call::uring_poll, EINVAL, 1, 5);
             test::called wait;
             std::optional<error_code> io_error;
             std::string got;
@@ -660,7 +651,7 @@ BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_refused_now_and_then_is_made_agai
                              io_error = ec;
                              got = s;
                          });
-            test::run_until(io, [&] { return test::poll_requests_to_refuse() == 0; });
+            test::run_until(io, [&] { return refused.happened() == 5; });
             test::run_ready(io);
             BOOST_TEST(!wait);
             BOOST_TEST(!io_error);
@@ -680,13 +671,13 @@ BOOST_FIXTURE_TEST_CASE(a_poll_request_that_is_always_refused_is_an_error_of_the
     test::fd_pair p = test::make_socketpair();
     moor::registration reg(io, p.a.get());
     for (int round = 0; round != 2; ++round) {
-        constexpr long many = 1000;
-        test::refuse_poll_requests(many);
-        test::called wait;
-        reg.async_wait_readable(wait.handler());
-        test::check_fails(io, wait, error_code(asio::error::invalid_argument));
-        BOOST_TEST(many - test::poll_requests_to_refuse() <= 10);
-        test::refuse_poll_requests(0);
+        {
+            test::fault refused(test::call::uring_poll, EINVAL);
+            test::called wait;
+            reg.async_wait_readable(wait.handler());
+            test::check_fails(io, wait, error_code(asio::error::invalid_argument));
+            BOOST_TEST(refused.happened() <= 10);
+        }
         test::check_works(io, reg, p.a, p.b);
     }
 }

@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/tracker.hpp"
 #include "support/waiting.hpp"
@@ -18,6 +19,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -228,10 +230,10 @@ void check_without_memory(asio::io_context& io, const typename Registration::exe
             ++calls;
             ec = asio::error::would_block;
         };
-        test::fail_allocations_after(n);
+        std::optional<test::out_of_memory> none(n);
         auto r = reg.poll_read_ready(std::move(waker));
         auto w = reg.poll_write_io(std::move(other), call);
-        test::fail_allocations_after(-1);
+        none.reset();
         failed = false;
         for (const error_code& ec : {r.error(), w.error()}) {
             failed = failed || ec == asio::error::no_memory;

@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/kinds.hpp"
 #include "support/streams.hpp"
@@ -19,7 +20,6 @@
 #include <thread>
 #include <vector>
 
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 BOOST_AUTO_TEST_SUITE(short_transfers)
@@ -309,11 +309,12 @@ BOOST_FIXTURE_TEST_CASE(a_hang_up_that_can_not_be_watched_for, test::context_fix
     greedy g(io, p.a, trigger::level);
     g.start();
     test::run_ready(io);
-    test::fail_epoll_ctl(EPOLL_CTL_MOD, ENOSPC);
-    test::put(p.b, "last");
-    p.b.close();
-    test::run_until(io, [&] { return g.is_over(); });
-    test::fail_epoll_ctl(0, 0);
+    {
+        test::fault failing(test::call::epoll_mod, ENOSPC);
+        test::put(p.b, "last");
+        p.b.close();
+        test::run_until(io, [&] { return g.is_over(); });
+    }
     BOOST_TEST(g.text() == "last");
     BOOST_TEST(!g.error());
 }

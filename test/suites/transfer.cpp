@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/kinds.hpp"
 #include "support/programs.hpp"
@@ -40,6 +41,7 @@
 #include <future>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <tuple>
@@ -577,17 +579,18 @@ BOOST_AUTO_TEST_CASE(a_transfer_that_can_not_wait_again_fails,
     moor::stream_descriptor other(context.io, q.a.release());
     char c = 0;
     test::called failed, cancelled, next;
+    std::optional<test::out_of_memory> none;
     in.async_read_some(asio::buffer(&c, 1), failed.handler());
     test::put(p.b, "x");
     asio::post(context.io, [&] {
         // Its event is queued. Somebody takes the byte, and another handle the memory.
         BOOST_TEST(test::get(in.native_handle()) == "x");
         other.async_read_some(asio::buffer(&c, 1), cancelled.handler());
-        test::fail_allocations_after(0);
+        none.emplace();
     });
     for (int i = 0; i != 20 && !failed; ++i)
         context.io.poll_one();
-    test::fail_allocations_after(-1);
+    none.reset();
     BOOST_TEST(failed.times == 1);
     BOOST_TEST((failed.ec == boost::asio::error::no_memory));
     other.cancel();
@@ -893,11 +896,10 @@ BOOST_AUTO_TEST_CASE(a_read_that_runs_out_of_memory_does_not_keep_its_turn,
         test::run_ready(context.io);
         // What Asio has kept of the memory goes to another handle.
         other.async_read_some(asio::buffer(bytes), ignore);
-        test::fail_allocations_after(n);
         try {
+            test::out_of_memory none(n);
             in.async_read_some(asio::buffer(bytes), ignore);
         } catch (const std::bad_alloc&) {}
-        test::fail_allocations_after(-1);
         in.cancel();
         test::run_ready(context.io);
         BOOST_TEST_CONTEXT("with memory for " << n) {

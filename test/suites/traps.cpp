@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/vocabulary.hpp"
 #include "support/waiting.hpp"
@@ -26,8 +27,6 @@
 #include <optional>
 #include <string>
 #include <utility>
-
-#include <sys/epoll.h>
 
 namespace {
 
@@ -91,10 +90,11 @@ BOOST_AUTO_TEST_CASE(a_handler_that_waits_again_does_not_deadlock_when_the_wait_
             test::called reader; // registers with epoll, so that only MOD can fail
             full.async_wait_readable(reader.handler());
             test::run_ready(io);
-            test::fail_epoll_ctl(EPOLL_CTL_MOD, ENOSPC);
-            asio::post(io, [&] { again{full, immediately, of_full}.start(); });
-            test::run_until(io, [&] { return of_full == 0; });
-            test::fail_epoll_ctl(0, 0);
+            {
+                test::fault failing(test::call::epoll_mod, ENOSPC);
+                asio::post(io, [&] { again{full, immediately, of_full}.start(); });
+                test::run_until(io, [&] { return of_full == 0; });
+            }
             full.cancel();
             test::run_until(io, [&] { return bool(reader); });
         }

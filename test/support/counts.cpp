@@ -3,6 +3,7 @@
 
 #include "support/counts.hpp"
 
+#include "support/faults.hpp"
 #include "support/uring.hpp"
 
 #include <atomic>
@@ -27,9 +28,7 @@
 namespace {
 
 std::atomic<long> polls{0}, epoll_ctls{0}, epoll_waits{0}, selects{0}, fstats{0}, allocations{0},
-    flag_changes{0};
-std::atomic<int> failing_operation{0}, failing_error{0};
-std::atomic<long> allocations_left{-1}; // negative: as many as there is memory for
+    live{0}, flag_changes{0};
 
 std::atomic<int> watched{-1};
 std::atomic<long> watched_reads{0}, watched_writes{0}, interruptions{0};
@@ -44,9 +43,9 @@ bool is_watched(int fd);
 std::atomic<bool> holds_events{false};
 std::function<void()> before_events;
 
-/// A transfer, unless it is to be interrupted.
+/// A transfer, unless it is to fail.
 template <class Real>
-::ssize_t transfer(int fd, std::atomic<long>& count, Real real) {
+::ssize_t transfer(test::call c, int fd, std::atomic<long>& count, Real real) {
     if (watched != -1 && !is_in_hook && is_watched(fd)) {
         ++count;
         if (before_transfer) {
@@ -58,6 +57,7 @@ template <class Real>
             errno = EINTR;
             return -1;
         }
+        return test::unless_it_fails(c, real);
     }
     return real();
 }
@@ -89,11 +89,6 @@ long watched_transfers::writes() const { return watched_writes; }
 void watched_transfers::interrupt(long n) { interruptions = n; }
 void watched_transfers::before(std::function<void()> f) { before_transfer = std::move(f); }
 
-void fail_epoll_ctl(int operation, int error) {
-    failing_operation = operation;
-    failing_error = error;
-}
-
 void after_poll_here(std::function<void()> f) { behind_poll = std::move(f); }
 void after_epoll_ctl_here(std::function<void()> f) { behind_epoll_ctl = std::move(f); }
 
@@ -103,7 +98,7 @@ void before_events_are_handled(std::function<void()> f) {
     holds_events = true;
 }
 
-void fail_allocations_after(long n) { allocations_left = n; }
+long live_allocations() { return live; }
 
 } // namespace test
 
@@ -113,7 +108,7 @@ int __real_poll(::pollfd*, ::nfds_t, int);
 int __wrap_poll(::pollfd* fds, ::nfds_t n, int timeout);
 int __wrap_poll(::pollfd* fds, ::nfds_t n, int timeout) {
     ++polls;
-    int r = __real_poll(fds, n, timeout);
+    int r = test::unless_it_fails(test::call::poll, [&] { return __real_poll(fds, n, timeout); });
     if (behind_poll)
         std::exchange(behind_poll, nullptr)();
     return r;
@@ -123,11 +118,12 @@ int __real_epoll_ctl(int, int, int, ::epoll_event*);
 int __wrap_epoll_ctl(int ep, int op, int fd, ::epoll_event* ev);
 int __wrap_epoll_ctl(int ep, int op, int fd, ::epoll_event* ev) {
     ++epoll_ctls;
-    if (failing_error != 0 && failing_operation == op) {
-        errno = failing_error;
-        return -1;
-    }
-    int r = __real_epoll_ctl(ep, op, fd, ev);
+    auto real = [&] { return __real_epoll_ctl(ep, op, fd, ev); };
+    const bool wakes_asio = ev && (ev->events | EPOLLET) == (EPOLLIN | EPOLLERR | EPOLLET);
+    int r = op == EPOLL_CTL_DEL || wakes_asio
+                ? real()
+                : test::unless_it_fails(
+                      op == EPOLL_CTL_ADD ? test::call::epoll_add : test::call::epoll_mod, real);
     if (behind_epoll_ctl)
         std::exchange(behind_epoll_ctl, nullptr)();
     return r;
@@ -137,7 +133,8 @@ int __real_epoll_wait(int, ::epoll_event*, int, int);
 int __wrap_epoll_wait(int ep, ::epoll_event* ev, int n, int timeout);
 int __wrap_epoll_wait(int ep, ::epoll_event* ev, int n, int timeout) {
     ++epoll_waits;
-    int r = __real_epoll_wait(ep, ev, n, timeout);
+    int r = test::unless_it_fails(test::call::epoll_wait,
+                                  [&] { return __real_epoll_wait(ep, ev, n, timeout); });
     if (r > 0)
         test::events_were_fetched();
     return r;
@@ -147,7 +144,8 @@ int __real_select(int, ::fd_set*, ::fd_set*, ::fd_set*, ::timeval*);
 int __wrap_select(int n, ::fd_set* r, ::fd_set* w, ::fd_set* e, ::timeval* t);
 int __wrap_select(int n, ::fd_set* r, ::fd_set* w, ::fd_set* e, ::timeval* t) {
     ++selects;
-    int fetched = __real_select(n, r, w, e, t);
+    int fetched =
+        test::unless_it_fails(test::call::select, [&] { return __real_select(n, r, w, e, t); });
     if (fetched > 0)
         test::events_were_fetched();
     return fetched;
@@ -157,7 +155,7 @@ int __real_fstat(int, struct ::stat*);
 int __wrap_fstat(int fd, struct ::stat* st);
 int __wrap_fstat(int fd, struct ::stat* st) {
     ++fstats;
-    return __real_fstat(fd, st);
+    return test::unless_it_fails(test::call::fstat, [&] { return __real_fstat(fd, st); });
 }
 
 } // extern "C"
@@ -190,7 +188,8 @@ int __wrap_ioctl(int fd, unsigned long request, void* argument);
 int __wrap_ioctl(int fd, unsigned long request, void* argument) {
     if (request == FIONBIO)
         ++flag_changes;
-    return __real_ioctl(fd, request, argument);
+    return test::unless_it_fails(test::call::ioctl,
+                                 [&] { return __real_ioctl(fd, request, argument); });
 }
 
 int __real_fcntl(int fd, int command, void* argument);
@@ -198,67 +197,76 @@ int __wrap_fcntl(int fd, int command, void* argument);
 int __wrap_fcntl(int fd, int command, void* argument) {
     if (command == F_SETFL)
         ++flag_changes;
-    return __real_fcntl(fd, command, argument);
+    return test::unless_it_fails(command == F_DUPFD_CLOEXEC ? test::call::fcntl_dup
+                                                            : test::call::fcntl,
+                                 [&] { return __real_fcntl(fd, command, argument); });
 }
 
 ::ssize_t __real_read(int fd, void* p, std::size_t n);
 ::ssize_t __wrap_read(int fd, void* p, std::size_t n);
 ::ssize_t __wrap_read(int fd, void* p, std::size_t n) {
-    return transfer(fd, watched_reads, [&] { return __real_read(fd, p, n); });
+    return transfer(test::call::read, fd, watched_reads, [&] { return __real_read(fd, p, n); });
 }
 
 ::ssize_t __real_readv(int fd, const ::iovec* v, int n);
 ::ssize_t __wrap_readv(int fd, const ::iovec* v, int n);
 ::ssize_t __wrap_readv(int fd, const ::iovec* v, int n) {
-    return transfer(fd, watched_reads, [&] { return __real_readv(fd, v, n); });
+    return transfer(test::call::readv, fd, watched_reads, [&] { return __real_readv(fd, v, n); });
 }
 
 ::ssize_t __real_preadv2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
 ::ssize_t __wrap_preadv2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
 ::ssize_t __wrap_preadv2(int fd, const ::iovec* v, int n, ::off_t at, int flags) {
-    return transfer(fd, watched_reads, [&] { return __real_preadv2(fd, v, n, at, flags); });
+    return transfer(test::call::preadv2, fd, watched_reads,
+                    [&] { return __real_preadv2(fd, v, n, at, flags); });
 }
 
 ::ssize_t __real_recv(int fd, void* p, std::size_t n, int flags);
 ::ssize_t __wrap_recv(int fd, void* p, std::size_t n, int flags);
 ::ssize_t __wrap_recv(int fd, void* p, std::size_t n, int flags) {
-    return transfer(fd, watched_reads, [&] { return __real_recv(fd, p, n, flags); });
+    return transfer(test::call::recv, fd, watched_reads,
+                    [&] { return __real_recv(fd, p, n, flags); });
 }
 
 ::ssize_t __real_recvmsg(int fd, ::msghdr* m, int flags);
 ::ssize_t __wrap_recvmsg(int fd, ::msghdr* m, int flags);
 ::ssize_t __wrap_recvmsg(int fd, ::msghdr* m, int flags) {
-    return transfer(fd, watched_reads, [&] { return __real_recvmsg(fd, m, flags); });
+    return transfer(test::call::recvmsg, fd, watched_reads,
+                    [&] { return __real_recvmsg(fd, m, flags); });
 }
 
 ::ssize_t __real_write(int fd, const void* p, std::size_t n);
 ::ssize_t __wrap_write(int fd, const void* p, std::size_t n);
 ::ssize_t __wrap_write(int fd, const void* p, std::size_t n) {
-    return transfer(fd, watched_writes, [&] { return __real_write(fd, p, n); });
+    return transfer(test::call::write, fd, watched_writes, [&] { return __real_write(fd, p, n); });
 }
 
 ::ssize_t __real_writev(int fd, const ::iovec* v, int n);
 ::ssize_t __wrap_writev(int fd, const ::iovec* v, int n);
 ::ssize_t __wrap_writev(int fd, const ::iovec* v, int n) {
-    return transfer(fd, watched_writes, [&] { return __real_writev(fd, v, n); });
+    return transfer(test::call::writev, fd, watched_writes,
+                    [&] { return __real_writev(fd, v, n); });
 }
 
 ::ssize_t __real_pwritev2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
 ::ssize_t __wrap_pwritev2(int fd, const ::iovec* v, int n, ::off_t at, int flags);
 ::ssize_t __wrap_pwritev2(int fd, const ::iovec* v, int n, ::off_t at, int flags) {
-    return transfer(fd, watched_writes, [&] { return __real_pwritev2(fd, v, n, at, flags); });
+    return transfer(test::call::pwritev2, fd, watched_writes,
+                    [&] { return __real_pwritev2(fd, v, n, at, flags); });
 }
 
 ::ssize_t __real_send(int fd, const void* p, std::size_t n, int flags);
 ::ssize_t __wrap_send(int fd, const void* p, std::size_t n, int flags);
 ::ssize_t __wrap_send(int fd, const void* p, std::size_t n, int flags) {
-    return transfer(fd, watched_writes, [&] { return __real_send(fd, p, n, flags); });
+    return transfer(test::call::send, fd, watched_writes,
+                    [&] { return __real_send(fd, p, n, flags); });
 }
 
 ::ssize_t __real_sendmsg(int fd, const ::msghdr* m, int flags);
 ::ssize_t __wrap_sendmsg(int fd, const ::msghdr* m, int flags);
 ::ssize_t __wrap_sendmsg(int fd, const ::msghdr* m, int flags) {
-    return transfer(fd, watched_writes, [&] { return __real_sendmsg(fd, m, flags); });
+    return transfer(test::call::sendmsg, fd, watched_writes,
+                    [&] { return __real_sendmsg(fd, m, flags); });
 }
 
 } // extern "C"
@@ -270,20 +278,30 @@ namespace {
 
 bool is_out_of_memory() noexcept {
     ++allocations;
-    return allocations_left >= 0 && (allocations_left == 0 || allocations_left-- == 0);
+    return test::failure_of(test::call::allocation) != 0;
+}
+
+void* counted(void* p) noexcept {
+    live += p != nullptr;
+    return p;
+}
+
+void release(void* p) noexcept {
+    live -= p != nullptr;
+    std::free(p);
 }
 
 void* allocate(std::size_t n) noexcept {
     if (is_out_of_memory())
         return nullptr;
-    return std::malloc(n ? n : 1);
+    return counted(std::malloc(n ? n : 1));
 }
 
 void* allocate(std::size_t n, std::align_val_t align) noexcept {
     if (is_out_of_memory())
         return nullptr;
     auto a = static_cast<std::size_t>(align);
-    return std::aligned_alloc(a, n ? (n + a - 1) / a * a : a);
+    return counted(std::aligned_alloc(a, n ? (n + a - 1) / a * a : a));
 }
 
 void* or_throw(void* p) {
@@ -307,17 +325,17 @@ void* operator new[](std::size_t n, std::align_val_t a, const std::nothrow_t&) n
     return allocate(n, a);
 }
 
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete[](void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, const std::nothrow_t&) noexcept { std::free(p); }
-void operator delete[](void* p, const std::nothrow_t&) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
-void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { std::free(p); }
+void operator delete(void* p) noexcept { release(p); }
+void operator delete[](void* p) noexcept { release(p); }
+void operator delete(void* p, std::size_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t) noexcept { release(p); }
+void operator delete(void* p, const std::nothrow_t&) noexcept { release(p); }
+void operator delete[](void* p, const std::nothrow_t&) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete[](void* p, std::size_t, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
+void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { release(p); }
 
 #endif

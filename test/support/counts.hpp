@@ -80,9 +80,6 @@ public:
     void before(std::function<void()> f);
 };
 
-/// Makes epoll_ctl fail with this errno for this operation (EPOLL_CTL_ADD, ...). Zero: no more.
-void fail_epoll_ctl(int operation, int error);
-
 /// Calls f behind the next poll(2) of this thread.
 void after_poll_here(std::function<void()> f);
 
@@ -97,8 +94,8 @@ void before_events_are_handled(std::function<void()> f);
 /// For the wrappers: a loop was given events.
 void events_were_fetched();
 
-/// Lets n more allocations succeed. Negative: all. (Where they are counted.)
-void fail_allocations_after(long n);
+/// How many allocations were not given back. (Where they are counted.)
+long live_allocations();
 
 } // namespace test
 

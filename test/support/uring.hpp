@@ -6,13 +6,6 @@
 
 namespace test {
 
-/// Has the kernel answer the next n poll requests of Asio's io_uring service with EINVAL, as it
-/// does of its own now and then where the handle is a terminal. Nothing where there are none.
-void refuse_poll_requests(long n);
-
-/// How many of these are left.
-long poll_requests_to_refuse();
-
 /// How often requests were handed to the kernel, or their completions waited for.
 long uring_calls();
 
