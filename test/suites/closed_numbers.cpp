@@ -40,14 +40,17 @@ using test::aborted;
 using test::bad_descriptor;
 using test::error_code;
 
-/// Runs the loop for a fixed number of turns, whether there is work or not.
-void turn(asio::io_context& io) {
+/// Runs the loop for a fixed number of turns, whether there is work or not. Returns the number of
+/// handlers.
+std::size_t turn(asio::io_context& io) {
     auto work = asio::make_work_guard(io);
+    std::size_t handlers = 0;
     for (int i = 0; i != 300; ++i) {
         if (io.stopped())
             io.restart();
-        io.poll_one();
+        handlers += io.poll_one();
     }
+    return handlers;
 }
 
 /// A pending operation on a number that is then closed.
@@ -248,6 +251,24 @@ BOOST_AUTO_TEST_CASE(the_loop_does_not_spin) {
         turn(io);
         BOOST_TEST(done.times == 1);
     });
+}
+
+BOOST_AUTO_TEST_CASE(the_loop_does_not_spin_after_a_handler_that_leaves_an_error) {
+    asio::io_context io;
+    test::fd_pair p = test::make_socketpair(), q = test::make_socketpair();
+    moor::registration closed(io, p.a.get());
+    moor::registration waits(io, q.a.get());
+    test::called done;
+    waits.async_wait_readable(done.handler());
+    turn(io);
+    p.a.close(); // nobody waits for it
+    asio::post(io, [] { BOOST_TEST(::fcntl(-1, F_GETFD) == -1); });
+    turn(io);
+    BOOST_TEST(turn(io) == 0u);
+    closed.abandon();
+    waits.cancel();
+    turn(io);
+    BOOST_TEST(done.times == 1);
 }
 
 BOOST_AUTO_TEST_CASE(many_numbers_may_be_closed_at_once) {

@@ -122,8 +122,10 @@ private:
         static void do_complete(void* owner, scheduler_item* base, const error_code&, std::size_t) {
             item* self = static_cast<item*>(base);
             self->is_queued.store(false, std::memory_order_relaxed);
-            if (owner)
-                self->on_failure(self->argument);
+            if (!owner)
+                return;
+            self->on_failure(self->argument);
+            errno = 0; // closed numbers have set it, and select(2) keeps it if it succeeds
         }
 
         callback on_failure = nullptr;
