@@ -7,6 +7,8 @@
 // cancellation ends them.
 
 #include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/quiet.hpp"
 #include "support/vocabulary.hpp"
@@ -267,6 +269,24 @@ BOOST_AUTO_TEST_CASE(the_loop_does_not_spin_after_a_handler_that_leaves_an_error
     BOOST_TEST(turn(io) == 0u);
     closed.abandon();
     waits.cancel();
+    turn(io);
+    BOOST_TEST(done.times == 1);
+}
+
+BOOST_AUTO_TEST_CASE(the_closed_numbers_are_found_without_memory,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    asio::io_context io;
+    moor::registration r(io);
+    test::called done;
+    test::fd_pair p = start_pending(operations().front(), r, trigger::level, done);
+    turn(io);
+    p.a.close();
+    {
+        test::out_of_memory none;
+        turn(io);
+    }
+    BOOST_TEST(done.times == (test::on_select() ? 1 : 0));
+    r.abandon();
     turn(io);
     BOOST_TEST(done.times == 1);
 }

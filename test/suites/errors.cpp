@@ -524,6 +524,28 @@ BOOST_FIXTURE_TEST_CASE(an_epollout_that_is_added_late_and_refused_reaches_the_w
     }
 }
 
+BOOST_FIXTURE_TEST_CASE(a_check_of_an_event_that_fails_is_an_error_of_the_wait,
+                        test::context_fixture) {
+    const error_code no_memory(asio::error::no_memory);
+    for (moor::trigger t : test::both_triggers) {
+        test::fd_pair p = test::make_socketpair();
+        moor::registration reg(io, p.a.get(), t);
+        test::called closed, again;
+        reg.async_wait(interest::read_closed, closed.handler());
+        test::check_pends(io, closed);
+        {
+            test::fault failing(test::call::poll, ENOMEM);
+            p.b.close();
+            test::run_until(io, [&] { return bool(closed); });
+            BOOST_TEST(closed.times == 1);
+            BOOST_CHECK_EQUAL(closed.ec, failing.happened() != 0 ? no_memory : error_code());
+            BOOST_TEST((failing.happened() != 0 || !test::on_epoll()));
+        }
+        reg.async_wait(interest::read_closed, again.handler());
+        test::check_completes(io, again);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_wait_that_runs_out_of_memory_has_not_begun,
                      *boost::unit_test::precondition(test::allocations_are_counted)) {
     bool threw = true;

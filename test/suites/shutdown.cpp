@@ -6,6 +6,8 @@
 // `gone`).
 
 #include "support/context.hpp"
+#include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/operations.hpp"
 #include "support/tracker.hpp"
@@ -121,6 +123,28 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_context_is_destroyed_on_another_thread, Op, all_
         std::thread([&] { io.reset(); }).join();
         BOOST_TEST(pending.destroyed());
         std::thread([&] { reg.reset(); }).join();
+    }
+}
+
+BOOST_AUTO_TEST_CASE(the_end_needs_no_memory,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    test::fd_pair p = test::make_socketpair();
+    for (bool closes_service : {false, true}) {
+        test::called wait;
+        std::optional<asio::io_context> io(std::in_place);
+        moor::registration reg(*io, p.a.get());
+        reg.async_wait_readable(wait.handler());
+        io->poll();
+        {
+            test::out_of_memory none;
+            if (closes_service) {
+                moor::use_registration_service(*io).close();
+                io->restart();
+                io->poll();
+            }
+            io.reset();
+        }
+        BOOST_TEST(wait.times == (closes_service ? 1 : 0));
     }
 }
 

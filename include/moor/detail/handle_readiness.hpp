@@ -478,8 +478,8 @@ protected:
 
     // ---- what an event stands for ---------------------------------------------------------------
 
-    /// An event came on `c`: `told`, or the reactor does not say which.
-    void note_event(channel c, short told, bool is_later) noexcept {
+    /// An event came on `c`: `told`, or the reactor does not say which. An error: nor does poll(2).
+    error_code note_event(channel c, short told, bool is_later) noexcept {
         if (port_type::has_edge_set && c == edge_channel) {
             // The set says what is there now. A change may have been told to the reactor: it is
             // assumed, but for an error that nobody wants, of which a reader would be told, too.
@@ -488,11 +488,12 @@ protected:
                 r |= interest::priority |
                      (told == 0 ? pollable | interest::error : queue_.want() & interest::error);
             word_.set(r);
-            return;
+            return error_code();
         }
         if (BOOST_UNLIKELY(must_check_event(c, told, is_later)))
             return note_checked_event(c);
         word_.set(told == 0 ? interest_of(c) : from_poll_events(told, this->identity().is_fifo()));
+        return error_code();
     }
 
     /// Whether the kernel has to be asked what an event stands for.
@@ -517,7 +518,7 @@ protected:
         return must || ((is_wanted || trigger_ == trigger::edge) && this->must_check(c));
     }
 
-    BOOST_NOINLINE void note_checked_event(channel c) noexcept {
+    BOOST_NOINLINE error_code note_checked_event(channel c) noexcept {
         const interest meant = interest_of(c);
         const interest want = (queue_.want() & beyond) | meant;
         if (tells_state_)
@@ -526,16 +527,14 @@ protected:
         check(want, ec);
         queue_.for_each(
             [&](waiter& w) { w.must_check_ = w.must_check_ && this->may_be_stale(w.channels_); });
-        if (ec) {
-            word_.set(meant); // the operations find out
-        } else if (!tells_state_) {
-            // The reactor may have been told of a change that poll(2) does not tell again.
-            interest change = meant;
-            if (c == edge_channel && // which an error fires, too
-                (queue_.want() & (interest::priority | interest::error)) != interest::priority)
-                change |= interest::error;
+        interest change = meant;
+        if (!tells_state_ && c == edge_channel && // which an error fires, too
+            (queue_.want() & (interest::priority | interest::error)) != interest::priority)
+            change |= interest::error;
+        // Calls find out. And poll(2) does not tell a change again that the reactor was told of.
+        if (ec || !tells_state_)
             word_.set(change);
-        }
+        return ec;
     }
 
     // ---- what an operation is told --------------------------------------------------------------

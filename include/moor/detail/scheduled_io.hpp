@@ -432,14 +432,15 @@ private:
         if (!is_open()) {
         } else if (!ec) {
             ++counts_.events;
-            this->note_event(c, told, is_later);
+            if (error_code failed = this->note_event(c, told, is_later))
+                take_failed(bit(c), failed, items, false);
             take_satisfied(items);
             counts_.unhandled += items.empty();
         } else if (ec != boost::asio::error::operation_aborted) {
             take_failed(bit(c), ec, items);
             unasked_left_ = 0;           // the next wait asks poll(2), which may answer
             if (drains_.is_hang_up(c)) { // which can't be waited for
-                this->note_event(c, told, is_later);
+                (void)this->note_event(c, told, is_later);
                 take_satisfied(items);
                 drains_.give_up();
             }
@@ -485,9 +486,10 @@ private:
         complete_satisfied(w.purpose_ == purpose::wait ? r : readiness());
     }
 
-    void take_failed(unsigned channels, const error_code& ec, item_queue& items) noexcept {
+    void take_failed(unsigned channels, const error_code& ec, item_queue& items,
+                     bool has_calls = true) noexcept {
         queue_.for_each([&](waiter& w) {
-            if ((w.channels_ & channels) == 0)
+            if ((w.channels_ & channels) == 0 || (w.is_call() && !has_calls))
                 return;
             w.fail(ec);
             take(w, items);

@@ -149,38 +149,41 @@ public:
 
     /// Ends every registration with `gone`.
     void close() {
-        for (const scheduled_io_ptr& s : take_all()) {
-            s->close(scheduled_io::service_closed, true);
-            keep_counts(*s);
-        }
+        taken_states(*this).for_each([this](scheduled_io& s) {
+            s.close(scheduled_io::service_closed, true);
+            keep_counts(s);
+        });
     }
 
     /// The execution context is shutting down: handlers are destroyed, not invoked.
     void shutdown() {
         wait_watch_.stop();
-        std::vector<scheduled_io_ptr> states = take_all();
+        const taken_states states(*this);
         port.shut_down();
         life_.store(shutting_down, std::memory_order_release);
         item_queue items;
-        for (const scheduled_io_ptr& s : states)
-            s->abandon(items);
+        states.for_each([&](scheduled_io& s) { s.abandon(items); });
         while (shutdown_listener* l = take_listener())
             l->on_shutdown_(*l);
         // `items` is destroyed first, then the references: both outside every lock.
     }
 
-    /// Ends the operations on numbers that were closed behind their registrations' backs.
+    /// Ends the operations on numbers that were closed behind their registrations' backs. (In the
+    /// loop, which must not throw.)
     void find_closed_numbers() {
-        std::vector<scheduled_io_ptr> closed;
-        {
-            std::lock_guard<state_mutex> lock(mutex_);
-            states_.for_each([&](scheduled_io& s) {
-                if (is_closed_number(s.native_handle()))
-                    closed.emplace_back(&s);
-            });
+        for (int from = 0;;) {
+            scheduled_io_ptr closed;
+            {
+                std::lock_guard<state_mutex> lock(mutex_);
+                closed.reset(states_.find_from(from, [](const scheduled_io& s) {
+                    return is_closed_number(s.native_handle());
+                }));
+            }
+            if (!closed)
+                return;
+            from = closed->native_handle() + 1;
+            closed->number_was_closed();
         }
-        for (const scheduled_io_ptr& s : closed)
-            s->number_was_closed();
     }
 
     void add_listener(shutdown_listener& l) noexcept {
@@ -299,15 +302,40 @@ private:
         return s;
     }
 
-    std::vector<scheduled_io_ptr> take_all() {
-        std::lock_guard<state_mutex> lock(mutex_);
-        std::vector<scheduled_io_ptr> all;
-        all.reserve(states_.size());
-        closed_.store(true, std::memory_order_release); // nothing throws from here on
-        deregistered_ += states_.size();
-        states_.take_all([&](scheduled_io& s) { all.emplace_back(&s); });
-        return all;
-    }
+    /// All states, taken out of the table, with a reference to each. They are linked by their
+    /// `next_free`: a destructor calls, so that no memory may be needed.
+    class taken_states {
+    public:
+        explicit taken_states(service_core& core) noexcept {
+            std::lock_guard<state_mutex> lock(core.mutex_);
+            core.closed_.store(true, std::memory_order_release);
+            core.deregistered_ += core.states_.size();
+            scheduled_io** end = &first_;
+            core.states_.take_all([&](scheduled_io& s) {
+                intrusive_ptr_add_ref(&s);
+                *end = &s;
+                end = &s.next_free;
+            });
+            *end = nullptr;
+        }
+        ~taken_states() {
+            while (scheduled_io* s = first_) {
+                first_ = s->next_free;
+                intrusive_ptr_release(s);
+            }
+        }
+        taken_states(const taken_states&) = delete;
+        taken_states& operator=(const taken_states&) = delete;
+
+        template <class F>
+        void for_each(F f) const {
+            for (scheduled_io* s = first_; s; s = s->next_free)
+                f(*s);
+        }
+
+    private:
+        scheduled_io* first_ = nullptr;
+    };
 
     mutable state_mutex mutex_;
     state_table<scheduled_io> states_;

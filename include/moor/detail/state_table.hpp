@@ -55,6 +55,15 @@ public:
 
     std::size_t size() const noexcept { return count_; }
 
+    /// The first state from a number on for which `f` holds, or null.
+    template <class F>
+    State* find_from(int handle, F f) const {
+        for (auto i = static_cast<std::size_t>(handle); i < states_.size(); ++i)
+            if (states_[i] && f(*states_[i]))
+                return states_[i];
+        return nullptr;
+    }
+
     /// In the order of the numbers.
     template <class F>
     void for_each(F f) const {
