@@ -8,6 +8,7 @@
 #include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/kinds.hpp"
+#include "support/loop_thread.hpp"
 #include "support/programs.hpp"
 #include "support/pty.hpp"
 #include "support/streams.hpp"
@@ -39,7 +40,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <future>
 #include <memory>
@@ -151,15 +151,6 @@ void pass(asio::io_context& io, greedy& g, int peer, const std::string& s) {
 
 std::atomic<int> signals{0};
 void count_signal(int) { ++signals; }
-
-/// Whether a thread of this process sleeps in the kernel.
-bool is_asleep(::pid_t thread) {
-    std::ifstream stat("/proc/self/task/" + std::to_string(thread) + "/stat");
-    std::string text;
-    std::getline(stat, text);
-    std::size_t name_end = text.rfind(')');
-    return name_end != std::string::npos && text.compare(name_end, 3, ") S") == 0;
-}
 
 } // namespace
 
@@ -587,7 +578,7 @@ BOOST_FIXTURE_TEST_CASE(a_transfer_that_blocks_goes_on_after_a_signal, test::con
             BOOST_TEST(test::wait_for([&] {
                 // A signal to a thread that sleeps interrupts its call. (Many at once can leave it
                 // with all signals blocked for good, under TSan.)
-                if (is_asleep(reader_id))
+                if (test::sleeps(reader_id))
                     BOOST_REQUIRE_EQUAL(::pthread_kill(reader, SIGUSR1), 0);
                 return signals != before;
             }));

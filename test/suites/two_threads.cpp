@@ -10,94 +10,25 @@
 #include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/kinds.hpp"
+#include "support/loop_thread.hpp"
 
 #include <moor.hpp>
 
-#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
 
 #include <atomic>
-#include <functional>
-#include <future>
 #include <optional>
-#include <string>
-#include <thread>
 #include <utility>
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace {
 
 namespace asio = boost::asio;
 using moor::interest;
 using test::error_code;
-
-/// Whether a thread of this process sleeps in the kernel.
-bool sleeps(::pid_t thread) {
-    test::unique_fd fd(::open(("/proc/self/task/" + std::to_string(thread) + "/stat").c_str(),
-                              O_RDONLY | O_CLOEXEC));
-    std::string s = test::get(fd);
-    std::size_t name_end = s.rfind(')');
-    return name_end != std::string::npos && s.size() > name_end + 2 && s[name_end + 2] == 'S';
-}
-
-/// A thread that runs the loop, and can be held with the events that it has fetched.
-class loop_thread {
-public:
-    explicit loop_thread(asio::io_context& io) : io_(io), work_(io.get_executor()) {
-        io.restart();
-        std::promise<::pid_t> id;
-        thread_ = std::thread([this, &id] {
-            id.set_value(static_cast<::pid_t>(::syscall(SYS_gettid)));
-            io_.run();
-        });
-        id_ = id.get_future().get();
-    }
-    ~loop_thread() {
-        let_go();
-        work_.reset();
-        io_.stop();
-        thread_.join();
-    }
-
-    /// Waits until the loop has nothing to do.
-    bool settles() {
-        int times = 0;
-        return test::wait_for([&] { return sleeps(id_) ? ++times == 3 : (times = 0, false); });
-    }
-
-    /// Has it fetch what `make` does, and nothing handled.
-    bool fetches(const std::function<void()>& make) {
-        if (!settles())
-            return false;
-        go_on_ = std::promise<void>();
-        is_held_ = false;
-        test::before_events_are_handled([this] {
-            std::future<void> go_on = go_on_.get_future();
-            is_held_ = true;
-            go_on.wait_for(test::cap);
-        });
-        make();
-        return test::wait_for([&] { return is_held_.load(); });
-    }
-
-    void let_go() {
-        if (is_held_.exchange(false))
-            go_on_.set_value();
-    }
-
-private:
-    asio::io_context& io_;
-    asio::executor_work_guard<asio::io_context::executor_type> work_;
-    std::thread thread_;
-    ::pid_t id_ = 0;
-    std::promise<void> go_on_;
-    std::atomic<bool> is_held_{false};
-};
 
 /// Completions that another thread may count.
 struct told {
@@ -242,7 +173,7 @@ BOOST_AUTO_TEST_CASE(a_level_wait_is_not_told_of_data_that_were_read_before_it_b
                 told earlier, wait;
                 if (was_waiting)
                     reg.async_wait(want, earlier.handler());
-                loop_thread other(io);
+                test::loop_thread other(io);
                 BOOST_REQUIRE(other.fetches([&] { test::put(p.b, "old"); }));
                 auto act = [&] {
                     reg.cancel();
@@ -283,7 +214,7 @@ BOOST_AUTO_TEST_CASE(a_wait_is_told_of_an_event_that_another_thread_has_fetched)
                 told earlier, wait;
                 if (was_waiting)
                     reg.async_wait(want, earlier.handler());
-                loop_thread other(io);
+                test::loop_thread other(io);
                 BOOST_REQUIRE(other.fetches([&] { p.b.close(); }));
                 auto act = [&] {
                     reg.cancel();
@@ -319,7 +250,7 @@ BOOST_AUTO_TEST_CASE(a_first_wait_is_told_of_an_event_that_another_thread_handle
                 asio::io_context io;
                 test::fd_pair p = test::make_tcp_pair();
                 moor::registration reg(io, p.a.get(), t);
-                loop_thread other(io);
+                test::loop_thread other(io);
                 BOOST_REQUIRE(other.settles());
                 auto make = [&] {
                     if (event == interest::readable)
@@ -359,7 +290,7 @@ BOOST_AUTO_TEST_CASE(an_event_that_another_thread_has_fetched_is_not_for_the_nex
         for (bool is_in_handler : {false, true}) {
             asio::io_context io;
             scene s(io, h);
-            loop_thread other(io);
+            test::loop_thread other(io);
             BOOST_REQUIRE(other.fetches([&] { s.make_event(); }));
             if (is_in_handler) {
                 asio::post(io, [&] { s.replace(); });

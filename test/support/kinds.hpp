@@ -162,17 +162,24 @@ public:
     /// later.
     template <class Done>
     bool comes(boost::asio::io_context& io, Done done) {
-        run_ready(io);
+        return comes_by([&] { run_ready(io); }, done);
+    }
+    /// The same, where `run` runs what is ready.
+    template <class Run, class Done>
+    bool comes_by(Run run, Done done) {
+        run();
         auto deadline = std::chrono::steady_clock::now() + patience();
         while (!done()) {
             if (std::chrono::steady_clock::now() >= deadline)
                 return false;
             // (Not run_one_until(): see watchdog.)
             std::this_thread::yield();
-            run_ready(io);
+            run();
         }
         return true;
     }
+
+    long failed() const { return failed_; }
 
 private:
     long checked_ = 0, failed_ = 0, shown_ = 0;
