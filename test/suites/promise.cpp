@@ -42,12 +42,15 @@ using clock_type = std::chrono::steady_clock;
 
 void print(const std::string& line) { BOOST_TEST_MESSAGE(line); }
 
-verdict run_steps(std::uint64_t seed, bool threads, const std::vector<step>& steps, bool prints) {
-    return program(dice(seed), threads, prints ? print : nullptr).run(steps);
+verdict run_steps(std::uint64_t seed, unsigned threads, const std::vector<step>& steps,
+                  bool prints) {
+    program p(dice(seed), threads, prints ? print : nullptr);
+    p.be_impatient();
+    return p.run(steps);
 }
 
 /// Leaves out steps as long as the program fails in the same way.
-std::vector<step> shrink(std::uint64_t seed, bool threads, std::vector<step> steps,
+std::vector<step> shrink(std::uint64_t seed, unsigned threads, std::vector<step> steps,
                          const verdict& found) {
     auto deadline = clock_type::now() + std::chrono::seconds(10);
     auto still_fails = [&](const std::vector<step>& fewer) {
@@ -71,7 +74,7 @@ std::vector<step> shrink(std::uint64_t seed, bool threads, std::vector<step> ste
     return steps;
 }
 
-void run_programs(const char* name, bool threads) {
+void run_programs(const char* name, unsigned threads) {
     ::signal(SIGPIPE, SIG_IGN);
     if (std::uint64_t seed = test::from_environment("MOOR_TEST_SEED", 0)) {
         program p(dice(seed), threads, print);
@@ -126,10 +129,14 @@ void run_programs(const char* name, bool threads) {
 
 BOOST_AUTO_TEST_SUITE(promise)
 
-BOOST_AUTO_TEST_CASE(random_programs) { run_programs("random_programs", false); }
+BOOST_AUTO_TEST_CASE(random_programs) { run_programs("random_programs", 1); }
 
 BOOST_AUTO_TEST_CASE(random_programs_on_two_threads) {
-    run_programs("random_programs_on_two_threads", true);
+    run_programs("random_programs_on_two_threads", 2);
+}
+
+BOOST_AUTO_TEST_CASE(random_programs_on_three_threads) {
+    run_programs("random_programs_on_three_threads", 3);
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -7,6 +7,7 @@
 //
 // A second open file of the same name is the oracle, since it is told for itself.
 
+#include "support/changer.hpp"
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
@@ -21,95 +22,21 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <csignal>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include <sched.h>
 #include <sys/epoll.h>
-#include <sys/mount.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 namespace {
 
 namespace asio = boost::asio;
 using moor::interest;
+using test::changer;
 using test::error_code;
-
-/// A process with mounts and a host name of its own, which changes them when it is told to.
-class changer {
-public:
-    changer() {
-        test::fd_pair p = test::make_socketpair();
-        ::fcntl(p.b, F_SETFL, 0);
-        ::fcntl(p.a, F_SETFL, 0);
-        pid_ = ::fork();
-        if (pid_ == 0) {
-            p.a.close();
-            obey(p.b);
-        }
-        commands_ = std::move(p.a);
-        p.b.close();
-        exists_ = tell('?');
-    }
-    ~changer() {
-        commands_.close();
-        ::waitpid(pid_, nullptr, 0);
-    }
-    changer(const changer&) = delete;
-    changer& operator=(const changer&) = delete;
-
-    /// Whether this user may have such a process. Says so if not.
-    bool exists() const {
-        if (!exists_)
-            BOOST_TEST_MESSAGE("not run: no right to mounts and a host name of one's own");
-        return exists_;
-    }
-    bool change_mounts() { return tell('m'); }
-    bool change_host_name() { return tell('h'); }
-    std::string file(const std::string& name) const {
-        return "/proc/" + std::to_string(pid_) + "/" + name;
-    }
-
-private:
-    bool tell(char what) {
-        char answer = 0;
-        return ::send(commands_, &what, 1, MSG_NOSIGNAL) == 1 &&
-               ::recv(commands_, &answer, 1, 0) == 1 && answer == 1;
-    }
-
-    [[noreturn]] static void obey(int commands) {
-        ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-        const int own = CLONE_NEWNS | CLONE_NEWUTS;
-        bool may = (::unshare(own) == 0 || ::unshare(own | CLONE_NEWUSER) == 0) &&
-                   ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
-        bool is_mounted = false;
-        for (unsigned n = 0;; ++n) {
-            char what;
-            if (::recv(commands, &what, 1, 0) != 1)
-                ::_exit(0);
-            char done = may;
-            if (what == 'm') {
-                done = (is_mounted ? ::umount2("/tmp", MNT_DETACH)
-                                   : ::mount("none", "/tmp", "tmpfs", 0, nullptr)) == 0;
-                is_mounted = !is_mounted;
-            } else if (what == 'h') {
-                std::string name = "moor-" + std::to_string(n);
-                done = ::sethostname(name.data(), name.size()) == 0;
-            }
-            (void)!::send(commands, &done, 1, MSG_NOSIGNAL);
-        }
-    }
-
-    ::pid_t pid_;
-    test::unique_fd commands_;
-    bool exists_ = false;
-};
 
 /// A file that tells its changes once, or an epoll set with one.
 struct source {
@@ -324,8 +251,10 @@ void check_with_threads(test::tally& results, changer& agent, const source& s, m
 template <class Check>
 void for_each_source(Check check) {
     changer agent;
-    if (!agent.exists())
+    if (!agent.exists()) {
+        BOOST_TEST_MESSAGE("not run: no right to mounts and a host name of one's own");
         return;
+    }
     test::tally results;
     for (const source& s : each_source(agent))
         for (moor::trigger t : test::both_triggers)

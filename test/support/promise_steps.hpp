@@ -14,6 +14,7 @@
 
 #include <boost/asio/version.hpp>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -76,7 +77,8 @@ struct step {
     act what;
     std::uint32_t slot;
     std::uint32_t choice;
-    std::uint32_t script; ///< what the handler does, if one comes of this; 0: nothing
+    std::uint32_t script;   ///< what the handler does, if one comes of this; 0: nothing
+    bool is_beside = false; ///< the other threads run the loops meanwhile
 };
 
 /// What MOOR_TEST_WITHOUT leaves out.
@@ -91,7 +93,7 @@ inline bool is_left_out(const std::string& name) {
 /// How a program is to be made: each program prefers some steps, so that all programs together
 /// reach more than a single mixture would.
 struct settings {
-    bool threads = false;
+    unsigned threads = 1; ///< that run the loops
     bool handlers_act = true;
     std::array<unsigned, act_count> weights{};
     std::vector<kind> kinds;
@@ -100,13 +102,15 @@ struct settings {
     std::size_t contexts = 1;
 };
 
-inline settings make_settings(dice& d, bool threads) {
+/// `threads`: 0 if the dice choose.
+inline settings make_settings(dice& d, unsigned threads) {
     settings s;
-    s.threads = threads;
+    s.threads = threads ? threads : std::max(3u, 1 + d.below(5)) - 2; // most often one
     s.handlers_act = !d.one_in(4) && !is_left_out("handlers");
     for (std::size_t i = 0; i != act_count; ++i) {
         constexpr unsigned factors[] = {0, 0, 1, 2, 4};
-        unsigned w = act_weights[i] * factors[d.below(std::size(factors))];
+        // (A fuzzer keeps what reaches something new. It needs no mixtures.)
+        unsigned w = act_weights[i] * (d.has_end() ? 1 : factors[d.below(std::size(factors))]);
         s.weights[i] = is_left_out(act_names[i]) ? 0 : w;
     }
     // Nothing would happen without these.
@@ -143,9 +147,10 @@ inline step make_step(dice& d, const settings& s) {
     std::size_t i = 0;
     while (n >= s.weights[i])
         n -= s.weights[i++];
-    step made{static_cast<act>(i), d.roll(), d.roll(), d.roll()};
+    step made{static_cast<act>(i), d.below(60), d.roll(), d.roll()};
     if (!s.handlers_act || d.one_in(2))
         made.script = 0;
+    made.is_beside = s.threads > 1 && d.one_in(3);
     return made;
 }
 
