@@ -462,6 +462,26 @@ BOOST_AUTO_TEST_CASE(a_change_reaches_waits_beside_data_that_others_have_waited_
     });
 }
 
+BOOST_AUTO_TEST_CASE(a_change_that_query_finds_reaches_a_wait) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        if (s.is_in_set)
+            return; // which tells a state: it has something to read
+        asio::io_context io;
+        opened o = open_source(s);
+        moor::registration reg(io, o.fd(), t);
+        (void)is_exhausted(results, io, reg, interest::priority);
+        test::outcome c;
+        reg.async_wait(interest::priority, c.handler());
+        results.run_ready(io);
+        BOOST_REQUIRE((agent.*s.change)());
+        (void)reg.query();
+        results.check(results.comes(io, [&] { return bool(c); }), test::name_of(t), ", ", s.name,
+                      ": not told");
+        reg.deregister();
+        results.run_ready(io);
+    });
+}
+
 BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_not_repeated_for_what_the_file_is) {
     // Always readable, and not known to tell a state.
     for (moor::trigger t : test::both_triggers) {
