@@ -98,33 +98,9 @@ failed() {
     exit 1
 }
 
-# Runs a command, and shows all of its output, or ("brief", for a build) every five seconds the last step.
-# Repeats the last line if the command is silent for ten seconds. $log gets the whole output.
-progress() {
-    local show=$1 line status=0 shown=$SECONDS last=
-    shift
-    "$@" 2>&1 | while [ "$status" -ne 1 ]; do # 1: the end of the output; over 128: no line for 5 s
-        status=0
-        IFS= read -r -t 5 line || status=$?
-        if [ "$status" -eq 0 ]; then
-            printf '%s\n' "$line" >>"$log"
-            if [ "$show" = all ]; then
-                printf '%s\n' "$line"
-                last=$line shown=$SECONDS
-            elif [[ $line =~ ^\[[1-9] ]]; then
-                last=${line/Building CXX object *CMakeFiles\//}
-            fi
-        fi
-        if [ $((SECONDS - shown)) -ge 5 ]; then
-            printf '%6d s  %s\n' "$SECONDS" "$last"
-            shown=$SECONDS
-        fi
-    done
-}
-
 # build [TARGET...]: builds them, or everything, in $tree
 build() {
-    if ! progress "$([ "$verbose" = yes ] && echo all || echo brief)" \
+    if ! progress "$([ "$verbose" = yes ] && echo all || echo '^\[[1-9] ')" \
         cmake --build "$tree" -j "$jobs" ${1:+--target "$@"}; then
         [ "$verbose" = yes ] || sed -n '/^FAILED/,$p' "$log"
         failed "building $name"

@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help=$(./test/run.sh --help)
+fuzz_help=$(./test/fuzz/run.sh --help)
 configurations=$(./test/run.sh --list | cut -f 1)
 suites=$(basename -s .cpp test/suites/*.cpp)
 backends=$'epoll\nselect\nio_uring'
@@ -49,6 +50,11 @@ check() {
                 continue ;;
             test/run.sh::* | b2::[!-]*)
                 [[ $word == *=* ]] || one_of "$suites" "$word" || echo "suite $word" ;;
+            test/fuzz/run.sh:--backend:*) all_of "$backends" "$word" || echo "backend $word" ;;
+            test/fuzz/run.sh::-*)
+                grep -qE -- "(^|[ ,])$word([ ,]|$)" <<<"$fuzz_help" || echo "option $word"
+                option=$word
+                continue ;;
             test/bench/run.sh::--help | test/bench/run.sh::-h) ;; # the option parser has them
             test/bench/run.sh::--*) grep -qrF -- "\"${word%%=*}\"" test/bench || echo "option $word" ;;
             *::-DMOOR_*)
@@ -89,6 +95,7 @@ shown=$(
         commands "$file" <"$file"
     done
     commands "test/run.sh --help" <<<"$help"
+    commands "test/fuzz/run.sh --help" <<<"$fuzz_help"
 )
 echo "$shown"
 for program in README.md test/Jamfile "test/run.sh --help"; do
@@ -101,7 +108,8 @@ done <<<"$shown"
 
 # The check itself: each of these has a mistake.
 for wrong in './test/run.sh nosuch' 'test/run.sh --nosuch' 'test/run.sh --only nosuch' \
-    'test/run.sh waits --backend nosuch' 'nosuch/run.sh' 'b2 cxxstd=20 nosuch' \
+    'test/run.sh waits --backend nosuch' 'nosuch/run.sh' 'test/fuzz/run.sh --nosuch' \
+    'test/fuzz/run.sh --backend nosuch' 'b2 cxxstd=20 nosuch' \
     'build/clang20/test/nosuch.epoll' 'build/nosuch/test/waits.epoll' 'build/test/waits.nosuch' \
     'build/clang20/test/waits.epoll --run_test=nosuch' 'cmake -S . -B build -DMOOR_NOSUCH=ON'; do
     found=$(commands text <<<"See \`$wrong\`.")

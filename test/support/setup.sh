@@ -1,7 +1,7 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 # shellcheck shell=bash
 #
-# Sourced by test/run.sh and example/run.sh.
+# Sourced by test/run.sh, test/fuzz/run.sh and example/run.sh.
 
 # Installs those of the given Debian packages that are missing. Needs root only if there are any; says
 # what to install if it is not. Prints nothing when there is nothing to do, and nothing on the
@@ -40,3 +40,27 @@ moor_need_packages() {
     rm -f "$log"
 }
 export DEBIAN_FRONTEND=noninteractive
+
+# progress all|PATTERN COMMAND...: runs a command, and shows all of its output, or every five seconds the last
+# line that fits the pattern. Repeats the last line if the command is silent. $log gets the whole output.
+progress() {
+    local show=$1 line status=0 shown=$SECONDS last=...
+    shift
+    "$@" 2>&1 | while [ "$status" -ne 1 ]; do # 1: the end of the output; over 128: no line for 5 s
+        status=0
+        IFS= read -r -t 5 line || status=$?
+        if [ "$status" -eq 0 ]; then
+            printf '%s\n' "$line" >>"$log"
+            if [ "$show" = all ]; then
+                printf '%s\n' "$line"
+                last=$line shown=$SECONDS
+            elif [[ $line =~ $show ]]; then
+                last=${line/Building CXX object *CMakeFiles\//}
+            fi
+        fi
+        if [ $((SECONDS - shown)) -ge 5 ]; then
+            printf '%6d s  %s\n' "$SECONDS" "$last"
+            shown=$SECONDS
+        fi
+    done
+}
