@@ -9,7 +9,7 @@ usage() {
     cat <<'EOT'
 Usage: test/model/run.sh [OPTION...] [NAME...]
 
-Explores the model of Moor on epoll, and prints a line for each program: the
+Explores the models of Moor on epoll, and on select and io_uring, and prints a line for each program: the
 states, and the seconds. Then explores mutants, and prints the property that each violates. The last line has
 the sums. Fails if a model violates a property, if a mutant violates none or another one than expected, or if
 a known defect or limit is not found any more.
@@ -77,6 +77,45 @@ programs=(
     "priority|$one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_pri INTERESTS=want_read|want_priority"
 )
 
+# The same for levels.pml: select and io_uring, with the same bounds.
+both() { levels_programs+=("select_$1|$2" "uring_$1|URING=1 $2"); }
+levels_programs=()
+both level "$one LOOP_JOBS=2 OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel"
+both level_two_threads "$two OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel"
+both level_both_directions "$one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_out INTERESTS=want_read|want_write|want_both"
+both level_closing "$one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_end|raise_hup INTERESTS=want_read|want_write|want_closed"
+both level_error "$one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_pri|raise_err HAS_PRIORITY=1 INTERESTS=want_write|want_priority|want_error"
+both level_poll "$one OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_poll|job_cancel"
+both level_try_io "$one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_try|job_clear"
+both edge "EDGE=1 $one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_out INTERESTS=want_read|want_write"
+both edge_two_threads "EDGE=1 $two OUTSIDE_JOBS=2 RAISES=2 JOBS=job_wait|job_cancel"
+both edge_drained "EDGE=1 DRAINS=1 $one WAITS=1 OUTSIDE_JOBS=5 RAISES=3"
+both edge_drained_or_not "EDGE=1 $one OUTSIDE_JOBS=4 RAISES=2 JOBS=job_wait|job_read"
+both edge_closing "EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_hup INTERESTS=want_read|want_closed JOBS=job_wait|job_clear"
+both edge_closing_beside "EDGE=1 ENOUGH=1 $one OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_hup INTERESTS=want_read|want_closed"
+both edge_slot "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_slot"
+both calls "$two TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_call|job_cancel"
+both told_once "TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
+both told_once_two_threads "TOLD_ONCE=1 $two OUTSIDE_JOBS=2 RAISES=2"
+both told_once_edge "EDGE=1 TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
+both told_once_error "TOLD_ONCE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error|want_priority"
+both told_once_calls "TOLD_ONCE=1 $one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 JOBS=job_call"
+both told_once_shared "TOLD_ONCE=1 $one OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_try"
+both service_closed "$one TICKS=1 OUTSIDE_JOBS=4 JOBS=job_wait|job_close|job_clear"
+both service_closed_two_threads "$two LOOP_JOBS=1 OUTSIDE_JOBS=2 JOBS=job_wait|job_close"
+both change_during_a_call "TOLD_ONCE=1 $one TICKS=1 OUTSIDE_JOBS=2 JOBS=job_wait|job_call"
+both change_beside_another "TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_read|want_error"
+both reset "$one STATES=2 FILES=2 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_reset"
+both edge_reset "EDGE=1 $one STATES=2 FILES=2 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_reset"
+both reset_meanwhile "$one STATES=2 FILES=2 OUTSIDE_JOBS=3 RAISES=1 JOBS=job_wait|job_reset"
+both reset_two_threads "$two STATES=2 FILES=2 WAITS=1 OUTSIDE_JOBS=3 RAISES=1 JOBS=job_wait|job_reset NEXT_JOBS=(outside_jobs==1->job_reset:job_wait)"
+both context_ends "$two ENDS_CONTEXT=1 OUTSIDE_JOBS=2 RAISES=1 JOBS=job_wait|job_call"
+levels_programs+=(
+    "uring_number_closed|URING=1 $one OUTSIDE_JOBS=3 RAISES=1 INTERESTS=want_read|want_write JOBS=job_wait|job_close_number"
+    "uring_edge_number_closed|URING=1 EDGE=1 ENOUGH=1 $one OUTSIDE_JOBS=3 RAISES=1 INTERESTS=want_read|want_closed JOBS=job_wait|job_close_number"
+)
+programs+=("${levels_programs[@]}")
+
 # With --large, in place of the programs: a gigabyte and minutes each, or more.
 large_programs=(
     "level_reset_two_threads_two_events|$two STATES=2 FILES=2 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_reset"
@@ -112,6 +151,7 @@ mutants=(
     "EDGE_WAKER_ARMED_LATER|change_while_an_edge_waker_is_armed|never_lost"
     "CACHED_CHANGE_DROPPED|second_change_for_a_call|never_lost"
     "CALL_MADE_FOR_THE_CACHE_ONLY|change_during_a_call|never_lost"
+    "CHANGE_BESIDE_ANOTHER_DROPPED|select_change_beside_another|never_lost"
     "REFUSED_WAKER_KEPT|level_number_closed|no_use_after_free"
     "DISPLACED_WAKER_DROPPED|level_poll|completes_once"
     "SHUTDOWN_LEAVES_THE_HANDLE_ATTACHED|context_ends|no_use_after_free"
@@ -132,6 +172,24 @@ mutants=(
     "REACTOR_LOCK_KEPT|priority|no_deadlock"
     "CLOSE_FORGETS_PENDING|level|pending_is_armed"
     "CLOSE_LEAVES_THE_HANDLE_ATTACHED|level|no_use_after_free"
+    "REQUEST_TRUSTED|select_level|never_early"
+    "REQUEST_TRUSTED|uring_level|never_early"
+    "EVENTS_NOT_CHECKED|uring_level|never_early"
+    "OLDER_EVENTS_TRUSTED|select_reset_meanwhile|never_early"
+    "HANG_UP_OF_WRITER_MISSED|select_level_closing|never_lost"
+    "SET_NOT_WATCHED|uring_level_closing|never_lost"
+    "EVENT_OF_SET_DROPPED|select_edge|never_lost"
+    "CHANGE_OF_SET_DROPPED|uring_told_once|never_lost"
+    "SET_CLOSED_WHILE_ARMED|uring_edge_closing_beside|never_lost"
+    "NOT_REARMED_AFTER_A_STALE_EVENT|select_level|pending_is_armed"
+    "NOT_CONSUMED|select_edge_drained|news_only"
+    "PREPAID_UNIT_MADE_UP_FOR|select_reset|work_is_exact"
+    "PREPAID_UNIT_MADE_UP_FOR|uring_reset|work_is_exact"
+    "NOT_COMPENSATED|select_level_two_threads|work_while_pending"
+    "REFERENCE_DROPPED_EARLY|uring_reset|no_use_after_free"
+    "NO_REFERENCE_OF_THE_REACTOR|select_level|no_use_after_free"
+    "REFUSED_CALL_REPEATED|uring_calls|calls_for_news_only"
+    "SHUTDOWN_KEEPS_THE_REACTORS_REFERENCE|select_context_ends|no_use_after_free"
 )
 
 # What the headers do, and should not: name|bounds|the property. See README.md.
@@ -142,6 +200,9 @@ known=(
     "two_files_abandoned|$one STATES=2 FILES=2 RENAMES=1 WAITS=1 OUTSIDE_JOBS=5 RAISES=0 JOBS=job_wait|job_reset|entry_is_free"
     "two_changes_during_a_check|EDGE=1 TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=3|never_lost"
     "change_while_leaving|TOLD_ONCE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error|never_lost"
+    "select_change_for_writers_beside_another|TOLD_ONCE=1 $one OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_write|never_lost"
+    "uring_change_for_writers_beside_another|URING=1 TOLD_ONCE=1 $one OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_write|never_lost"
+    "uring_two_changes_during_a_check|URING=1 EDGE=1 TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=3|never_lost"
     "thread_that_nobody_knew|LOOP_THREADS=2 LOOP_JOBS=2 RAISES=3 RAISED=raise_in|raise_drain|never_early"
 )
 
@@ -188,7 +249,7 @@ is_chosen() {
     [ "${#names[@]}" -eq 0 ] || [[ " ${names[*]} " == *" $1 "* ]]
 }
 
-# model_of BOUNDS: prints the model with these bounds.
+# model_of BOUNDS MODEL: prints the model with these bounds.
 model_of() {
     local bound value
     for bound in $1; do
@@ -198,15 +259,23 @@ model_of() {
         fi
         printf '#define %s %s\n' "${bound%%=*}" "$value"
     done
-    printf '#include "%s"\n' "$here/epoll.pml"
+    printf '#include "%s"\n' "$here/$2.pml"
 }
 
-# explore NAME BOUNDS: sets violated, states, seconds.
+# model_for NAME: prints the model of a program.
+model_for() {
+    case $1 in
+        select_* | uring_*) echo levels ;;
+        *) echo epoll ;;
+    esac
+}
+
+# explore NAME BOUNDS MODEL: sets violated, states, seconds.
 total_states=0 explored=0
 explore() {
     local directory=$work/${1//, /-} output
     mkdir -p "$directory"
-    model_of "$2" >"$directory/model.pml"
+    model_of "$2" "$3" >"$directory/model.pml"
     printf '%-50s ' "$1"
     output=$(
         cd "$directory"
@@ -249,7 +318,7 @@ kind=programs
 for line in "${programs[@]}"; do
     name=${line%%|*}
     if is_chosen "$name"; then
-        explore "$name" "${line#*|}"
+        explore "$name" "${line#*|}" "$(model_for "$name")"
         report nothing
     fi
 done
@@ -260,7 +329,7 @@ for line in "${known[@]}"; do
     name=${line%%|*}
     if is_chosen "$name"; then
         bounds=${line#*|}
-        explore "$name" "${bounds%|*}"
+        explore "$name" "${bounds%|*}" "$(model_for "$name")"
         report "${line##*|}"
     fi
 done
@@ -273,7 +342,7 @@ if [ "$with_mutants" = yes ]; then
         if is_chosen "$name"; then
             for other in "${programs[@]}"; do
                 if [ "${other%%|*}" = "$program" ]; then
-                    explore "$name, $program" "${other#*|} MUTANT_$name"
+                    explore "$name, $program" "${other#*|} MUTANT_$name" "$(model_for "$program")"
                 fi
             done
             report "$property"
