@@ -15,8 +15,8 @@ Builds the tests, runs them, and ends with CTest's summary. On Debian 12, run as
 installs the packages that are missing.
 
 Without arguments: one compiler; every suite on epoll, and the suites to which the backend matters on
-select and io_uring. With --all: all compilers, C++ standards and sanitizers, the packaging, and
-repetitions. A suite is a file of test/suites, without its .cpp.
+select and io_uring. With --all: all compilers, C++ standards and sanitizers, the packaging, the model of
+the core (test/model), and repetitions. A suite is a file of test/suites, without its .cpp.
 
   --backend A,B     run the named suites on these backends (epoll, select, io_uring)
   --asio DIR        use the Boost.Asio whose headers are in DIR (DIR/boost/asio.hpp)
@@ -40,8 +40,8 @@ EOT
 # name|compiler|C++|sanitizers|every suite on|the suites to which the backend matters on|packaging|flags
 # Compiling takes most of the time, and g++ takes twice as long as clang++. So each compiler, standard and
 # sanitizer is here once rather than in all combinations, and clang++ has the larger share. Packaging: the
-# headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the repetitions. Without
-# --all, the first one runs on the backends as the second one does.
+# headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the model, the repetitions.
+# Without --all, the first one runs on the backends as the second one does.
 configurations=(
     'clang20|clang++|20||epoll;select;io_uring||ON|-O0'
     'gcc17|g++|17||epoll|select;io_uring|OFF|-O0'
@@ -140,6 +140,9 @@ if [ -n "$asio" ]; then
     asio=$(realpath "$asio")
     asio_version=$(sed -n 's,^#define BOOST_ASIO_VERSION .*// *,,p' "$asio/boost/asio/version.hpp") ||
         failed "there is no boost/asio/version.hpp in $asio"
+fi
+if [ "$all" = yes ]; then
+    packages+=(spin tcc)
 fi
 [ "$install" = no ] || moor_need_packages "${packages[@]}" || failed "installing packages"
 
