@@ -100,7 +100,7 @@ failed() {
 
 # build [TARGET...]: builds them, or everything, in $tree
 build() {
-    if ! progress "$([ "$verbose" = yes ] && echo all || echo '^\[[1-9] ')" \
+    if ! progress "$([ "$verbose" = yes ] && echo all || echo '^\[[1-9]')" \
         cmake --build "$tree" -j "$jobs" ${1:+--target "$@"}; then
         [ "$verbose" = yes ] || sed -n '/^FAILED/,$p' "$log"
         failed "building $name"
