@@ -2,28 +2,33 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Every call fails. Each scenario below is run once to count the calls, and then once for each
-// call, each error of the call's manual page, and each n: the n-th call fails. The same for each
-// allocation; and each handler, waker and callable throws. Afterwards nothing has leaked, nothing
-// hangs, every operation was completed once or destroyed, what an operation was told is the error
-// (or one that the reference names), and all else works: the registration beside it, the same
-// registration, and the same handle registered again.
+// call, each error of the call's manual page, and each n: the n-th call fails. Allocations fail in
+// the same way, and each handler, waker and callable throws. Afterwards nothing has leaked, nothing
+// hangs, each operation has completed once or was destroyed, with the injected error or one that is
+// documented, and all else works: the registration beside it, the same registration, and the same
+// handle registered again.
 //
-// Not here, since Asio ignores the result:
+// each_call() has the calls of Moor, and of Asio's reactors those whose result Asio checks. Not
+// there, since Asio ignores the result:
 //
-//   epoll_ctl(DEL)               fails only if the number is not in the set, and then the result is
-//                                what was wanted
-//   epoll_ctl(MOD) of a reader   beside a priority operation. It makes epoll report again what is
-//   (made to fail all the same)  there. Moor arms such a reader where ADD has just reported it
-//   epoll_ctl of the eventfd     the constructor of Asio's reactor, and interrupt(): another thread
-//   that wakes the reactor       is not woken; nor is one by a write(2) to the eventfd on select
-//   epoll_ctl of the timerfd,    timers are late. Moor has none
+//   call                            consequence of a failure
+//   epoll_ctl(DEL)                  none: it fails if the number is not in the set, as was wanted
+//   epoll_ctl(ADD) of the eventfd   a thread that sleeps in the loop is not woken by another one
+//   and its MOD; write(2) to it
+//   read(2) of the eventfd          the loop is woken once more
+//   epoll_ctl(ADD) of the timerfd,  Asio's timers are late; Moor has none
 //   timerfd_settime
-//   read of the eventfd          the loop is woken again
-//   the result of a submitted    the request stays in the ring, and is submitted with the next one
-//   cancellation (io_uring)
+//   io_uring_submit, for a          the request goes with the next one that is submitted, and run()
+//   cancellation                    does not return before: so that is made in conclude()
+//   io_uring_submit, in the         the destructor waits for the request for ever: left out
+//   destructor of the context
 //
-// Nor what can't be wrapped: io_uring_get_sqe() is inline, and fails only if 16,384 requests could
-// not be submitted.
+// Asio also ignores the result of epoll_ctl(MOD) when a reader is started beside a priority
+// operation. That call fails here: the reader misses nothing.
+//
+// Asio throws if the child of a fork can't be registered again: the context can be destroyed, and
+// no more is checked. Asio answers a failing eventfd(2) with pipe(2), whose failure would be a
+// second one. io_uring_get_sqe() is inline, and fails only with 16,384 requests in the ring.
 
 #include "support/faults.hpp"
 
