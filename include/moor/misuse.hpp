@@ -8,13 +8,14 @@
 #ifndef MOOR_MISUSE_HPP
 #define MOOR_MISUSE_HPP
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
 
 namespace moor {
 
-/// A mistake in the use of Moor, as a program finds out that is compiled with `MOOR_CHECK_USE`.
+/// A mistake in the use of Moor, reported if the program is compiled with `MOOR_CHECK_USE`.
 /**
  * Define the macro for the whole program: `-DMOOR_CHECK_USE`. Without it nothing is checked, and
  * the checks cost nothing.
@@ -25,10 +26,11 @@ namespace moor {
 struct misuse {
     /// The kinds of mistakes.
     enum class kind {
-        /// An edge-triggered wait is pending, although its event holds.
+        /// An edge-triggered wait is pending although its handle is ready.
         /**
          * No event has come for longer than the time limit, the loop has run meanwhile, and
-         * `poll(2)` says that the handle is ready: its data was not drained before the wait began.
+         * `poll(2)` says that the handle is ready: the handle was not drained before the wait
+         * began.
          */
         not_drained,
         /// The number was closed before its registration ended.
@@ -39,9 +41,10 @@ struct misuse {
         call_blocked,
         /// A call returned a negative number without an error.
         error_hidden,
-        /// A registration was used on one thread while another one changed, moved or destroyed it.
+        /// An operation was starting on one thread while another one changed, moved or ended the
+        /// registration.
         used_while_changed,
-        /// A wait began for events that its kind of file never has.
+        /// A wait began for events that never occur on this kind of file.
         impossible_interest
     };
 
@@ -55,7 +58,7 @@ struct misuse {
     const char* message;
 };
 
-/// What is told of each mistake.
+/// A function that is called for each mistake.
 using misuse_handler = void (*)(const misuse&) noexcept;
 
 namespace detail {
@@ -71,11 +74,13 @@ inline std::atomic<std::chrono::nanoseconds> misuse_limit{std::chrono::seconds(1
 
 } // namespace detail
 
-/// Sets what is told of each mistake, in place of a line on the standard error stream.
+/// Sets the function that is called for each mistake; the default prints a line on the standard
+/// error stream.
 /**
- * @param handler The function, which any thread may call at any time. It must not use the
- * registration that the report is about. Null: the line again.
- * @returns The function so far.
+ * @param handler The function, which any thread may call at any time, also shortly after another
+ * function was set. It must not use the registration that the report is about, which may have
+ * ended. Null restores the default.
+ * @returns The previous function.
  *
  * @par Example
  * @code
@@ -89,13 +94,15 @@ inline misuse_handler set_misuse_handler(void (*handler)(const misuse&) noexcept
     return detail::current_misuse_handler.exchange(handler ? handler : &detail::print_misuse);
 }
 
-/// Sets how long a drained handle may take to be told, and a call to return.
+/// Sets how long a wait may stay pending although its handle is ready, and how long a call may
+/// take, before Moor reports it.
 /**
- * @param limit The time, one second if none was set. The first report comes after the time, and
- * within a quarter more.
+ * @param limit The time: one second if none was set, and one millisecond at least. A report comes
+ * after this time, usually within a quarter more; later if the loop is busy.
  */
 inline void set_misuse_time_limit(std::chrono::steady_clock::duration limit) noexcept {
-    detail::misuse_limit.store(limit);
+    detail::misuse_limit.store(
+        std::max<std::chrono::nanoseconds>(limit, std::chrono::milliseconds(1)));
 }
 
 } // namespace moor

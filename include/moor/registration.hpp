@@ -878,7 +878,7 @@ private:
     /// True: the operation waits. False: it says how it ended.
     template <class Op>
     BOOST_FORCEINLINE bool start(Op& op, interest want, const char* name) {
-        [[maybe_unused]] const typename use_guard::frame in_use(*this);
+        typename use_guard::frame in_use(*this);
         detail::track_creation(core_->port.context(), op, io_.get(), native_handle(), name);
         if (BOOST_UNLIKELY(!io_ || want.empty())) {
             op.fail(usable(want));
@@ -892,6 +892,7 @@ private:
             op.set_late_cancellation(io_);
         }
         detail::check_wait(*core_, *io_, want);
+        in_use.end(); // the handler may run on another thread soon, and end this registration
         return op.takes_turns() ? io_->start_transfer(op) : io_->start(op);
     }
 
@@ -984,7 +985,6 @@ private:
     }
 
     void cancel_waits(interest which) {
-        [[maybe_unused]] const typename use_guard::frame in_use(*this);
         if (!io_)
             return;
         detail::track_operation(core_->port.context(), io_.get(), native_handle(), "cancel");

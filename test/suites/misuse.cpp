@@ -160,7 +160,7 @@ BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_on_a_handle_that_was_not_drained,
 BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_reported, fixture) {
     auto p = test::make_socketpair();
     auto reg = make_registration(p.a, trigger::edge);
-    test::called drained, call;
+    test::called drained, call, both;
     reg.async_wait_readable(drained.handler());
     // A condition that the callable does not see is no mistake.
     test::put(p.b, "unread");
@@ -168,6 +168,13 @@ BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_re
     reg.async_io(
         interest::readable, [](moor::error_code& ec) { ec = asio::error::would_block; },
         call.handler());
+    (void)reg.poll_read_io([] {}, [](moor::error_code& ec) { ec = asio::error::would_block; });
+    // Nor is room that nobody has something to write for.
+    auto q = test::make_socketpair();
+    auto two_way = make_registration(q.a, trigger::edge);
+    two_way.async_wait(interest::readable | interest::writable, both.handler());
+    test::check_completes(io, both);
+    two_way.async_wait(interest::readable | interest::writable, both.handler());
     auto level = test::make_socketpair();
     auto reader = make_registration(level.a);
     test::called pending;
@@ -177,6 +184,7 @@ BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_that_is_rightly_pending_is_not_re
         BOOST_TEST(let_the_watch_look(io, p.b) == 0u);
     }
     reg.deregister();
+    two_way.deregister();
     reader.deregister();
     test::run_ready(io);
 }

@@ -106,6 +106,7 @@ public:
         i.tick = word_.tick();
         i.waited_for = queue_.want();
         i.waits = queue_.waits();
+        i.identity = this->identity();
         i.waiters = queue_.size();
         for (channel c : {read_channel, write_channel, edge_channel})
             i.armed[c] = this->is_armed(c);

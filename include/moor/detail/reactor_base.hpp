@@ -31,6 +31,9 @@
 #include <boost/asio/version.hpp>
 #include <boost/config.hpp>
 
+#if BOOST_ASIO_VERSION >= 103400 // Boost 1.87
+#include <boost/asio/config.hpp>
+#endif
 #if BOOST_ASIO_VERSION >= 102700 // Boost 1.82
 #include <boost/asio/associated_immediate_executor.hpp>
 #endif
@@ -265,6 +268,17 @@ public:
 
     void work_started() { scheduler_.work_started(); }
     void work_finished() { scheduler_.work_finished(); }
+
+    /// Whether threads outside of the loop may queue items.
+    bool is_locked() const {
+#if !defined(BOOST_ASIO_HAS_THREADS)
+        return false;
+#elif BOOST_ASIO_VERSION >= 103400 // Boost 1.87
+        return asio::config(context_).get("scheduler", "locking", true);
+#else
+        return BOOST_ASIO_CONCURRENCY_HINT_IS_LOCKING(SCHEDULER, scheduler_.concurrency_hint());
+#endif
+    }
 
     /// Makes up for the unit of work that the scheduler takes back after fired(). There only.
     void compensate() { scheduler_.compensating_work_started(); }

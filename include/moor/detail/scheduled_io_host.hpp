@@ -8,6 +8,7 @@
 #ifndef MOOR_DETAIL_SCHEDULED_IO_HOST_HPP
 #define MOOR_DETAIL_SCHEDULED_IO_HOST_HPP
 
+#include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/readiness.hpp>
 
@@ -47,7 +48,8 @@ struct scheduled_io_info {
     std::string name;
     trigger mode;
     interest waited_for;
-    interest waits; // but for calls
+    interest waits; // see wait_queue
+    file_identity identity;
     readiness cached;
     ticks tick;
     std::size_t waiters;

@@ -8,8 +8,9 @@
 // and so outlives the service for as long as anything refers to it: a registration that is left
 // over can still ask whether its execution context lives.
 //
-// One lock, mutex_, guards everything here but checks_, which have their own; a state's lock may
-// be taken under it, never the other way round. Nothing is completed or destroyed under it.
+// One lock, mutex_, guards everything here but checks_ and wait_watch_, which have their own; a
+// state's lock may be taken under it, and it under wait_watch_'s, never the other way round.
+// Nothing is completed or destroyed under it.
 //
 
 #ifndef MOOR_DETAIL_SERVICE_CORE_HPP

@@ -105,12 +105,6 @@ public:
     void remove_service(watched& w) noexcept { remove(services_, w); }
     void remove_call(watched& w) noexcept { remove(calls_, w); }
 
-    /// In the child of a fork, which has no other thread.
-    void resume() {
-        std::lock_guard<std::mutex> lock(mutex_);
-        start();
-    }
-
 private:
     using list = std::vector<watched*>;
 
@@ -118,7 +112,8 @@ private:
         ::pthread_atfork([] { instance().mutex_.lock(); }, [] { instance().mutex_.unlock(); },
                          [] {
                              instance().is_running_ = false;
-                             instance().calls_.clear(); // of threads that are not here
+                             instance().calls_.clear();    // of threads that are not here
+                             instance().services_.clear(); // their locks may be held; see forked()
                              instance().mutex_.unlock();
                          });
     }
@@ -149,18 +144,23 @@ private:
 
     void run() {
         for (;;) {
-            std::this_thread::sleep_for(misuse_limit.load() / 4);
+            std::this_thread::sleep_for(
+                std::min<std::chrono::nanoseconds>(misuse_limit.load() / 4, longest_pause));
             std::vector<misuse_report> reports;
-            {
+            BOOST_TRY {
                 std::lock_guard<std::mutex> lock(mutex_);
                 for (const list* l : {&services_, &calls_})
                     for (watched* w : *l)
                         w->look(reports);
             }
+            BOOST_CATCH(...) {} // without memory, later
+            BOOST_CATCH_END
             for (const misuse_report& r : reports)
                 r.deliver();
         }
     }
+
+    static constexpr std::chrono::milliseconds longest_pause{250};
 
     std::mutex mutex_;
     list services_;
@@ -204,10 +204,18 @@ public:
 template <class Core>
 class wait_watch<Core, true> final : private watched {
 public:
-    explicit wait_watch(Core& core) : core_(core) { use_watch::instance().add_service(*this); }
+    /// (A scheduler without locks can't be asked from another thread whether the loop turns.)
+    explicit wait_watch(Core& core) : core_(core), is_stopped_(!core.port.is_locked()) {
+        if (!is_stopped_)
+            use_watch::instance().add_service(*this);
+    }
     ~wait_watch() { stop(); }
 
-    void forked() { use_watch::instance().resume(); }
+    /// This process is the child of a fork.
+    void forked() {
+        if (!is_stopped_)
+            use_watch::instance().add_service(*this);
+    }
 
     /// The context is going.
     void stop() noexcept {
@@ -230,7 +238,7 @@ private:
         for (const scheduled_io_info& i : core_.infos()) {
             error_code ec;
             if (i.mode != trigger::edge || i.waits.empty() ||
-                !tells_state(i.handle, identify(i.handle, ec)))
+                !(identify(i.handle, ec) == i.identity) || !tells_state(i.handle, i.identity))
                 continue; // to ask would take the change away
             readiness r =
                 i.waits & from_poll_events(poll_now(i.handle, to_poll_events(i.waits), ec), false);
@@ -263,7 +271,7 @@ private:
     }
 
     Core& core_;
-    bool is_stopped_ = false;
+    bool is_stopped_;
     std::map<int, stuck> stuck_;
     turn_counter turns_;
 };
@@ -280,9 +288,13 @@ template <class Core>
 class call_watch<Core, true> final : private watched {
 public:
     template <class State>
-    explicit call_watch(State& state)
-        : handle_(state.native_handle()), name_(static_cast<Core&>(state.host()).name_of(state)) {
-        use_watch::instance().add_call(*this);
+    explicit call_watch(State& state) noexcept : handle_(state.native_handle()) {
+        BOOST_TRY {
+            name_ = static_cast<Core&>(state.host()).name_of(state);
+            use_watch::instance().add_call(*this);
+        }
+        BOOST_CATCH(...) {} // without memory, nobody looks at it
+        BOOST_CATCH_END
     }
     ~call_watch() {
         use_watch::instance().remove_call(*this);
@@ -301,10 +313,11 @@ private:
     bool is_late() const { return !is_reported_ && clock::now() - begun_ > misuse_limit.load(); }
 
     misuse_report report() {
+        misuse_report r{misuse::kind::call_blocked, handle_, name_,
+                        "a call has not returned for more than " + text_of_limit() +
+                            ": it must not block (set O_NONBLOCK, or pass MSG_DONTWAIT)"};
         is_reported_ = true;
-        return {misuse::kind::call_blocked, handle_, name_,
-                "a call has not returned for more than " + text_of_limit() +
-                    ": it must not block (set O_NONBLOCK, or pass MSG_DONTWAIT)"};
+        return r;
     }
 
     int handle_;
@@ -313,11 +326,13 @@ private:
     clock::time_point begun_ = clock::now();
 };
 
-template <class Core, class State>
+/// `more()` is the end of the sentence.
+template <class Core, class State, class F>
 void report_misuse(misuse::kind what, Core& core, const State& state, const char* text,
-                   const std::string& more) noexcept {
+                   F more) noexcept {
     report_misuse([&] {
-        return misuse_report{what, state.native_handle(), core.name_of(state), text + more};
+        return misuse_report{what, state.native_handle(), core.name_of(state),
+                             std::string(text) + more()};
     });
 }
 
@@ -329,7 +344,7 @@ void check_result(State& state, [[maybe_unused]] bool hides_an_error) noexcept {
     if constexpr (checks_use) {
         if (hides_an_error)
             report_misuse(misuse::kind::error_hidden, static_cast<Core&>(state.host()), state, text,
-                          {});
+                          [] { return ""; });
     } else {
         BOOST_ASSERT_MSG(!hides_an_error, text);
     }
@@ -343,12 +358,13 @@ bool check_number(Core& core, const State& state, const char* advice) noexcept {
     error_code ec;
     if (!state.is_open() || identify(state.native_handle(), ec) == state.identity())
         return true;
-    if (ec)
+    auto more = [advice] { return advice; };
+    if (ec == boost::asio::error::bad_descriptor)
         report_misuse(misuse::kind::number_closed, core, state,
-                      "the number was closed before its registration ended: ", advice);
-    else
+                      "the number was closed before its registration ended: ", more);
+    else if (!ec)
         report_misuse(misuse::kind::number_reused, core, state,
-                      "the number stands for another file than the registered one: ", advice);
+                      "the number stands for another file than the registered one: ", more);
     return false;
 }
 
@@ -384,8 +400,9 @@ void check_wait(Core& core, const State& state, interest want) noexcept {
         return;
     interest never = want & impossible_on(state.native_handle(), state.identity());
     if (!never.empty() && (want - never).empty())
-        report_misuse(misuse::kind::impossible_interest, core, state,
-                      "no file of this kind is ever ready for this wait: ", text_of(want));
+        report_misuse(
+            misuse::kind::impossible_interest, core, state,
+            "no file of this kind is ever ready for this wait: ", [want] { return text_of(want); });
 }
 
 /// The base of a registration: finds a thread that uses one which another thread changes.
@@ -398,6 +415,7 @@ protected:
 
     struct frame {
         explicit frame(const use_guard&) noexcept {}
+        void end() noexcept {}
     };
 
     void check_unused() const noexcept {}
@@ -414,12 +432,17 @@ protected:
 
     /// Surrounds a use that may run beside others.
     struct frame {
-        explicit frame(const use_guard& g) noexcept : guard(g) { ++guard.users_; }
-        ~frame() { --guard.users_; }
+        explicit frame(const use_guard& g) noexcept : guard(&g) { ++guard->users_; }
+        ~frame() { end(); }
         frame(const frame&) = delete;
         frame& operator=(const frame&) = delete;
 
-        const use_guard& guard;
+        void end() noexcept {
+            if (const use_guard* g = std::exchange(guard, nullptr))
+                --g->users_;
+        }
+
+        const use_guard* guard;
     };
 
     void check_unused() const noexcept {

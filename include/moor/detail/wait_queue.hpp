@@ -81,10 +81,15 @@ public:
         return i;
     }
 
-    /// The same of waits alone, without calls.
+    /// What waits are for that a drained handle does not have. Nothing of calls, which know better;
+    /// nor room, which a wait for data as well may leave unused.
     interest waits() const noexcept {
         interest i;
-        for_each([&](const waiter& w) { i |= w.is_call() ? interest() : w.want_; });
+        for_each([&](const waiter& w) {
+            if (!w.is_call() && !w.is_refused_)
+                i |= (w.want_ & pollable) == interest::writable ? w.want_
+                                                                : w.want_ - interest::writable;
+        });
         return i;
     }
 
@@ -133,6 +138,8 @@ public:
     }
 
 private:
+    static constexpr interest pollable = interest::readable | interest::writable;
+
     waiter_list pending_;
     waiter_list running_;
 };
