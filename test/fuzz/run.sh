@@ -93,7 +93,7 @@ for backend in ${backends//,/ }; do
         grep -vE '^#|NEW_FUNC' "$log" | tail -n 200
         input=$(sed -n 's/.*Test unit written to //p' "$log" | tail -n 1)
         [ -z "$input" ] || echo "To run this input again: ${launcher[*]} $fuzzer $input"
-        failed "$backend, after $(grep -oE '^#[0-9]+' "$log" | tail -n 1 | tr -d '#') executions"
+        failed "$backend, after $(number_after stat::number_of_executed_units:) executions"
     }
     echo "$backend: $(number_after stat::number_of_executed_units:) executions," \
         "cov $(number_after cov:), ft $(number_after ft:)," \
