@@ -121,8 +121,10 @@ inline settings make_settings(dice& d, unsigned threads) {
         // Asio gives results of cancelled operations to others there.
         for (act a : {act::renumber, act::reregister})
             s.weights[static_cast<std::size_t>(a)] /= 4;
+    // Not all one-time changes reach a wait: doc/design.adoc has the limits, which these find.
+    static const bool has_mounts = std::getenv("MOOR_TEST_MOUNTS");
     for (std::size_t i = 0; i != std::size(kind_names); ++i)
-        if (!is_left_out(kind_names[i]))
+        if (!is_left_out(kind_names[i]) && (static_cast<kind>(i) != kind::mounts || has_mounts))
             s.kinds.push_back(static_cast<kind>(i));
     if (d.one_in(2))
         s.kinds = {s.kinds[d.below(s.kinds.size())]};
