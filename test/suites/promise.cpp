@@ -11,7 +11,8 @@
 //   failures. Without it: two seconds, always the same programs, up to the first failure.
 // - MOOR_TEST_FAILURES=n ends the run after so many kinds of failures.
 // - MOOR_TEST_WITHOUT=a,b leaves out steps, kinds of files, interests, triggers and checks.
-// - MOOR_TEST_MOUNTS=1 adds files that tell each change once, whose documented limits it finds.
+// - MOOR_TEST_ALL_KINDS=1 adds files that tell each change once, and message queues: see
+//   make_settings().
 
 #include "support/context.hpp"
 #include "support/dice.hpp"
