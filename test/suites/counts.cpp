@@ -19,8 +19,6 @@
 #include <boost/asio/version.hpp>
 
 #include <cstdint>
-#include <filesystem>
-#include <iterator>
 #include <memory>
 #include <new>
 #include <string>
@@ -154,20 +152,15 @@ BOOST_FIXTURE_TEST_CASE(an_edge_wait_costs_no_epoll_ctl_and_no_poll, test::conte
     }
 }
 
-long open_descriptors() {
-    namespace fs = std::filesystem;
-    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
-}
-
 BOOST_FIXTURE_TEST_CASE(edge_waits_keep_no_descriptor_while_they_find_the_handle_drained,
                         test::context_fixture) {
     handles h;
     for (test::fd_pair* p : h.all) {
         concrete reg(io, p->a.get(), trigger::edge);
         loop<concrete> l{io, reg, *p};
-        const long before = open_descriptors();
+        const long before = test::open_descriptors();
         l.run(10, [&] { read_exactly(reg, *p); });
-        BOOST_TEST(open_descriptors() == before);
+        BOOST_TEST(test::open_descriptors() == before);
     }
 }
 

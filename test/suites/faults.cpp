@@ -63,7 +63,6 @@
 #include <utility>
 #include <vector>
 
-#include <dirent.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -449,16 +448,6 @@ private:
     record* beside_ = nullptr;
 };
 
-int open_descriptors() {
-    int n = 0;
-    ::DIR* d = ::opendir("/proc/self/fd");
-    BOOST_REQUIRE(d);
-    while (::readdir(d))
-        ++n;
-    ::closedir(d);
-    return n;
-}
-
 struct result {
     long happened = 0; // how often the call failed
     std::size_t user_calls = 0;
@@ -469,7 +458,7 @@ result play(test::tally& t, const scenario& s, moor::trigger mode, const mishap&
             bool is_first = false) {
     std::optional<own_calls> mine(std::in_place);
     result r;
-    const int descriptors = open_descriptors();
+    const long descriptors = test::open_descriptors();
     const long live = test::live_allocations();
     const long failed = t.failed();
     {
@@ -488,7 +477,8 @@ result play(test::tally& t, const scenario& s, moor::trigger mode, const mishap&
         st.conclude();
         r.user_calls = st.user_calls();
     }
-    t.check(open_descriptors() == descriptors, s.name, ", ", m, ": descriptors are left over");
+    t.check(test::open_descriptors() == descriptors, s.name, ", ", m,
+            ": descriptors are left over");
     if (t.failed() == failed && !is_first)
         t.check(test::live_allocations() == live, s.name, ", ", m, ": memory is left over");
     return r;

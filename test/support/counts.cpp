@@ -13,6 +13,7 @@
 #include <new>
 #include <utility>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -99,6 +100,16 @@ void before_events_are_handled(std::function<void()> f) {
 }
 
 long live_allocations() { return live; }
+
+long open_descriptors() {
+    long n = 0;
+    ::DIR* d = ::opendir("/proc/self/fd");
+    BOOST_REQUIRE(d);
+    while (::readdir(d))
+        ++n;
+    ::closedir(d);
+    return n;
+}
 
 } // namespace test
 

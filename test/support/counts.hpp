@@ -97,6 +97,9 @@ void events_were_fetched();
 /// How many allocations were not given back. (Where they are counted.)
 long live_allocations();
 
+/// How many descriptors are open, and a few more, always the same number. Without operator new.
+long open_descriptors();
+
 } // namespace test
 
 #endif

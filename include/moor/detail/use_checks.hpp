@@ -246,7 +246,8 @@ private:
                 continue;
             stuck s{i.tick, turns_.count(), 0};
             auto before = stuck_.find(i.handle);
-            if (before != stuck_.end() && is_unchanged(r, before->second.tick, i.tick)) {
+            if (before != stuck_.end() &&
+                (r - readiness_word::unchanged(before->second.tick, i.tick)).empty()) {
                 s.looks = before->second.looks + (before->second.turns != s.turns);
                 if (s.looks == enough && before->second.looks != enough)
                     reports.push_back(
@@ -262,12 +263,6 @@ private:
         stuck_.swap(now);
         if (!stuck_.empty())
             turns_.ask(core_.port);
-    }
-
-    static bool is_unchanged(readiness r, const ticks& a, const ticks& b) noexcept {
-        return ((r & readiness_word::read_stream).empty() || a.read == b.read) &&
-               ((r & readiness_word::write_stream).empty() || a.write == b.write) &&
-               (!r.is_priority() || a.priority == b.priority);
     }
 
     Core& core_;
