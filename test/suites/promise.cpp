@@ -11,8 +11,7 @@
 //   failures. Without it: two seconds, always the same programs, up to the first failure.
 // - MOOR_TEST_FAILURES=n ends the run after so many kinds of failures.
 // - MOOR_TEST_WITHOUT=a,b leaves out steps, kinds of files, interests, triggers and checks.
-// - MOOR_TEST_ALL_KINDS=1 adds files that tell each change once, and message queues: see
-//   make_settings().
+// - MOOR_TEST_ALL_KINDS=1 adds files that tell each change once: see make_settings().
 
 #include "support/context.hpp"
 #include "support/dice.hpp"

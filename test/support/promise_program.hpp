@@ -456,9 +456,14 @@ private:
                 interest cleared = event.ready();
                 if (cleared.is_error()) // which readers and writers are told of as well
                     cleared |= interest::readable | interest::writable;
-                for (std::size_t i = 0; i != flag_count; ++i)
-                    if (cleared.contains(flags[i].first) && s.flag[i].news <= when)
-                        s.flag[i].news = 0;
+                for (std::size_t i = 0; i != flag_count; ++i) {
+                    if (!cleared.contains(flags[i].first))
+                        continue;
+                    auto forget = [when = when](long& news) { news = news <= when ? 0 : news; };
+                    forget(s.flag[i].news);
+                    // (One that pends has news if another wait gives back what it was told.)
+                    for_waits_of(s, [&](pending& w) { forget(w.news[i]); });
+                }
             }
             break;
         case act::cancel:

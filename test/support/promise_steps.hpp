@@ -121,12 +121,11 @@ inline settings make_settings(dice& d, unsigned threads) {
         // Asio gives results of cancelled operations to others there.
         for (act a : {act::renumber, act::reregister})
             s.weights[static_cast<std::size_t>(a)] /= 4;
-    // Not all one-time changes reach a wait: doc/design.adoc has the limits, which these find. And
-    // on select a call on a message queue was seen to hang, once in 11,399 programs.
+    // Not all one-time changes reach a wait: doc/design.adoc has the limits, which these find.
     static const bool has_all = std::getenv("MOOR_TEST_ALL_KINDS");
     for (std::size_t i = 0; i != std::size(kind_names); ++i) {
         const auto k = static_cast<kind>(i);
-        if (!is_left_out(kind_names[i]) && ((k != kind::mounts && k != kind::queue) || has_all))
+        if (!is_left_out(kind_names[i]) && (k != kind::mounts || has_all))
             s.kinds.push_back(k);
     }
     if (d.one_in(2))
