@@ -718,21 +718,15 @@ public:
 
     /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
     /**
+     * If the file may tell a change once only, as `/proc/self/mountinfo` does, a change that is
+     * found is news to the operations that wait: there are two calls then.
+     *
      * @param ec Set to the error, if any: the errors of `async_wait`.
      */
     readiness query(error_code& ec) const {
         if ((ec = usable(interest::readable)))
             return readiness();
-        if (!io_->is_open()) {
-            ec = io_->closed_error();
-            return readiness();
-        }
-        int events =
-            detail::poll_now(io_->native_handle(),
-                             detail::to_poll_events(interest::readable | interest::writable |
-                                                    interest::priority | interest::read_closed),
-                             ec);
-        return ec ? readiness() : detail::from_poll_events(events, io_->identity().is_fifo());
+        return io_->query(ec);
     }
     /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
     /**

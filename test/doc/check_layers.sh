@@ -21,6 +21,7 @@ layers=(
     'detail/wait_queue.hpp detail/transfer_queue.hpp detail/use_checks.hpp'
     'detail/handle_wakers.hpp'
     'detail/handle_readiness.hpp'
+    'detail/handle_starts.hpp'
     'detail/handle_transfers.hpp'
     'detail/scheduled_io_policy.hpp'
     'detail/scheduled_io.hpp'

@@ -538,6 +538,14 @@ start:
             :: else
             fi;
 #endif
+#if !TOLD_ONCE
+            if // attaching the handle is about to tell of all that is there
+            :: is_plain(w) && !is_attached[s] ->
+                word_forget(s, pollable | priority);
+                would_block[s] = 0
+            :: else
+            fi;
+#endif
             satisfied(s, w);
             r = h_r;
 #else

@@ -76,6 +76,7 @@ make_call:
 #else
         :: number == no_file -> goto finish_call
         :: number != no_file && !is_due(want_of[w], events[number]) -> skip // would block
+        :: number != no_file && want_of[w] == pollable -> skip // only one of the two may move data
         :: number != no_file && is_due(want_of[w], events[number]) ->
             events[number] = events[number] & ~(want_of[w] & pollable);
             goto finish_call

@@ -42,6 +42,7 @@ programs=(
     "edge_slot|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_slot"
     "edge_closing|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_hup INTERESTS=want_read|want_closed JOBS=job_wait|job_clear"
     "calls|$two TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_call|job_cancel"
+    "calls_for_both|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_read|want_both JOBS=job_call"
     "told_once|TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
     "told_once_two_threads|TOLD_ONCE=1 $two OUTSIDE_JOBS=2 RAISES=1"
     "level_latch|$one TICKS=1 OUTSIDE_JOBS=3 RAISES=3 RAISED=raise_in|raise_drain INTERESTS=want_read|want_write JOBS=job_wait|job_try"
@@ -95,6 +96,7 @@ both edge_closing "EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=ra
 both edge_closing_beside "EDGE=1 ENOUGH=1 $one OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_hup INTERESTS=want_read|want_closed"
 both edge_slot "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_slot"
 both calls "$two TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_call|job_cancel"
+both calls_for_both "$one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_read|want_both JOBS=job_call"
 both told_once "TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
 both told_once_two_threads "TOLD_ONCE=1 $two OUTSIDE_JOBS=2 RAISES=2"
 both told_once_edge "EDGE=1 TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
@@ -129,6 +131,7 @@ large_programs=(
 
 # mutant|program|the property that it violates
 mutants=(
+    "WOULD_BLOCK_KEPT_BY_BOTH|calls_for_both|never_lost"
     "EVENTS_NOT_CHECKED|level_two_threads|never_early"
     "EVENT_OF_SECOND_THREAD_TRUSTED|level|never_early"
     "QUEUED_EVENT_TRUSTED|level|never_early"

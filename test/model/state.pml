@@ -394,15 +394,22 @@ inline note_told(s, r, at_start) {
 
 inline note_would_block_channel(s, c, ready, tick, now, is_known) {
     if
+#ifndef MUTANT_WOULD_BLOCK_KEPT_BY_BOTH
+    :: ((ready) & interest_of(c)) != 0 && !(is_known) -> would_block[s] = would_block[s] & ~bit(c)
+#endif
     :: ((ready) & interest_of(c)) != 0 && (is_known) && (tick) == (now) ->
         would_block[s] = would_block[s] | bit(c)
     :: else
     fi
 }
+/// A call for both directions does not say which of them would block; nor does it say anything of
+/// a file that tells a change once.
+#define is_said(want) (!TOLD_ONCE && (want) != pollable)
+
 /// note_would_block(): a call for `want` that an event allowed would have blocked.
 inline note_would_block(s, ready, of_read, of_write, of_priority, want) {
-    note_would_block_channel(s, read_channel, ready, of_read, tick_read[s], (want) != pollable);
-    note_would_block_channel(s, write_channel, ready, of_write, tick_write[s], (want) != pollable);
+    note_would_block_channel(s, read_channel, ready, of_read, tick_read[s], is_said(want));
+    note_would_block_channel(s, write_channel, ready, of_write, tick_write[s], is_said(want));
 #if !TOLD_ONCE
     word_clear(s, ready, of_read, of_write, of_priority)
 #endif

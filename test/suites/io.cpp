@@ -6,6 +6,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/handles.hpp"
+#include "support/kinds.hpp"
 #include "support/tracker.hpp"
 #include "support/vocabulary.hpp"
 
@@ -179,6 +180,69 @@ BOOST_FIXTURE_TEST_CASE(would_block_of_a_combined_interest_clears_only_what_was_
     test::run_until(io, [&] { return bool(again); });
     BOOST_TEST(again.times == 1);
     BOOST_TEST(!again.ec);
+}
+
+/// A call for both directions that would block says of neither that it would, also not of one that
+/// an earlier call has said it of, and that an event has come for since.
+enum class call_for_both { pends_before, pends_after, does_not_wait };
+void check_after_a_call_for_both(trigger t, bool writes, call_for_both how) {
+    constexpr const char* names[] = {"pends before the other", "pends after the other",
+                                     "does not wait"};
+    BOOST_TEST_CONTEXT(test::name_of(t) << (writes ? ", writes" : ", reads")
+                                        << ", the call for both " << names[static_cast<int>(how)]) {
+        test::context_fixture context;
+        asio::io_context& io = context.io;
+        test::fd_pair p = test::make_socketpair();
+        moor::registration reg(io, p.a.get(), t);
+        const interest one = writes ? interest::writable : interest::readable;
+        const interest both = interest::readable | interest::writable;
+        auto transfer = [&](error_code&) { return writes ? test::fill(p.a) : test::drain(p.a); };
+        int refused = 0;
+        auto refuse = [&](error_code& ec) {
+            ++refused;
+            ec = asio::error::would_block;
+        };
+        test::called pending, told, done;
+        auto call_for_both_pends = [&] {
+            reg.async_io(both, refuse, pending.handler());
+            test::run_ready(io);
+        };
+        if (how == call_for_both::pends_before)
+            call_for_both_pends();
+        test::put(p.b, "x");
+        auto first = reg.try_io(one, [&](error_code& ec) {
+            transfer(ec);
+            ec = asio::error::would_block;
+        });
+        BOOST_TEST((first.error() == asio::error::would_block));
+        if (how == call_for_both::pends_after)
+            call_for_both_pends();
+        if (how == call_for_both::does_not_wait)
+            reg.async_wait(one, told.handler());
+        test::run_ready(io);
+        refused = 0;
+        if (writes)
+            test::drain(p.b);
+        else
+            test::put(p.b, "y");
+        test::run_until(io, [&] { return refused != 0 || told.times != 0; });
+        if (how == call_for_both::does_not_wait)
+            (void)reg.try_io(both, refuse);
+        BOOST_TEST(refused >= 1);
+        reg.async_io(one, transfer, done.handler());
+        test::run_ready(io);
+        BOOST_TEST(done.times == 1);
+        BOOST_TEST(!done.ec);
+        reg.deregister();
+        test::run_all(io);
+    }
+}
+BOOST_AUTO_TEST_CASE(would_block_of_both_directions_is_believed_of_neither) {
+    for (trigger t : test::both_triggers)
+        for (bool writes : {false, true})
+            for (call_for_both how : {call_for_both::pends_before, call_for_both::pends_after,
+                                      call_for_both::does_not_wait})
+                check_after_a_call_for_both(t, writes, how);
 }
 
 BOOST_FIXTURE_TEST_CASE(try_io_reports_its_errors, fixture) {

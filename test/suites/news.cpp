@@ -436,6 +436,41 @@ BOOST_AUTO_TEST_CASE(news_that_comes_while_nobody_waits_is_one_event) {
             }
 }
 
+/// While the handle is not in the reactor, a wait has it attached, and is told by the reactor: what
+/// is known already would be told twice.
+BOOST_AUTO_TEST_CASE(what_is_known_before_the_handle_is_attached_is_one_event) {
+    const interest readable = interest::readable, writable = interest::writable;
+    for (const kind& k : {pipe_reader, unix_socket, tcp_socket})
+        for (interest want : {readable, readable | interest::priority})
+            for (bool is_idle : {false, test::on_epoll()}) // elsewhere it stays attached
+                BOOST_TEST_CONTEXT(k.name << ", " << want
+                                          << (is_idle ? ", after many events that nobody waits for"
+                                                      : ", after a call")) {
+                    asio::io_context io;
+                    test::fd_pair p = k.make();
+                    moor::registration r(io, p.a, trigger::edge);
+                    if (is_idle) {
+                        r.async_wait(want | writable, [](error_code, auto) {});
+                        turn(io);
+                        r.cancel();
+                        for (int i = 0; i != 20; ++i) {
+                            test::put(p.b, "x");
+                            turn(io);
+                        }
+                        BOOST_TEST(!moor::use_registration_service(io).snapshot().at(0).attached);
+                    } else {
+                        test::put(p.b, "x");
+                        (void)r.try_io(want, [](error_code&) {});
+                        BOOST_TEST(r.ready(readable).ready() == readable);
+                    }
+                    waiter w(r, want);
+                    turn(io);
+                    BOOST_TEST(w.completions() == 1);
+                    r.deregister();
+                    turn(io);
+                }
+}
+
 BOOST_AUTO_TEST_CASE(urgent_data_is_one_event) {
     for (moment m : moments)
         BOOST_TEST_CONTEXT(name_of(m)) {

@@ -424,6 +424,40 @@ BOOST_AUTO_TEST_CASE(each_change_has_a_pending_call_made) {
     });
 }
 
+/// That a call found nothing says nothing of the changes that come after it, although a wait was
+/// told of them.
+BOOST_AUTO_TEST_CASE(a_call_that_begins_after_a_change_is_made) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        for (interest want : interests_of(s))
+            for (interest of_call : {interest::readable, interest::writable}) {
+                asio::io_context io;
+                opened o = open_source(s);
+                moor::registration reg(io, o.fd(), t);
+                int calls = 0;
+                auto call = [&](error_code& ec) {
+                    ++calls;
+                    ec = asio::error::would_block;
+                };
+                for (int i = 0; i != 3; ++i) {
+                    const int before = calls;
+                    reg.async_io(of_call, call, test::outcome().handler());
+                    results.run_ready(io);
+                    results.check(calls > before, test::name_of(t), ", ", s.name,
+                                  s.is_in_set ? " in a set" : "", ", ", want, ", call for ",
+                                  of_call, " ", i);
+                    reg.cancel();
+                    results.run_ready(io);
+                    bool is_told = false;
+                    reg.async_wait(want, [&](error_code, auto) { is_told = true; });
+                    BOOST_REQUIRE((agent.*s.change)());
+                    results.comes(io, [&] { return is_told; });
+                }
+                reg.deregister();
+                results.run_ready(io);
+            }
+    });
+}
+
 BOOST_AUTO_TEST_CASE(each_change_reaches_a_wait_with_two_threads) {
     for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
         for (interest want : interests_of(s)) {

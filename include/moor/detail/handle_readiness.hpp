@@ -41,6 +41,7 @@ class handle_readiness : public handle_wakers<State, Policy> {
     using base = handle_wakers<State, Policy>;
     using port_type = typename Policy::port;
     using lock_type = basic_lock<typename Policy::mutex>;
+    friend base;
 
 public:
     trigger mode() const noexcept { return trigger_; }
@@ -61,13 +62,29 @@ public:
         if (always_ready_)
             return make_event(want & pollable);
         readiness r = word_.matched(want);
-        const unsigned channels = channels_of(want);
-        const bool asks =
-            r.empty() ? !this->is_attached() || !this->are_armed(channels) || !knows_empty(want)
-                      : is_checked && trigger_ == trigger::level;
+        const bool asks = r.empty() ? !this->is_attached() || !knows_empty(want) ||
+                                          !this->are_armed(channels_of(want))
+                                    : is_checked && trigger_ == trigger::level;
         if (asks)
             r = check_for_one(r.empty() ? to_ask(want) : want, ec);
         return make_event(r);
+    }
+
+    /// What the kernel says. A change that it tells once, and not to the second poll(2), is news to
+    /// those that wait.
+    readiness query(error_code& ec) {
+        lock_type lock(mutex_);
+        ec = state().closed_error();
+        if (ec)
+            return readiness();
+        const int events = to_poll_events(pollable | beyond);
+        const readiness r = ask(events, ec);
+        if (ec || tells_state_ || (trigger_ == trigger::level && queue_.empty()))
+            return r;
+        error_code ignored;
+        word_.set(r - ask(events, ignored));
+        state().complete_satisfied();
+        return r;
     }
 
     void clear(const ready_event& e) noexcept {
@@ -148,152 +165,6 @@ protected:
         word_.restart(host_.next_id());
     }
 
-    // ---- whether an operation is over when it begins --------------------------------------------
-
-    /// The usual start of a wait, for one direction of an attached handle: has it wait.
-    BOOST_FORCEINLINE bool waits_at_once(waiter& w) {
-        if (w.purpose_ != purpose::wait || !w.is_one_way() || !this->is_attached() ||
-            !(word_.flags() & closing).empty())
-            return false;
-        const channel c = w.direction();
-        if constexpr (port_type::reports_levels) {
-            if (this->is_armed(c) || !tells_state_ || !is_asked_by_request(w, c))
-                return false;
-            this->arm_request(c); // or throws, and nothing has happened
-            if (trigger_ == trigger::level) {
-                --unasked_left_;
-                word_.forget(w.want_); // as if nothing was there, which is not known
-                forget_empty(bit(c));
-            }
-        } else {
-            if (trigger_ != trigger::edge || !this->is_armed(c) ||
-                !(word_.unconsumed() & w.want_).empty())
-                return false;
-            host_.port.work_started();
-        }
-        w.channels_ = narrow(bit(c));
-        ++counts_.started;
-        queue_.push(w);
-        return true;
-    }
-
-    /// Whether the request that the wait makes is how the kernel is asked, where the reactor
-    /// reports levels: the request completes at once if something is there. A turn of the reactor
-    /// costs more than poll(2) then, so a level-triggered wait asks first for as long as that
-    /// answers it, and otherwise once in a while.
-    BOOST_FORCEINLINE bool is_asked_by_request(const waiter& w, channel c) noexcept {
-        if (!port_type::reports_hang_ups_to_writers && c == write_channel)
-            return false;
-        if (trigger_ == trigger::edge)
-            return (word_.unconsumed() & w.want_).empty() && !sources_[c].is_set() &&
-                   !sources_[c].must_check();
-        return unasked_left_ != 0;
-    }
-
-    /// Whether the operation need not wait: `w` says how it ended.
-    BOOST_FORCEINLINE bool is_answered(waiter& w) {
-        if (BOOST_UNLIKELY(always_ready_))
-            return answer_always_ready(w);
-        if (w.is_call())
-            return may_call(w);
-        if (w.purpose_ != purpose::wait)
-            is_slot_refused_ = false;
-        return trigger_ == trigger::level ? is_ready(w) : is_news(w);
-    }
-
-    /// (What goes beyond readable and writable never comes.)
-    BOOST_NOINLINE bool answer_always_ready(waiter& w) noexcept {
-        w.event_ = make_event(w.want_ & pollable);
-        if (w.event_.empty())
-            w.fail(boost::asio::error::operation_not_supported);
-        return true;
-    }
-
-    /// A level-triggered wait: asks the kernel now, unless that can be done later or is known.
-    BOOST_FORCEINLINE bool is_ready(waiter& w) {
-        if (w.is_one_way() && tells_state_ && (is_known_empty(w) || defers(w)))
-            return false;
-        return is_ready_now(w);
-    }
-    BOOST_NOINLINE bool is_ready_now(waiter& w) {
-        readiness r = check(w.want_, w.ec_);
-        if (BOOST_UNLIKELY(!tells_state_))
-            state().complete_satisfied(w, r);
-        if (r.empty()) {
-            unasked_left_ = max_unasked;
-            return bool(w.ec_);
-        }
-        w.event_ = make_event(r);
-        return true;
-    }
-
-    /// An edge-triggered wait: closing events are asked for, news is in the cache.
-    BOOST_FORCEINLINE bool is_news(waiter& w) {
-        if (BOOST_UNLIKELY(!((w.want_ | word_.flags()) & closing).empty())) {
-            check_for_one(w.want_ & closing, w.ec_);
-            if (w.ec_)
-                return true;
-        }
-        readiness r = satisfied(w);
-        if (r.empty()) {
-            if constexpr (port_type::has_edge_set)
-                watch_draining(w);
-            return false;
-        }
-        w.event_ = make_event(r);
-        note_told(w, r);
-        // What the reactor remembers already is older than this wait.
-        if constexpr (port_type::latches_events)
-            if (w.purpose_ == purpose::wait)
-                w.has_unit_ = this->forget_latched(channels_of(r & pollable));
-        return true;
-    }
-
-    /// An operation with a call, which finds out for itself.
-    bool may_call(waiter& w) {
-        if (BOOST_UNLIKELY(defers_call(w)))
-            return false;
-        readiness r = word_.matched(w.want_);
-        if (r.empty()) {
-            const interest call = w.want_ & pollable;
-            if (!knows_empty(call)) {
-                r = call;
-            } else if (call != w.want_) { // of which a call that would block says nothing
-                r = check_for_one(w.want_ - pollable, w.ec_);
-                if (w.ec_)
-                    return true;
-            }
-        }
-        w.event_ = make_event(r);
-        return !r.empty();
-    }
-
-    // ---- deferring ------------------------------------------------------------------------------
-
-    bool may_defer() noexcept {
-        return port_type::latches_events && this->is_attached() && host_.knows_loop() &&
-               (word_.flags() & closing).empty() && host_.port.runs_here();
-    }
-
-    BOOST_FORCEINLINE bool defers(waiter& w) {
-        if (!may_defer() || !host_.defer(state(), is_deferred_))
-            return false;
-        is_deferred_ = true;
-        state().deferred_age.store(0, std::memory_order_relaxed);
-        w.is_deferred_ = true;
-        word_.forget(w.want_); // as if nothing was there, which is not known
-        forget_empty(bit(w.direction()));
-        return true;
-    }
-
-    bool defers_call(waiter& w) {
-        const channel c = w.direction();
-        if (!w.is_one_way() || !drains_.is_likely_drained(c, tick_of(c)) || !defers(w))
-            return false;
-        drains_.deferred(c);
-        return true;
-    }
-
     // ---- what wakes an operation ----------------------------------------------------------------
 
     /// The channels that report this, if nothing has to be news that the reactor can't tell.
@@ -348,23 +219,6 @@ protected:
         return hears_directions ? static_cast<short>(few | POLLIN | POLLOUT) : few;
     }
 
-    // ---- what edges come from, on a reactor that reports levels ---------------------------------
-
-    /// An edge-triggered wait is about to be pending: sees whether the handle was drained.
-    void watch_draining(waiter& w) noexcept {
-        if (!w.is_one_way() || w.purpose_ != purpose::wait || !tells_state_)
-            return;
-        edge_source& source = sources_[w.direction()];
-        if (!source.must_check())
-            return;
-        this->count_check();
-        error_code ec;
-        source.checked(
-            Policy::poll(this->native_handle(), base::events_of(w.direction()), ec) == 0 && !ec);
-        if (!sources_[read_channel].needs_set() && !sources_[write_channel].needs_set())
-            this->leave_edges();
-    }
-
     /// A call would have blocked. If that was so before, after an event, the reactor reports what
     /// is no news to the call. (The polling interface has a new waiter for each call.)
     void note_refused(waiter& w) noexcept {
@@ -382,7 +236,7 @@ protected:
 
     /// Asks the kernel what of `want` is there, and returns what the cache has of it then.
     BOOST_NOINLINE readiness check(interest want, error_code& ec) noexcept {
-        count_check();
+        ++counts_.checks;
         if (BOOST_UNLIKELY(!tells_state_)) {
             check_changes(ec);
         } else {
@@ -419,8 +273,12 @@ protected:
     }
 
     readiness ask(int events, error_code& ec) const noexcept {
-        return from_poll_events(Policy::poll(this->native_handle(), static_cast<short>(events), ec),
-                                this->identity().is_fifo());
+        return said(Policy::poll(this->native_handle(), static_cast<short>(events), ec));
+    }
+
+    /// What poll(2), or an event in its terms, says of this file.
+    readiness said(int events) const noexcept {
+        return from_poll_events(events, this->identity().is_fifo());
     }
 
     /// The reactor asks, while the waker of `c` is armed: is there anything to fire it for? (What
@@ -430,12 +288,10 @@ protected:
         if (tells_state_ && is_to_be_told)
             return false;
         const ready_event before = make_event(readiness());
-        const readiness r =
-            tells_state_ ? (count_check(), ask(base::events_of(c), ec)) : check(interest_of(c), ec);
+        counts_.checks += tells_state_; // check() counts itself
+        const readiness r = tells_state_ ? ask(base::events_of(c), ec) : check(interest_of(c), ec);
         return ec || (!is_to_be_told && !r.empty()) || word_.is_newer(before, pollable | beyond);
     }
-
-    void count_check() noexcept { ++counts_.checks; }
 
     /// What has to be asked of the kernel if the cache has nothing of `want`. (An edge-triggered
     /// wait must not be told again of data because closing events are asked for, too.)
@@ -461,20 +317,20 @@ protected:
     }
 
     void note_would_block(const ready_event& e, interest want) noexcept {
-        // A call for both directions does not say which of them would block.
-        const bool is_known = !want.contains(pollable);
-        note_would_block(read_channel, e, is_known);
-        note_would_block(write_channel, e, is_known);
+        // A call for both directions does not say which of them would block. And of a file that
+        // tells each change once, it says nothing of the next change.
+        const bool is_known = tells_state_ && !want.contains(pollable);
+        for (channel c : {read_channel, write_channel}) {
+            if (!e.ready().contains(interest_of(c)))
+                continue;
+            drains_.would_block(c);
+            if (!is_known)
+                forget_empty(bit(c));
+            else if (!word_.is_newer(e, interest_of(c)))
+                would_block_ = narrow(would_block_ | bit(c));
+        }
         if (tells_state_) // otherwise poll(2)'s next answer would be news
             word_.clear(e);
-    }
-    BOOST_FORCEINLINE void note_would_block(channel c, const ready_event& e,
-                                            bool is_known) noexcept {
-        if (!e.ready().contains(interest_of(c)))
-            return;
-        drains_.would_block(c);
-        if (is_known && !word_.is_newer(e, interest_of(c)))
-            would_block_ = narrow(would_block_ | bit(c));
     }
 
     // ---- what an event stands for ---------------------------------------------------------------
@@ -484,7 +340,7 @@ protected:
         if (port_type::has_edge_set && c == edge_channel) {
             // The set says what is there now. A change may have been told to the reactor: it is
             // assumed, but for an error that nobody wants, of which a reader would be told, too.
-            readiness r = from_poll_events(told, this->identity().is_fifo());
+            readiness r = said(told);
             if (!tells_state_ && (r & (interest::priority | interest::error)).empty())
                 r |= interest::priority |
                      (told == 0 ? pollable | interest::error : queue_.want() & interest::error);
@@ -493,7 +349,7 @@ protected:
         }
         if (BOOST_UNLIKELY(must_check_event(c, told, is_later)))
             return note_checked_event(c);
-        word_.set(told == 0 ? interest_of(c) : from_poll_events(told, this->identity().is_fifo()));
+        word_.set(told == 0 ? interest_of(c) : said(told));
         return error_code();
     }
 
@@ -504,8 +360,7 @@ protected:
                     (!port_type::has_edge_set && c == edge_channel); // priority, error, hang-up
         must = must || drains_.is_hang_up(c) || (port_type::tells_events && told == 0) ||
                (port_type::read_closed_wakes_writers && c == write_channel && told == 0);
-        const interest meant =
-            told == 0 ? interest_of(c) : from_poll_events(told, this->identity().is_fifo());
+        const interest meant = told == 0 ? interest_of(c) : said(told);
         bool is_wanted = false;
         queue_.for_each([&](const waiter& w) {
             const bool is_for = (w.channels_ & bit(c)) != 0;
@@ -521,11 +376,10 @@ protected:
 
     BOOST_NOINLINE error_code note_checked_event(channel c) noexcept {
         const interest meant = interest_of(c);
-        const interest want = (queue_.want() & beyond) | meant;
         if (tells_state_)
             word_.forget(meant | closing); // what is found is news
         error_code ec;
-        check(want, ec);
+        check((queue_.want() & beyond) | meant, ec);
         queue_.for_each(
             [&](waiter& w) { w.must_check_ = w.must_check_ && this->may_be_stale(w.channels_); });
         interest change = meant;
@@ -552,10 +406,6 @@ protected:
     }
 
     /// A wait is told `r`.
-    void note_told(const waiter& w, readiness r) noexcept {
-        if (w.purpose_ == purpose::wait)
-            note_told(r);
-    }
     void note_told(readiness r) noexcept {
         if (trigger_ == trigger::edge)
             word_.consume(r);
@@ -589,9 +439,6 @@ protected:
     edge_source sources_[2];
     drain_policy drains_;
     wait_counts counts_;
-
-private:
-    friend base;
 };
 
 } // namespace detail

@@ -9,7 +9,7 @@
 #define MOOR_DETAIL_HANDLE_TRANSFERS_HPP
 
 #include <moor/detail/drain_policy.hpp>
-#include <moor/detail/handle_readiness.hpp>
+#include <moor/detail/handle_starts.hpp>
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/transfer_queue.hpp>
@@ -35,8 +35,8 @@ enum class transferred : std::uint8_t { all, part, nothing, would_block, not_mad
  * without the lock, on a number of its own. The base of `State`.
  */
 template <class State, class Policy>
-class handle_transfers : public handle_readiness<State, Policy> {
-    using base = handle_readiness<State, Policy>;
+class handle_transfers : public handle_starts<State, Policy> {
+    using base = handle_starts<State, Policy>;
     using port_type = typename Policy::port;
     using lock_type = basic_lock<typename Policy::mutex>;
 

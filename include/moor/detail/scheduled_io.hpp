@@ -307,6 +307,7 @@ private:
 
     friend handle_wakers<basic_scheduled_io, Policy>;
     friend handle_readiness<basic_scheduled_io, Policy>;
+    friend handle_starts<basic_scheduled_io, Policy>;
 
     using base::always_ready_;
     using base::bit;
@@ -398,7 +399,7 @@ private:
         w.ec_ = this->watch_more(this->edges_for(w), told);
         if (told == 0)
             return false;
-        word_.set(from_poll_events(told, this->identity().is_fifo()));
+        word_.set(this->said(told));
         readiness r = this->satisfied(w);
         complete_satisfied(w, r);
         if (r.empty())

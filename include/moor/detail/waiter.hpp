@@ -72,6 +72,8 @@ private:
     template <class State, class Policy>
     friend class handle_readiness;
     template <class State, class Policy>
+    friend class handle_starts;
+    template <class State, class Policy>
     friend class handle_transfers;
     friend class waiter_list;
     friend class wait_queue;
