@@ -402,8 +402,11 @@ protected:
             if (!w.want.contains(flag))
                 continue;
             if (w.about->tells_once(flag)) {
-                // (A change that comes while another thread arms a waker may be lost.)
-                if (w.news[i] && w.what == call::wait && settings_.threads == 1)
+                // (A change that comes while another thread arms a waker may be lost. And where the
+                // set tells something else of it, only who waits already is told of an error.)
+                const bool is_sure =
+                    flag != interest::error || test::on_epoll() || w.news[i] > w.begun;
+                if (w.news[i] && is_sure && w.what == call::wait && settings_.threads == 1)
                     late |= flag;
                 continue;
             }
