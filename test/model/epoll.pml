@@ -538,16 +538,14 @@ start:
             :: else
             fi;
 #endif
-#if !TOLD_ONCE
-            if // attaching the handle is about to tell of all that is there
-            :: is_plain(w) && !is_attached[s] ->
-                word_forget(s, pollable | priority);
-                would_block[s] = 0
-            :: else
-            fi;
-#endif
             satisfied(s, w);
             r = h_r;
+            if
+            :: r != 0 && is_plain(w) ->
+                other_news(s, w);
+                r = (h_r == 0 -> 0 : r)
+            :: else
+            fi;
 #else
             r = match(flags[s], want_of[w]);
 #if TOLD_ONCE
@@ -652,6 +650,7 @@ pend:
         fi
     }
     // start_waking(), activate()
+    d_step { forget_to_be_told(s) }
 #if TOLD_ONCE
     check_changes(s, found, result, is_changed);
     d_step {

@@ -471,6 +471,79 @@ BOOST_AUTO_TEST_CASE(what_is_known_before_the_handle_is_attached_is_one_event) {
                 }
 }
 
+/// The same for each direction: the first operation that waits for it has the reactor tell.
+BOOST_AUTO_TEST_CASE(what_is_known_before_a_direction_is_waited_for_is_one_event) {
+    enum class first { wait, call, waker };
+    const interest readable = interest::readable, writable = interest::writable;
+    for (const kind& k : {unix_socket, tcp_socket})
+        for (interest want : {readable, writable})
+            for (bool is_known_first : {false, true})
+                for (first f : {first::wait, first::call, first::waker})
+                    BOOST_TEST_CONTEXT(
+                        k.name << ", " << want << ", beside "
+                               << (f == first::wait   ? "a wait"
+                                   : f == first::call ? "a call"
+                                                      : "a waker")
+                               << (is_known_first ? " that begins later" : " that began before")) {
+                        asio::io_context io;
+                        test::fd_pair p = k.make();
+                        if (want == readable) {
+                            test::fill(p.a);
+                            test::put(p.b, "x");
+                        }
+                        moor::registration r(io, p.a, trigger::edge);
+                        auto know = [&] { (void)r.try_io(want, [](error_code&) {}); };
+                        if (is_known_first)
+                            know();
+                        const interest other = want == readable ? writable : readable;
+                        if (f == first::wait)
+                            r.async_wait(other, [](error_code, auto) {});
+                        else if (f == first::call)
+                            r.async_io(
+                                other, [](error_code& ec) { ec = test::would_block; },
+                                [](error_code) {});
+                        else if (want == readable)
+                            (void)r.poll_write_ready([] {});
+                        else
+                            (void)r.poll_read_ready([] {});
+                        turn(io);
+                        if (!is_known_first)
+                            know();
+                        waiter w(r, want);
+                        turn(io);
+                        BOOST_TEST(w.completions() == 1);
+                        r.deregister();
+                        turn(io);
+                    }
+}
+
+/// An end completes each wait for it at once, and such a wait is told of what else is known.
+BOOST_AUTO_TEST_CASE(an_end_hides_nothing_that_is_known_before_the_handle_is_attached) {
+    for (const kind& k : {unix_socket, tcp_socket})
+        for (interest want : {interest::writable, interest::priority}) {
+            if (want == interest::priority && k.name != tcp_socket.name)
+                continue;
+            BOOST_TEST_CONTEXT(k.name << ", " << want) {
+                asio::io_context io;
+                test::fd_pair p = k.make();
+                moor::registration r(io, p.a, trigger::edge);
+                if (want == interest::priority)
+                    BOOST_REQUIRE_EQUAL(::send(p.b, "u", 1, MSG_OOB), 1);
+                (void)r.try_io(want, [](error_code&) {});
+                test::shut_peer(p);
+                moor::readiness told;
+                for (int i = 0; i != 3; ++i) {
+                    r.async_wait(want | interest::read_closed,
+                                 [&](error_code, moor::ready_event e) { told |= e.ready(); });
+                    turn(io);
+                }
+                BOOST_TEST(told == (want | interest::read_closed));
+                r.deregister();
+                turn(io);
+            }
+        }
+}
+
 BOOST_AUTO_TEST_CASE(urgent_data_is_one_event) {
     for (moment m : moments)
         BOOST_TEST_CONTEXT(name_of(m)) {

@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -496,21 +497,74 @@ BOOST_AUTO_TEST_CASE(a_change_reaches_waits_beside_data_that_others_have_waited_
     });
 }
 
+/// query() asks more than once, to tell a change from a state.
 BOOST_AUTO_TEST_CASE(a_change_that_query_finds_reaches_a_wait) {
     for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
         if (s.is_in_set)
             return; // which tells a state: it has something to read
+        for (int calls_before = 0; calls_before != 4; ++calls_before)
+            for (bool is_pending : {true, false}) {
+                if (!is_pending && t == moor::trigger::level)
+                    continue; // a change of before the wait
+                asio::io_context io;
+                opened o = open_source(s);
+                moor::registration reg(io, o.fd(), t);
+                (void)is_exhausted(results, io, reg, interest::priority);
+                test::outcome c;
+                auto wait = [&] {
+                    reg.async_wait(interest::priority, c.handler());
+                    results.run_ready(io);
+                };
+                if (is_pending)
+                    wait();
+                bool is_changed = false;
+                std::function<void()> change = [&] {
+                    BOOST_REQUIRE((agent.*s.change)());
+                    is_changed = true;
+                };
+                for (int i = 0; i != calls_before; ++i)
+                    change = [next = change] { test::after_poll_here(next); };
+                change();
+                (void)reg.query();
+                test::after_poll_here(nullptr);
+                if (!is_pending)
+                    wait();
+                results.check(!is_changed || results.comes(io, [&] { return bool(c); }),
+                              test::name_of(t), ", ", s.name, ", a change after ", calls_before,
+                              " calls of poll(2)", is_pending ? ", while a wait is pending" : "",
+                              ": not told");
+                reg.deregister();
+                results.run_ready(io);
+            }
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_change_that_query_finds_in_a_call_has_it_made_again) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        if (s.is_in_set)
+            return;
         asio::io_context io;
         opened o = open_source(s);
         moor::registration reg(io, o.fd(), t);
-        (void)is_exhausted(results, io, reg, interest::priority);
-        test::outcome c;
-        reg.async_wait(interest::priority, c.handler());
+        int calls = 0;
+        bool is_to_change = false;
+        reg.async_io(
+            interest::priority,
+            [&](error_code& ec) {
+                ++calls;
+                ec = asio::error::would_block;
+                if (std::exchange(is_to_change, false)) {
+                    BOOST_REQUIRE((agent.*s.change)());
+                    (void)reg.query();
+                }
+            },
+            test::outcome().handler());
         results.run_ready(io);
+        is_to_change = true;
         BOOST_REQUIRE((agent.*s.change)());
-        (void)reg.query();
-        results.check(results.comes(io, [&] { return bool(c); }), test::name_of(t), ", ", s.name,
-                      ": not told");
+        const int before = calls;
+        results.check(results.comes(io, [&] { return calls >= before + 2; }), test::name_of(t),
+                      ", ", s.name, ": ", calls - before, " calls");
         reg.deregister();
         results.run_ready(io);
     });

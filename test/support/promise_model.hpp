@@ -113,6 +113,7 @@ struct pending {
     std::array<short, flag_count> reported{};
     std::array<long, flag_count> news{};
     bool may_abort = false, must_end = false, signalled = false;
+    bool may_find_number_closed = false;
     int invoked = 0;
     error_code own_error; ///< of its callable
     asio::cancellation_signal signal;
@@ -274,6 +275,15 @@ protected:
                 other->news[i] = 0;
     }
 
+    /// A cancelled wait may have completed before: what it was told is news again, whether others
+    /// were told of it or not.
+    void give_back(const pending& w) {
+        w.at->touched = now_;
+        for (std::size_t i = 0; w.is_edge && i != flag_count; ++i)
+            if (w.want.contains(flags[i].first))
+                w.at->flag[i].reported = static_cast<short>(w.at->flag[i].reported | w.reported[i]);
+    }
+
     /// A change is a priority event and an error at once, and writers are told of an error.
     void consume_change(const pending& w, interest told) {
         for (std::size_t i = 0; i != flag_count; ++i) {
@@ -340,12 +350,11 @@ protected:
         if (++w.invoked != 1)
             return fail("a handler is invoked twice", describe(w));
         if (ec) {
-            // (Another thread may be in the loop while the owner closes a number, abandoned after.)
-            const bool is_closed = ec == test::bad_descriptor && !w.about && settings_.threads > 1;
+            const bool is_closed = ec == test::bad_descriptor && w.may_find_number_closed;
             if (!is_closed && (ec != test::aborted || !w.may_abort))
                 fail("an error without a cause: " + ec.message(), describe(w));
             else if (w.at->begun == w.registration)
-                w.at->touched = now_; // what it was told is given back
+                give_back(w);
             return;
         }
         ++completed_;

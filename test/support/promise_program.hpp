@@ -445,8 +445,13 @@ private:
                                 transfer(s, interest::writable, 0, true, d.roll()));
             break;
         case act::query:
-            if (!f.tells_once()) // it takes a change away: see test/open_cases.txt
+            if (f.tells_once()) {
+                (void)s.reg->query();
+                if (!s.is_edge()) // a change is told to this call, and to those that wait already
+                    consume(s, interest::priority | interest::error);
+            } else {
                 check_query(s);
+            }
             break;
         case act::clear:
             if (!s.events.empty()) {
@@ -640,6 +645,9 @@ private:
               deregisters ? " (deregistered)" : "");
         if (abandons_first)
             leave();
+        else if (test::on_select() && settings_.threads > 1) // which may be in select(2)
+            for (slot* each : those)
+                for_waits_of(*each, [](pending& w) { w.may_find_number_closed = true; });
         std::unique_ptr<file> next;
         if (same_file) {
             old.own.close();

@@ -70,19 +70,16 @@ public:
         return make_event(r);
     }
 
-    /// What the kernel says. A change that it tells once, and not to the second poll(2), is news to
-    /// those that wait.
+    /// What the kernel says. Changes that it tells once are news to those that wait, and to calls
+    /// that are being made.
     readiness query(error_code& ec) {
         lock_type lock(mutex_);
         ec = state().closed_error();
         if (ec)
             return readiness();
-        const int events = to_poll_events(pollable | beyond);
-        const readiness r = ask(events, ec);
-        if (ec || tells_state_ || (trigger_ == trigger::level && queue_.empty()))
-            return r;
-        error_code ignored;
-        word_.set(r - ask(events, ignored));
+        if (tells_state_ || (trigger_ == trigger::level && queue_.is_all_over()))
+            return ask(to_poll_events(pollable | beyond), ec);
+        const readiness r = check_changes(false, ec);
         state().complete_satisfied();
         return r;
     }
@@ -136,6 +133,7 @@ protected:
     using base::bit;
     using base::host_;
     using base::mutex_;
+    using base::narrow;
     using base::state;
     using typename base::host_type;
 
@@ -147,10 +145,6 @@ protected:
 
     explicit handle_readiness(host_type& host) noexcept : base(host) {}
     ~handle_readiness() = default;
-
-    static constexpr std::uint8_t narrow(unsigned bits) noexcept {
-        return static_cast<std::uint8_t>(bits);
-    }
 
     void open(int handle, const file_identity& id, trigger mode) noexcept {
         base::open(handle, id);
@@ -238,7 +232,7 @@ protected:
     BOOST_NOINLINE readiness check(interest want, error_code& ec) noexcept {
         ++counts_.checks;
         if (BOOST_UNLIKELY(!tells_state_)) {
-            check_changes(ec);
+            check_changes(true, ec);
         } else {
             const readiness found = ask(to_poll_events(want) | poll_rdhup, ec);
             if (!ec)
@@ -258,18 +252,24 @@ protected:
         return r;
     }
 
-    /// check() of a file that may tell a change once: what one call finds, and the next does not,
-    /// is news. Nothing is dropped.
-    void check_changes(error_code& ec) noexcept {
+    /// Asks a file that may tell a change once, until two answers agree: what one finds, and the
+    /// next does not, is news. The states that are there are cached, if that is wanted. Returns the
+    /// first answer.
+    readiness check_changes(bool caches, error_code& ec) noexcept {
         const int events = to_poll_events(pollable | beyond);
-        readiness seen = ask(events, ec);
+        const readiness first = ask(events, ec);
+        readiness seen = first;
         for (int left = 4; left != 0 && !ec && !seen.empty(); --left) {
             const readiness next = ask(events, ec);
-            word_.observe(interest(), next);
+            if (caches)
+                word_.observe(interest(), next);
             word_.set(seen - next);
             if (std::exchange(seen, next) == next)
-                break;
+                return first;
         }
+        if (!caches) // it may be a change
+            word_.set(seen);
+        return first;
     }
 
     readiness ask(int events, error_code& ec) const noexcept {
@@ -411,6 +411,22 @@ protected:
             word_.consume(r);
         else if (BOOST_UNLIKELY(!tells_state_)) // what poll(2) tells once was kept for one wait
             word_.forget((word_.flags() & r).empty() ? r | readiness::error : r);
+    }
+
+    /// What of the cache the reactor is about to tell edge-triggered waits, too: once wakers are
+    /// armed for the first time since the handle was attached. (An end is told without that.)
+    interest to_be_told() const noexcept {
+        interest i;
+        const unsigned channels = this->channels_never_armed();
+        for (channel c : {read_channel, write_channel, edge_channel})
+            if ((channels & bit(c)) != 0)
+                i |= interest_of(c);
+        return trigger_ == trigger::edge && tells_state_ ? i : interest();
+    }
+    void forget_to_be_told() noexcept {
+        const interest known = word_.flags() & to_be_told();
+        word_.forget(known);
+        forget_empty(channels_of(known)); // the kernel did not say so
     }
 
     // ---- vocabulary -----------------------------------------------------------------------------

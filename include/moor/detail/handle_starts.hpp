@@ -128,12 +128,9 @@ protected:
             if (w.ec_)
                 return true;
         }
-        if (BOOST_UNLIKELY(!this->is_attached()) && w.purpose_ == purpose::wait && tells_state_) {
-            // Attaching the handle is about to tell of all that is there.
-            word_.forget(pollable | interest::priority);
-            this->forget_empty(base::all_channels);
-        }
         readiness r = this->satisfied(w);
+        if (!r.empty() && w.purpose_ == purpose::wait && is_to_be_told(w))
+            r = readiness();
         if (r.empty()) {
             if constexpr (port_type::has_edge_set)
                 watch_draining(w);
@@ -147,6 +144,17 @@ protected:
         if constexpr (port_type::latches_events)
             w.has_unit_ = this->forget_latched(this->channels_of(r & pollable));
         return true;
+    }
+
+    /// Whether a wait has no news but what the reactor is about to tell.
+    BOOST_FORCEINLINE bool is_to_be_told(const waiter& w) const noexcept {
+        return BOOST_UNLIKELY(this->channels_never_armed() & this->channels_of(w.want_)) &&
+               has_no_other_news(w);
+    }
+    BOOST_NOINLINE bool has_no_other_news(const waiter& w) const noexcept {
+        readiness_word told = word_;
+        told.forget(this->to_be_told());
+        return told.news(w.want_, tells_state_).empty();
     }
 
     /// An operation with a call, which finds out for itself.

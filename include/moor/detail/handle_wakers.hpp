@@ -124,6 +124,9 @@ protected:
 
     static constexpr unsigned bit(channel c) noexcept { return 1u << c; }
     static constexpr unsigned all_channels = (1u << channel_count) - 1;
+    static constexpr std::uint8_t narrow(unsigned bits) noexcept {
+        return static_cast<std::uint8_t>(bits);
+    }
 
     void open(int handle, const file_identity& id) noexcept {
         handle_ = handle;
@@ -139,6 +142,10 @@ protected:
         return (!(channels & bit(read_channel)) || !wakers_[read_channel].is_idle()) &&
                (!(channels & bit(write_channel)) || !wakers_[write_channel].is_idle()) &&
                (!(channels & bit(edge_channel)) || !wakers_[edge_channel].is_idle());
+    }
+    /// Those that have not been armed since attach(): the first time tells of what is there.
+    BOOST_FORCEINLINE unsigned channels_never_armed() const noexcept {
+        return !is_attached_ ? all_channels : port_type::has_edge_set ? 0 : unprimed_;
     }
     /// Whether an edge of these events would be.
     bool are_watched(short edges) const noexcept { return host_.port.watches_edges(data_, edges); }
@@ -297,13 +304,6 @@ private:
     template <channel C>
     using waker_type = typename Policy::template waker<handle_wakers, C>;
 
-    static void add(std::uint8_t& channels, channel c) noexcept {
-        channels = static_cast<std::uint8_t>(channels | bit(c));
-    }
-    static void remove(std::uint8_t& channels, channel c) noexcept {
-        channels = static_cast<std::uint8_t>(channels & ~bit(c));
-    }
-
     unsigned armed_channels() const noexcept {
         return (wakers_[read_channel].is_idle() ? 0 : bit(read_channel)) |
                (wakers_[write_channel].is_idle() ? 0 : bit(write_channel)) |
@@ -372,7 +372,7 @@ private:
         const bool is_first = (unprimed_ & bit(c)) != 0; // since the handle was attached
         if (!is_first && port_type::latches_events) {    // there was an event since the waker fired
             if (is_forgetting_)
-                add(latched_, c);
+                latched_ = narrow(latched_ | bit(c));
             return true;
         }
         return state().is_due(c, ec);
@@ -390,7 +390,7 @@ private:
     scheduler_item* handle(channel c, error_code ec, short told, int owed, bool alone) {
         int balance = -owed;
         const bool is_old = (latched_ & bit(c)) != 0;
-        remove(latched_, c);
+        latched_ = narrow(latched_ & ~bit(c));
         if (BOOST_UNLIKELY(is_old && !ec)) {
             balance += is_attached_ ? keep_armed(c, false, true) : 0;
             settle(balance);
@@ -404,8 +404,7 @@ private:
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
         unverified_.remove(c);
-        if (first)
-            ++balance; // its unit
+        balance += first != nullptr; // its unit
         if (is_attached_)
             balance += keep_armed(c, !ec && first, !ec && !first);
         settle(balance);
@@ -505,7 +504,7 @@ private:
             handle_wakers& self;
             ~asked_frame() {
                 Policy::arming() = nullptr;
-                remove(self.unprimed_, C);
+                self.unprimed_ = narrow(self.unprimed_ & ~bit(C));
             }
         } asked{*this};
         Policy::arming() = &wakers_[C];

@@ -367,6 +367,7 @@ private:
 
     /// False: the operation is over.
     BOOST_NOINLINE bool start_waking(waiter& w) {
+        this->forget_to_be_told();
         if (!tells_state_) { // what EPOLL_CTL_ADD or MOD takes away would be lost
             readiness r = this->check(w.want_, w.ec_);
             if (!w.ec_)

@@ -61,6 +61,7 @@ private:
 class wait_queue {
 public:
     bool empty() const noexcept { return pending_.empty(); }
+    bool is_all_over() const noexcept { return pending_.empty() && running_.empty(); }
     waiter* only() const noexcept { return pending_.only(); }
 
     template <class F>
