@@ -507,7 +507,8 @@ start:
             c = direction_of(want_of[w]);
             h = source(s, c);
             if
-            :: source_left[h] != 0 -> source_left[h]--
+            :: source_is_set[h] && is_set_shared(s, c) -> skip
+            :: !(source_is_set[h] && is_set_shared(s, c)) && source_left[h] != 0 -> source_left[h]--
             :: else ->
                 poll_now(bit(c), found, result); // POLLIN or POLLOUT, which POLLERR and POLLHUP join
                 h = source(s, c);
@@ -516,7 +517,7 @@ start:
                 found = 0;
                 result = ok;
                 if
-                :: !needs_set(s, 0) && !needs_set(s, 1) && may_leave_edges(s) -> // leave_edges()
+                :: !source_is_set[h] && may_leave_edges(s) -> // leave_edges()
                     set_mask[s] = 0;
                     set_ready[s] = false
                 :: else

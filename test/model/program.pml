@@ -12,6 +12,35 @@ byte deferred_list = 0;      // states_, as bits
 bool is_check_queued = false;
 bool is_busy = false;        // something was deferred since the last turn
 
+/// to_be_told(): what of the cache the reactor is about to tell, too. (An interest has the bit of its channel.)
+#if LEVELS
+#define is_about_to_tell(s, c, event)                                                              \
+    ((c) == edge_channel || source_is_set[source(s, (c) & 1)]) && !are_watched(s, event)
+#define untold_by_set(s)                                                                           \
+    ((is_about_to_tell(s, read_channel, pollin) -> readable : 0) |                                 \
+     (is_about_to_tell(s, write_channel, pollout) -> writable : 0) |                               \
+     (is_about_to_tell(s, edge_channel, pollpri) -> priority : 0))
+#else
+#define untold_by_set(s) unprimed[s]
+#endif
+#define to_be_told(s)                                                                              \
+    ((EDGE && !TOLD_ONCE) -> (is_attached[s] -> untold_by_set(s) : all_channels) : 0)
+
+inline forget_to_be_told(s) {
+    h = flags[s] & to_be_told(s);
+    word_forget(s, h);
+    would_block[s] = would_block[s] & ~channels_of(h)
+}
+
+/// has_no_other_news(): the news but for that, into h_r.
+inline other_news(s, w) {
+    h_told = flags[s];
+    h = to_be_told(s);
+    word_forget(s, h);
+    word_news(s, want_of[w]);
+    flags[s] = h_told
+}
+
 bool is_ending = false; // the program is over, and its registration ends
 #if ENDS_CONTEXT
 bool is_stopped_loop = false; // no thread takes another item

@@ -381,25 +381,6 @@ inline satisfied(s, w) {
     fi
 }
 
-/// to_be_told(): what of the cache the reactor is about to tell, too. (An interest has the bit of its channel.)
-#define to_be_told(s)                                                                              \
-    ((EDGE && !TOLD_ONCE) -> (is_attached[s] -> unprimed[s] : all_channels) : 0)
-
-inline forget_to_be_told(s) {
-    h = flags[s] & to_be_told(s);
-    word_forget(s, h);
-    would_block[s] = would_block[s] & ~channels_of(h)
-}
-
-/// has_no_other_news(): the news but for that, into h_r.
-inline other_news(s, w) {
-    h_told = flags[s];
-    h = to_be_told(s);
-    word_forget(s, h);
-    word_news(s, want_of[w]);
-    flags[s] = h_told
-}
-
 /// note_told().
 inline note_told(s, r, at_start) {
     note_told_of(s, r, at_start);

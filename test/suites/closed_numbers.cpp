@@ -239,6 +239,36 @@ BOOST_AUTO_TEST_CASE(its_own_waits_end_with_bad_descriptor) {
     });
 }
 
+/// On select, the set of the file that is gone tells nothing, and must not be waited for.
+BOOST_AUTO_TEST_CASE(a_wait_that_begins_after_it_was_noticed_ends_with_bad_descriptor) {
+    asio::io_context io;
+    test::fd_pair p = test::make_tcp_pair();
+    moor::registration r(io, p.a.get(), trigger::edge);
+    test::called urgent, later;
+    // After some waits that find the handle drained, select(2) has its number.
+    for (int i = 0; i != 8; ++i) {
+        r.async_wait_readable([](error_code) {});
+        test::put(p.b, "x");
+        turn(io);
+        test::drain(p.a);
+    }
+    r.async_wait_readable([](error_code) {});
+    r.async_wait(interest::priority, urgent.handler());
+    turn(io);
+    BOOST_TEST(!urgent);
+    p.a.close();
+    turn(io);
+    if (test::on_select()) {
+        BOOST_TEST((urgent.ec == bad_descriptor), urgent.ec.message());
+        r.async_wait(interest::priority, later.handler());
+        turn(io);
+        BOOST_TEST((later.ec == bad_descriptor), later.ec.message());
+    }
+    r.abandon();
+    turn(io);
+    BOOST_TEST(urgent.times == 1);
+}
+
 BOOST_AUTO_TEST_CASE(the_loop_does_not_spin) {
     for_each([](const operation& o, trigger t) {
         asio::io_context io;

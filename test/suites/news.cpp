@@ -544,6 +544,55 @@ BOOST_AUTO_TEST_CASE(an_end_hides_nothing_that_is_known_before_the_handle_is_att
         }
 }
 
+/// Where the reactor reports levels, an edge-triggered set reports what is waited for besides. What
+/// it has been asked for once, it goes on to report.
+BOOST_AUTO_TEST_CASE(what_is_told_beside_a_wait_for_something_else_is_one_event) {
+    for (const kind& k : {unix_socket, tcp_socket})
+        for (interest want : {interest::readable, interest::writable})
+            for (interest other :
+                 {interest(interest::priority), interest(interest::error),
+                  interest(interest::read_closed), interest(interest::write_closed),
+                  interest::priority | interest::read_closed})
+                for (bool other_first : {true, false}) {
+                    if (want == interest::writable && k.name == tcp_socket.name)
+                        continue; // which gets room in pieces
+                    BOOST_TEST_CONTEXT(
+                        k.name << ", " << want << " beside " << other
+                               << (other_first ? " that began first" : " that began later")) {
+                        asio::io_context io;
+                        test::fd_pair p = k.make();
+                        moor::registration r(io, p.a, trigger::edge);
+                        auto use = [&] {
+                            if (want == interest::readable)
+                                test::drain(p.a);
+                            else
+                                test::fill(p.a);
+                        };
+                        use();
+                        if (other_first)
+                            r.async_wait(other, [](error_code, auto) {});
+                        for (int i = 0; i != 16; ++i) {
+                            BOOST_TEST_INFO_SCOPE("round " << i);
+                            test::called wait;
+                            r.async_wait(want, wait.handler());
+                            turn(io);
+                            BOOST_TEST(wait.times == 0);
+                            if (want == interest::readable)
+                                test::put(p.b, "x");
+                            else
+                                test::drain(p.b);
+                            turn(io);
+                            BOOST_TEST(wait.times == 1);
+                            use();
+                            if (!other_first && i == 8)
+                                r.async_wait(other, [](error_code, auto) {});
+                        }
+                        r.deregister();
+                        turn(io);
+                    }
+                }
+}
+
 BOOST_AUTO_TEST_CASE(urgent_data_is_one_event) {
     for (moment m : moments)
         BOOST_TEST_CONTEXT(name_of(m)) {

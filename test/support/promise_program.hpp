@@ -645,7 +645,7 @@ private:
               deregisters ? " (deregistered)" : "");
         if (abandons_first)
             leave();
-        else if (test::on_select() && settings_.threads > 1) // which may be in select(2)
+        else if (same_file && settings_.threads > 1) // which may look while the number is closed
             for (slot* each : those)
                 for_waits_of(*each, [](pending& w) { w.may_find_number_closed = true; });
         std::unique_ptr<file> next;

@@ -204,13 +204,14 @@ protected:
         return !port_type::attach_arms_waker ? 0 : bit(tells_state_ ? read_channel : edge_channel);
     }
 
-    /// What the edge-triggered set has to report: few events for those that wait for few, so that
-    /// others do not wake them.
+    /// What the edge-triggered set has to report for an operation: of a direction that the
+    /// operation hears of from elsewhere, nothing, which would be told twice.
     short edges_for(const waiter& w) const noexcept {
-        const bool hears_directions =
-            !((w.want_ & pollable).empty()) && (channels_of(w.want_) & ~unsigned(w.channels_)) != 0;
-        const short few = static_cast<short>(POLLPRI | poll_rdhup);
-        return hears_directions ? static_cast<short>(few | POLLIN | POLLOUT) : few;
+        int edges = POLLPRI | poll_rdhup;
+        for (channel c : {read_channel, write_channel})
+            if (w.want_.contains(interest_of(c)) && (w.channels_ & bit(c)) == 0)
+                edges |= base::events_of(c);
+        return static_cast<short>(edges);
     }
 
     /// A call would have blocked. If that was so before, after an event, the reactor reports what
@@ -413,15 +414,21 @@ protected:
             word_.forget((word_.flags() & r).empty() ? r | readiness::error : r);
     }
 
-    /// What of the cache the reactor is about to tell edge-triggered waits, too: once wakers are
-    /// armed for the first time since the handle was attached. (An end is told without that.)
-    interest to_be_told() const noexcept {
+    /// What of the cache the reactor is about to tell edge-triggered waits, too: once it is asked,
+    /// for the first time since the handle was attached. (An end is told without that.)
+    BOOST_FORCEINLINE interest to_be_told() const noexcept {
         interest i;
-        const unsigned channels = this->channels_never_armed();
-        for (channel c : {read_channel, write_channel, edge_channel})
-            if ((channels & bit(c)) != 0)
-                i |= interest_of(c);
-        return trigger_ == trigger::edge && tells_state_ ? i : interest();
+        if (trigger_ == trigger::edge && tells_state_)
+            for (channel c : {read_channel, write_channel, edge_channel})
+                if (is_about_to_tell(c))
+                    i |= interest_of(c);
+        return i;
+    }
+    BOOST_FORCEINLINE bool is_about_to_tell(channel c) const noexcept {
+        if constexpr (port_type::has_edge_set)
+            return !this->is_attached() || ((c == edge_channel || sources_[c].is_set()) &&
+                                            !this->are_watched(base::events_of(c)));
+        return !this->was_armed(c);
     }
     void forget_to_be_told() noexcept {
         const interest known = word_.flags() & to_be_told();

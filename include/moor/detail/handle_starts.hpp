@@ -148,12 +148,11 @@ protected:
 
     /// Whether a wait has no news but what the reactor is about to tell.
     BOOST_FORCEINLINE bool is_to_be_told(const waiter& w) const noexcept {
-        return BOOST_UNLIKELY(this->channels_never_armed() & this->channels_of(w.want_)) &&
-               has_no_other_news(w);
-    }
-    BOOST_NOINLINE bool has_no_other_news(const waiter& w) const noexcept {
+        const interest i = this->to_be_told() & w.want_;
+        if (BOOST_LIKELY(i.empty()))
+            return false;
         readiness_word told = word_;
-        told.forget(this->to_be_told());
+        told.forget(i);
         return told.news(w.want_, tells_state_).empty();
     }
 
@@ -208,15 +207,23 @@ protected:
     void watch_draining(waiter& w) noexcept {
         if (!w.is_one_way() || w.purpose_ != purpose::wait || !tells_state_)
             return;
-        edge_source& source = sources_[w.direction()];
+        const channel c = w.direction();
+        edge_source& source = sources_[c];
+        if (source.is_set() && is_set_shared(c))
+            return;
         if (!source.must_check())
             return;
         ++counts_.checks;
         error_code ec;
-        source.checked(
-            Policy::poll(this->native_handle(), this->events_of(w.direction()), ec) == 0 && !ec);
-        if (!sources_[read_channel].needs_set() && !sources_[write_channel].needs_set())
+        source.checked(Policy::poll(this->native_handle(), this->events_of(c), ec) == 0 && !ec);
+        if (!source.is_set())
             this->leave_edges();
+    }
+
+    /// Whether the set is needed, and goes on to tell of `c`, although waits for `c` do not.
+    bool is_set_shared(channel c) const noexcept {
+        return this->is_armed(edge_channel) ||
+               sources_[c == read_channel ? write_channel : read_channel].needs_set();
     }
 
     using base::always_ready_;

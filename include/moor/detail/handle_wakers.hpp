@@ -143,10 +143,8 @@ protected:
                (!(channels & bit(write_channel)) || !wakers_[write_channel].is_idle()) &&
                (!(channels & bit(edge_channel)) || !wakers_[edge_channel].is_idle());
     }
-    /// Those that have not been armed since attach(): the first time tells of what is there.
-    BOOST_FORCEINLINE unsigned channels_never_armed() const noexcept {
-        return !is_attached_ ? all_channels : port_type::has_edge_set ? 0 : unprimed_;
-    }
+    /// Whether it was armed since attach(). The first time tells of what is there.
+    bool was_armed(channel c) const noexcept { return is_attached_ && !(unprimed_ & bit(c)); }
     /// Whether an edge of these events would be.
     bool are_watched(short edges) const noexcept { return host_.port.watches_edges(data_, edges); }
     /// Whether an event of one of them would be.

@@ -69,6 +69,8 @@ public:
         return 0;
     }
     template <class Data>
+    static void leave_edges(Data&) noexcept {}
+    template <class Data>
     static void renew_edges(int, Data&) noexcept {}
 };
 

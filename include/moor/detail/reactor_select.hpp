@@ -196,6 +196,7 @@ public:
         disarm(write_channel, write, handle, data);
         if (edge)
             disarm(edge_channel, *edge, handle, data);
+        leave_edges(data); // which tells nothing of the next file that has the number
     }
 
     static bool delete_abandoned(int, const file_identity&) noexcept { return false; }
@@ -212,9 +213,7 @@ public:
 
     /// Gives back what is kept for a handle, once every waker is idle.
     void release(registration_data& data, bool) {
-#if defined(__linux__)
-        data.set.close();
-#endif
+        leave_edges(data);
         data = registration_data();
     }
 
