@@ -382,7 +382,7 @@ fired_unusually:
             :: is_unhandled && mask == 0 ->
                 idle_events[s]++;
                 if
-                :: idle_events[s] == IDLE_LIMIT -> // leave_reactor()
+                :: idle_events[s] == IDLE_LIMIT && !TOLD_ONCE -> // leave_reactor()
                     would_block[s] = 0;
                     is_left = true
                 :: else -> mask = bit(c)
@@ -541,9 +541,17 @@ start:
             satisfied(s, w);
             r = h_r;
             if
-            :: r != 0 && is_plain(w) ->
+            :: r != 0 && is_plain(w) && (to_be_told(s) & want_of[w]) != 0 ->
                 other_news(s, w);
-                r = (h_r == 0 -> 0 : r)
+                if
+                :: h_r != 0 && (flags[s] & closing) != 0 -> // an end, so the kernel is asked
+                    check(s, want_of[w], found, result);
+                    found = 0;
+                    result = ok;
+                    satisfied(s, w)
+                :: else
+                fi;
+                r = h_r
             :: else
             fi;
 #else

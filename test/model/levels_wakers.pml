@@ -77,13 +77,13 @@ inline note_refused(s, w) {
 }
 
 #define needs_set(s, d) (source_is_set[source(s, d)] && source_was_used[source(s, d)])
-/// is_set_shared()
-#define is_set_shared(s, c) (!is_idle(s, edge_channel) || needs_set(s, 1 - (c)))
 #ifdef MUTANT_SET_CLOSED_WHILE_ARMED
 #define may_leave_edges(s) true
 #else
 #define may_leave_edges(s) is_idle(s, edge_channel)
 #endif
+/// is_set_shared()
+#define is_set_shared(s, c) (!may_leave_edges(s) || needs_set(s, 1 - (c)))
 
 #define are_any_armed(s, channels) (((channels) & armed_channels(s)) != 0)
 #ifdef MUTANT_REQUEST_TRUSTED
@@ -129,9 +129,14 @@ inline note_refused(s, w) {
 /// edges_for()
 #define edges_of(w, c, event)                                                                      \
     ((channels_of(want_of[w]) & bit(c)) != 0 && (needs(w) & bit(c)) == 0 -> (event) : 0)
+#if TOLD_ONCE
+#define edges_for(w)                                                                               \
+    (pollpri | pollrdhup | ((want_of[w] & pollable) != 0 -> pollin | pollout : 0))
+#else
 #define edges_for(w)                                                                               \
     (pollpri | pollrdhup | edges_of(w, read_channel, pollin) |                                     \
      edges_of(w, write_channel, pollout))
+#endif
 #define are_watched(s, edges) (set_mask[s] != 0 && (set_mask[s] & (edges)) == (edges))
 
 /// arm_all(). Two steps a waker: start_op() and finish_arming(). Sets `units`, and uses `ac`.

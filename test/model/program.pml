@@ -32,7 +32,7 @@ inline forget_to_be_told(s) {
     would_block[s] = would_block[s] & ~channels_of(h)
 }
 
-/// has_no_other_news(): the news but for that, into h_r.
+/// other_news(): the news but for that, into h_r. (If there is an end, the caller asks the kernel.)
 inline other_news(s, w) {
     h_told = flags[s];
     h = to_be_told(s);

@@ -75,6 +75,7 @@ programs=(
     "second_change_for_a_call|TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=1 RAISES=2 JOBS=job_call"
     "change_during_a_call|TOLD_ONCE=1 $one TICKS=1 OUTSIDE_JOBS=2 JOBS=job_wait|job_call"
     "change_while_an_edge_waker_is_armed|TOLD_ONCE=1 $one IDLE_LIMIT=8 HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error"
+    "told_once_idle|TOLD_ONCE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error"
     "priority|$one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_pri INTERESTS=want_read|want_priority"
 )
 
@@ -202,7 +203,6 @@ known=(
     "call_on_a_reused_number|$one TICKS=1 STATES=2 FILES=2 OUTSIDE_JOBS=3 RAISES=0 JOBS=job_call|job_reset|entry_is_free"
     "two_files_abandoned|$one STATES=2 FILES=2 RENAMES=1 WAITS=1 OUTSIDE_JOBS=5 RAISES=0 JOBS=job_wait|job_reset|entry_is_free"
     "two_changes_during_a_check|EDGE=1 TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=3|never_lost"
-    "change_while_leaving|TOLD_ONCE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error|never_lost"
     "select_change_for_writers_beside_another|TOLD_ONCE=1 $one OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_write|never_lost"
     "uring_change_for_writers_beside_another|URING=1 TOLD_ONCE=1 $one OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_write|never_lost"
     "uring_two_changes_during_a_check|URING=1 EDGE=1 TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=3|never_lost"

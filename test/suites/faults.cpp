@@ -1080,6 +1080,35 @@ BOOST_AUTO_TEST_CASE(each_handler_throws) {
     BOOST_TEST_MESSAGE(total << " handlers throw");
 }
 
+/// On epoll, the first writer changes the handle's entry. While that fails, nothing is known of
+/// room.
+BOOST_AUTO_TEST_CASE(a_wait_after_one_that_could_not_be_armed_completes_for_its_event) {
+    for (moor::trigger mode : test::both_triggers) {
+        asio::io_context io;
+        test::fd_pair p = test::make_socketpair();
+        test::fill(p.a);
+        moor::registration r(io, p.a, mode);
+        test::outcome reader, failed, later;
+        r.async_wait_readable(reader.handler());
+        test::run_ready(io);
+        {
+            test::fault no_memory(call::epoll_mod, ENOMEM);
+            r.async_wait_writable(failed.handler());
+            test::run_ready(io);
+            BOOST_TEST((failed.ec() == std::errc::not_enough_memory) ==
+                       (no_memory.happened() != 0));
+        }
+        r.async_wait_writable(later.handler());
+        test::run_ready(io);
+        BOOST_TEST(later.times() == 0);
+        test::drain(p.b);
+        test::run_ready(io);
+        BOOST_TEST(later.times() == 1);
+        r.deregister();
+        test::run_ready(io);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_lock_is_taken_although_waiting_for_it_fails) {
     for (int error : {EAGAIN, EINTR}) {
         moor::detail::state_mutex mutex;

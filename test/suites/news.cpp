@@ -544,6 +544,55 @@ BOOST_AUTO_TEST_CASE(an_end_hides_nothing_that_is_known_before_the_handle_is_att
         }
 }
 
+/// Such a wait arms no waker, so that nothing but the kernel tells of the rest.
+BOOST_AUTO_TEST_CASE(an_end_hides_nothing_that_comes_later) {
+    asio::io_context io;
+    test::fd_pair p = test::make_socketpair();
+    moor::registration r(io, p.a, trigger::edge);
+    auto told = [&] {
+        moor::readiness all;
+        for (int i = 0; i != 3; ++i) {
+            r.async_wait(interest::writable | interest::read_closed,
+                         [&](error_code, moor::ready_event e) { all |= e.ready(); });
+            turn(io);
+        }
+        return all;
+    };
+    test::shut_peer(p);
+    for (int i = 0; i != 3; ++i) {
+        test::fill(p.a);
+        BOOST_TEST(told() == interest::read_closed);
+        test::drain(p.b);
+        BOOST_TEST(told() == (interest::writable | interest::read_closed));
+    }
+    r.deregister();
+    turn(io);
+}
+
+/// What is news of one channel is told, and what the first arming of another one tells is not.
+BOOST_AUTO_TEST_CASE(urgent_data_that_is_known_beside_data_is_one_event) {
+    asio::io_context io;
+    test::fd_pair p = test::make_tcp_pair();
+    moor::registration r(io, p.a, trigger::edge);
+    r.async_wait_readable([](error_code) {});
+    turn(io);
+    r.cancel();
+    turn(io);
+    BOOST_REQUIRE_EQUAL(::send(p.b, "xu", 2, MSG_OOB), 2);
+    turn(io);
+    (void)r.try_io(interest::priority, [](error_code&) {});
+    int urgent = 0;
+    for (int i = 0; i != 3; ++i) {
+        r.async_wait(
+            interest::readable | interest::priority,
+            [&](error_code ec, moor::ready_event e) { urgent += !ec && e.ready().is_priority(); });
+        turn(io);
+    }
+    BOOST_TEST(urgent == 1);
+    r.deregister();
+    turn(io);
+}
+
 /// Where the reactor reports levels, an edge-triggered set reports what is waited for besides. What
 /// it has been asked for once, it goes on to report.
 BOOST_AUTO_TEST_CASE(what_is_told_beside_a_wait_for_something_else_is_one_event) {

@@ -7,8 +7,10 @@
 // The environment:
 //
 // - MOOR_TEST_SEED=n runs one program, and prints each step.
-// - MOOR_TEST_SECONDS=n runs programs for so long, different ones each time, and lists all kinds of
-//   failures. Without it: two seconds, always the same programs, up to the first failure.
+// - MOOR_TEST_SECONDS=n runs programs for so long, and lists all kinds of failures. Without it: two
+//   seconds, up to the first failure.
+// - MOOR_TEST_FIRST_SEED=n begins with that seed, 0 with a random one. Without it the programs are
+//   always the same, so that a failure is due to a change.
 // - MOOR_TEST_FAILURES=n ends the run after so many kinds of failures.
 // - MOOR_TEST_WITHOUT=a,b leaves out steps, kinds of files, interests, triggers and checks.
 // - MOOR_TEST_ALL_KINDS=1 adds files that tell each change once: see make_settings().
@@ -91,8 +93,9 @@ void run_programs(const char* name, unsigned threads) {
     long programs = 0, steps_run = 0, completed = 0;
     auto begun = clock_type::now();
     auto shrinking = clock_type::duration::zero();
-    // Always the same programs, unless a time is given.
-    std::uint64_t seed = std::getenv("MOOR_TEST_SECONDS") ? std::random_device()() : 1;
+    std::uint64_t seed = test::from_environment("MOOR_TEST_FIRST_SEED", 1);
+    if (seed == 0)
+        seed = std::random_device()();
     for (; clock_type::now() - begun - shrinking < limit; ++seed) {
         program p(dice(seed), threads);
         std::vector<step> steps = p.make_steps();

@@ -497,6 +497,48 @@ BOOST_AUTO_TEST_CASE(a_change_reaches_waits_beside_data_that_others_have_waited_
     });
 }
 
+BOOST_AUTO_TEST_CASE(changes_that_nobody_waits_for_are_one_event) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        for (interest want : interests_of(s))
+            for (int before = 0; before != 3; ++before) // changes that a wait is told of
+                for (int changes = 1; changes != 10; ++changes) {
+                    if (!test::on_epoll() && want == interest::error)
+                        continue; // where only an error that is waited for is assumed
+                    asio::io_context io;
+                    opened o = open_source(s);
+                    moor::registration reg(io, o.fd(), t);
+                    auto describe = [&](const char* what) {
+                        return std::string(test::name_of(t)) + ", " + s.name +
+                               (s.is_in_set ? " in a set, " : ", ") + std::to_string(before) +
+                               " changes, then " + std::to_string(changes) + ": " + what;
+                    };
+                    // So that an event has several parts.
+                    (void)is_exhausted(results, io, reg, interest::writable);
+                    (void)is_exhausted(results, io, reg, interest::readable);
+                    (void)is_exhausted(results, io, reg, want);
+                    for (int i = 0; i != before; ++i) {
+                        reg.async_wait(want, test::outcome().handler());
+                        results.run_ready(io);
+                        BOOST_REQUIRE((agent.*s.change)());
+                        results.run_ready(io);
+                    }
+                    for (int i = 0; i != changes; ++i) {
+                        BOOST_REQUIRE((agent.*s.change)());
+                        results.run_ready(io);
+                    }
+                    test::outcome c;
+                    reg.async_wait(want, c.handler());
+                    results.check(results.comes(io, [&] { return bool(c); }),
+                                  describe("not told: "), want);
+                    if (s.change == &changer::change_mounts)
+                        results.check(is_exhausted(results, io, reg, want),
+                                      describe("told for ever: "), want);
+                    reg.deregister();
+                    results.run_ready(io);
+                }
+    });
+}
+
 /// query() asks more than once, to tell a change from a state.
 BOOST_AUTO_TEST_CASE(a_change_that_query_finds_reaches_a_wait) {
     for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {

@@ -70,8 +70,8 @@ public:
         return make_event(r);
     }
 
-    /// What the kernel says. Changes that it tells once are news to those that wait, and to calls
-    /// that are being made.
+    /// What the kernel says. A change that it tells once is news to those that wait, and to an
+    /// operation whose call is being made.
     readiness query(error_code& ec) {
         lock_type lock(mutex_);
         ec = state().closed_error();
@@ -81,7 +81,7 @@ public:
             return ask(to_poll_events(pollable | beyond), ec);
         const readiness r = check_changes(false, ec);
         state().complete_satisfied();
-        return r;
+        return ec ? readiness() : r;
     }
 
     void clear(const ready_event& e) noexcept {
@@ -204,12 +204,17 @@ protected:
         return !port_type::attach_arms_waker ? 0 : bit(tells_state_ ? read_channel : edge_channel);
     }
 
+    /// Attaching the handle again tells of states, but not of changes.
+    bool may_leave_reactor() const noexcept { return tells_state_; }
+
     /// What the edge-triggered set has to report for an operation: of a direction that the
-    /// operation hears of from elsewhere, nothing, which would be told twice.
+    /// operation hears of from elsewhere, nothing, which would be told twice. (But to ask for more
+    /// later could take a change away.)
     short edges_for(const waiter& w) const noexcept {
+        const bool wants_both = !tells_state_ && !(w.want_ & pollable).empty();
         int edges = POLLPRI | poll_rdhup;
         for (channel c : {read_channel, write_channel})
-            if (w.want_.contains(interest_of(c)) && (w.channels_ & bit(c)) == 0)
+            if (wants_both || (w.want_.contains(interest_of(c)) && (w.channels_ & bit(c)) == 0))
                 edges |= base::events_of(c);
         return static_cast<short>(edges);
     }

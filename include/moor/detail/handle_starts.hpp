@@ -129,8 +129,9 @@ protected:
                 return true;
         }
         readiness r = this->satisfied(w);
-        if (!r.empty() && w.purpose_ == purpose::wait && is_to_be_told(w))
-            r = readiness();
+        if (!r.empty() && w.purpose_ == purpose::wait)
+            if (const interest i = this->to_be_told() & w.want_; BOOST_UNLIKELY(!i.empty()))
+                r = other_news(w, i);
         if (r.empty()) {
             if constexpr (port_type::has_edge_set)
                 watch_draining(w);
@@ -146,14 +147,16 @@ protected:
         return true;
     }
 
-    /// Whether a wait has no news but what the reactor is about to tell.
-    BOOST_FORCEINLINE bool is_to_be_told(const waiter& w) const noexcept {
-        const interest i = this->to_be_told() & w.want_;
-        if (BOOST_LIKELY(i.empty()))
-            return false;
-        readiness_word told = word_;
-        told.forget(i);
-        return told.news(w.want_, tells_state_).empty();
+    /// The news of a wait without what the reactor is about to tell. With an end, the wait ends
+    /// without asking the reactor: then the kernel is asked for the rest.
+    BOOST_NOINLINE readiness other_news(const waiter& w, interest to_be_told) noexcept {
+        readiness_word known = word_;
+        known.forget(to_be_told);
+        readiness r = known.news(w.want_, tells_state_);
+        error_code ignored;
+        if (r.empty() || (word_.flags() & closing).empty() || this->check(w.want_, ignored).empty())
+            return r;
+        return this->satisfied(w);
     }
 
     /// An operation with a call, which finds out for itself.

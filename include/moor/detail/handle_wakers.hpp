@@ -402,7 +402,9 @@ private:
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
         unverified_.remove(c);
-        balance += first != nullptr; // its unit
+        if (ec && ec != boost::asio::error::operation_aborted)
+            unprimed_ = narrow(unprimed_ | bit(c)); // perhaps it was not armed
+        balance += first != nullptr;                // its unit
         if (is_attached_)
             balance += keep_armed(c, !ec && first, !ec && !first);
         settle(balance);
@@ -419,7 +421,7 @@ private:
                 idle_events_ = 0;
                 need |= bit(c);
             } else if (is_unhandled && need == 0) {
-                if (++idle_events_ == idle_limit) {
+                if (++idle_events_ == idle_limit && state().may_leave_reactor()) {
                     state().leave_reactor();
                     return 0;
                 }
