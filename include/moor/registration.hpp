@@ -719,8 +719,9 @@ public:
     /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
     /**
      * A file such as `/proc/self/mountinfo` may tell a change to one `poll(2)` only. While an
-     * operation waits for such a file, and with `trigger::edge`, `query` asks until two answers
-     * agree, five times at most. A change that is found is news to the operations that wait.
+     * operation waits for such a file or makes its call, and with `trigger::edge`, `query` asks
+     * until two answers agree, five times at most. A change that is found is news to the operations
+     * that wait.
      *
      * @param ec Set to the error, if any: the errors of `async_wait`.
      */

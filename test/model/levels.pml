@@ -525,7 +525,7 @@ start:
                 found = 0;
                 result = ok;
                 if
-                :: !source_is_set[h] && may_leave_edges(s) -> // leave_edges()
+                :: !source_is_set[h] && !is_set_shared(s, c) -> // leave_edges()
                     set_mask[s] = 0;
                     set_ready[s] = false
                 :: else

@@ -19,7 +19,6 @@
 byte channels_needed[WAITS];    // channels_
 byte unasked_left[STATES];
 bool source_is_set[2 * STATES]; // edge_source
-bool source_was_used[2 * STATES];
 byte source_left[2 * STATES];
 byte source_streak[2 * STATES];
 
@@ -29,7 +28,6 @@ inline open_sources(s) {
     unasked_left[s] = 0;
     for (i : 2 * (s) .. 2 * (s) + 1) {
         source_is_set[i] = (EDGE != 0);
-        source_was_used[i] = false;
         source_left[i] = 0;
         source_streak[i] = 0
     };
@@ -45,7 +43,6 @@ inline use_set(k) {
 
 /// checked()
 inline source_checked(k, is_drained) {
-    source_was_used[k] = true;
     if
     :: !(is_drained) -> use_set(k)
     :: else ->
@@ -68,7 +65,6 @@ inline note_refused(s, w) {
     for (i : 0 .. 1) {
         if
         :: is_refused[w] && (want_of[w] & bit(i)) != 0 ->
-            source_was_used[source(s, i)] = true;
             use_set(source(s, i))
         :: else
         fi
@@ -76,14 +72,16 @@ inline note_refused(s, w) {
     skip
 }
 
-#define needs_set(s, d) (source_is_set[source(s, d)] && source_was_used[source(s, d)])
 #ifdef MUTANT_SET_CLOSED_WHILE_ARMED
 #define may_leave_edges(s) true
 #else
 #define may_leave_edges(s) is_idle(s, edge_channel)
 #endif
 /// is_set_shared()
-#define is_set_shared(s, c) (!may_leave_edges(s) || needs_set(s, 1 - (c)))
+#define event_of_direction(c) ((c) == read_channel -> pollin : pollout)
+#define is_set_shared(s, c)                                                                        \
+    (!may_leave_edges(s) ||                                                                        \
+     (source_is_set[source(s, 1 - (c))] && are_watched(s, event_of_direction(1 - (c)))))
 
 #define are_any_armed(s, channels) (((channels) & armed_channels(s)) != 0)
 #ifdef MUTANT_REQUEST_TRUSTED

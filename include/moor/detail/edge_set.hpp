@@ -73,6 +73,8 @@ public:
     /// Takes the event, so that the set tells the next one. Returns what is there of what the set
     /// reports, or 0 if there is no event.
     short take() noexcept {
+        if (number_ < 0)
+            return 0;
         ::epoll_event event;
         return ::epoll_wait(number_, &event, 1, 0) == 1 ? static_cast<short>(event.events)
                                                         : short(0);

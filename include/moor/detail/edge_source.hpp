@@ -24,9 +24,6 @@ class edge_source {
 public:
     bool is_set() const noexcept { return is_set_; }
 
-    /// Whether the set has told of this direction, and is to go on.
-    bool needs_set() const noexcept { return is_set_ && was_used_; }
-
     /// A wait begins. Whether to check if the handle is drained.
     bool must_check() noexcept {
         if (left_ == 0)
@@ -37,7 +34,6 @@ public:
 
     /// What the check showed.
     void checked(bool is_drained) noexcept {
-        was_used_ = true;
         if (!is_drained) {
             use_set();
         } else if (is_set_ && ++streak_ != enough) {
@@ -49,10 +45,7 @@ public:
     }
 
     /// A call that would block was made again although there was no news.
-    void refused() noexcept {
-        was_used_ = true;
-        use_set();
-    }
+    void refused() noexcept { use_set(); }
 
     /// What a wait that reports levels begins with; the other constructor is for edges.
     static edge_source direct() noexcept {
@@ -75,7 +68,6 @@ private:
     std::uint8_t left_ = 0;
     std::uint8_t streak_ = 0;
     bool is_set_ = true;
-    bool was_used_ = false;
 };
 
 } // namespace detail

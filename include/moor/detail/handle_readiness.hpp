@@ -208,8 +208,8 @@ protected:
     bool may_leave_reactor() const noexcept { return tells_state_; }
 
     /// What the edge-triggered set has to report for an operation: of a direction that the
-    /// operation hears of from elsewhere, nothing, which would be told twice. (But to ask for more
-    /// later could take a change away.)
+    /// operation hears of from elsewhere, nothing, which would be told twice. (To ask for more
+    /// later has the set tell again what is there, and could take a change away.)
     short edges_for(const waiter& w) const noexcept {
         const bool wants_both = !tells_state_ && !(w.want_ & pollable).empty();
         int edges = POLLPRI | poll_rdhup;

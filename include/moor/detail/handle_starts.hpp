@@ -219,14 +219,16 @@ protected:
         ++counts_.checks;
         error_code ec;
         source.checked(Policy::poll(this->native_handle(), this->events_of(c), ec) == 0 && !ec);
-        if (!source.is_set())
+        if (!source.is_set() && !is_set_shared(c))
             this->leave_edges();
     }
 
-    /// Whether the set is needed, and goes on to tell of `c`, although waits for `c` do not.
+    /// Whether the set is waited for, or tells of the other direction. (It goes on to tell of
+    /// both.)
     bool is_set_shared(channel c) const noexcept {
+        const channel other = c == read_channel ? write_channel : read_channel;
         return this->is_armed(edge_channel) ||
-               sources_[c == read_channel ? write_channel : read_channel].needs_set();
+               (sources_[other].is_set() && this->are_watched(this->events_of(other)));
     }
 
     using base::always_ready_;

@@ -402,8 +402,8 @@ private:
         // What was latched while the waker was firing may be of any time.
         scheduler_item* first = state().on_event(c, name_error(ec), told, alone && owed != 0);
         unverified_.remove(c);
-        if (ec && ec != boost::asio::error::operation_aborted)
-            unprimed_ = narrow(unprimed_ | bit(c)); // perhaps it was not armed
+        if (ec && ec != boost::asio::error::operation_aborted && c == write_channel)
+            unprimed_ = narrow(unprimed_ | bit(c)); // perhaps EPOLL_CTL_MOD has failed
         balance += first != nullptr;                // its unit
         if (is_attached_)
             balance += keep_armed(c, !ec && first, !ec && !first);
