@@ -718,10 +718,11 @@ public:
 
     /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
     /**
-     * A file such as `/proc/self/mountinfo` may tell a change to one `poll(2)` only. While an
-     * operation waits for such a file or makes its call, and with `trigger::edge`, `query` asks
-     * until two answers agree, five times at most. A change that is found is news to the operations
-     * that wait.
+     * An exception is a file that may tell each change to one `poll(2)` only, such as
+     * `/proc/self/mountinfo`. With `trigger::edge`, or if an operation is pending or its call is
+     * running, `query` then calls `poll(2)` until two answers agree or one is empty, at most five
+     * times. A change is news to pending operations, to an operation whose call is running, and,
+     * with `trigger::edge`, to a later wait.
      *
      * @param ec Set to the error, if any: the errors of `async_wait`.
      */
@@ -730,7 +731,7 @@ public:
             return readiness();
         return io_->query(ec);
     }
-    /// Asks the kernel for the present readiness, with one `poll(2)`. The cache does not change.
+    /// Asks the kernel for the present readiness, as the other overload does.
     /**
      * @throws boost::system::system_error With the errors of the other overload.
      *

@@ -237,7 +237,7 @@ void check_after_a_call_for_both(trigger t, bool writes, call_for_both how) {
         test::run_all(io);
     }
 }
-BOOST_AUTO_TEST_CASE(would_block_of_both_directions_is_believed_of_neither) {
+BOOST_AUTO_TEST_CASE(would_block_of_a_call_for_both_directions_says_nothing_of_one) {
     for (trigger t : test::both_triggers)
         for (bool writes : {false, true})
             for (call_for_both how : {call_for_both::pends_before, call_for_both::pends_after,

@@ -207,9 +207,9 @@ protected:
     /// Attaching the handle again tells of states, but not of changes.
     bool may_leave_reactor() const noexcept { return tells_state_; }
 
-    /// What the edge-triggered set has to report for an operation: of a direction that the
-    /// operation hears of from elsewhere, nothing, which would be told twice. (To ask for more
-    /// later has the set tell again what is there, and could take a change away.)
+    /// What the edge-triggered set has to report for an operation. A direction that the reactor
+    /// reports to the operation is left out: its events would be reported twice. (Adding events
+    /// later makes the set report again what is there, and may take a change away.)
     short edges_for(const waiter& w) const noexcept {
         const bool wants_both = !tells_state_ && !(w.want_ & pollable).empty();
         int edges = POLLPRI | poll_rdhup;
@@ -258,9 +258,9 @@ protected:
         return r;
     }
 
-    /// Asks a file that may tell a change once, until two answers agree: what one finds, and the
-    /// next does not, is news. The states that are there are cached, if that is wanted. Returns the
-    /// first answer.
+    /// Asks a file that may tell a change once, until two answers agree or one is empty: what one
+    /// answer has and the next lacks is news. If `caches`, the states that are there are cached.
+    /// Returns the first answer.
     readiness check_changes(bool caches, error_code& ec) noexcept {
         const int events = to_poll_events(pollable | beyond);
         const readiness first = ask(events, ec);
@@ -324,7 +324,7 @@ protected:
 
     void note_would_block(const ready_event& e, interest want) noexcept {
         // A call for both directions does not say which of them would block. And of a file that
-        // tells each change once, it says nothing of the next change.
+        // tells each change once, it says nothing about the next change.
         const bool is_known = tells_state_ && !want.contains(pollable);
         for (channel c : {read_channel, write_channel}) {
             if (!e.ready().contains(interest_of(c)))
@@ -419,8 +419,8 @@ protected:
             word_.forget((word_.flags() & r).empty() ? r | readiness::error : r);
     }
 
-    /// What of the cache the reactor is about to tell edge-triggered waits, too: once it is asked,
-    /// for the first time since the handle was attached. (An end is told without that.)
+    /// The cached flags that the reactor is going to report to edge-triggered waits, too: when a
+    /// waker is first armed, or the set is first asked for them. (Closing events need neither.)
     BOOST_FORCEINLINE interest to_be_told() const noexcept {
         interest i;
         if (trigger_ == trigger::edge && tells_state_)

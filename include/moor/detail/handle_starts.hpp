@@ -147,8 +147,8 @@ protected:
         return true;
     }
 
-    /// The news of a wait without what the reactor is about to tell. With an end, the wait ends
-    /// without asking the reactor: then the kernel is asked for the rest.
+    /// The news of a wait, without the flags that the reactor is going to report. A closing event
+    /// completes the wait without arming a waker, so the kernel is asked for the other events.
     BOOST_NOINLINE readiness other_news(const waiter& w, interest to_be_told) noexcept {
         readiness_word known = word_;
         known.forget(to_be_told);
@@ -223,8 +223,8 @@ protected:
             this->leave_edges();
     }
 
-    /// Whether the set is waited for, or tells of the other direction. (It goes on to tell of
-    /// both.)
+    /// Whether the edge channel is armed, or the set reports the other direction. (The set goes on
+    /// to report both.)
     bool is_set_shared(channel c) const noexcept {
         const channel other = c == read_channel ? write_channel : read_channel;
         return this->is_armed(edge_channel) ||

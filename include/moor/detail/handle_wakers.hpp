@@ -143,11 +143,11 @@ protected:
                (!(channels & bit(write_channel)) || !wakers_[write_channel].is_idle()) &&
                (!(channels & bit(edge_channel)) || !wakers_[edge_channel].is_idle());
     }
-    /// Whether it was armed since attach(). The first time tells of what is there.
+    /// Whether the waker of `c` was armed since attach(). The first time reports what is there.
     bool was_armed(channel c) const noexcept { return is_attached_ && !(unprimed_ & bit(c)); }
-    /// Whether an edge of these events would be.
+    /// Whether an edge of these events would be noticed.
     bool are_watched(short edges) const noexcept { return host_.port.watches_edges(data_, edges); }
-    /// Whether an event of one of them would be.
+    /// Whether an event of any of these channels would be noticed.
     BOOST_FORCEINLINE bool is_any_armed(unsigned channels) const noexcept {
         return (channels & armed_channels()) != 0;
     }

@@ -196,7 +196,7 @@ public:
         disarm(write_channel, write, handle, data);
         if (edge)
             disarm(edge_channel, *edge, handle, data);
-        leave_edges(data); // which tells nothing of the next file that has the number
+        leave_edges(data); // the set would not report the next file with this number
     }
 
     static bool delete_abandoned(int, const file_identity&) noexcept { return false; }
