@@ -542,15 +542,7 @@ start:
             r = h_r;
             if
             :: r != 0 && is_plain(w) && (to_be_told(s) & want_of[w]) != 0 ->
-                other_news(s, w);
-                if
-                :: h_r != 0 && (flags[s] & closing) != 0 -> // an end, so the kernel is asked
-                    check(s, want_of[w], found, result);
-                    found = 0;
-                    result = ok;
-                    satisfied(s, w)
-                :: else
-                fi;
+                other_news(s, w, found, result);
                 r = h_r
             :: else
             fi;

@@ -32,13 +32,21 @@ inline forget_to_be_told(s) {
     would_block[s] = would_block[s] & ~channels_of(h)
 }
 
-/// other_news(): the news but for that, into h_r. (If there is an end, the caller asks the kernel.)
-inline other_news(s, w) {
+/// other_news(): the news but for that, into h_r. Where there is an end, the kernel is asked for the rest.
+inline other_news(s, w, found, result) {
     h_told = flags[s];
     h = to_be_told(s);
     word_forget(s, h);
     word_news(s, want_of[w]);
-    flags[s] = h_told
+    flags[s] = h_told;
+    if
+    :: h_r != 0 && (flags[s] & closing) != 0 ->
+        check(s, want_of[w], found, result);
+        found = 0;
+        result = ok;
+        satisfied(s, w)
+    :: else
+    fi
 }
 
 bool is_ending = false; // the program is over, and its registration ends
