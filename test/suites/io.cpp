@@ -28,9 +28,12 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/inotify.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 BOOST_AUTO_TEST_SUITE(io)
@@ -243,6 +246,90 @@ BOOST_AUTO_TEST_CASE(would_block_of_a_call_for_both_directions_says_nothing_of_o
             for (call_for_both how : {call_for_both::pends_before, call_for_both::pends_after,
                                       call_for_both::does_not_wait})
                 check_after_a_call_for_both(t, writes, how);
+}
+
+/// A datagram socket without room for another message, which may have an error then.
+class full_socket {
+public:
+    full_socket() {
+        test::put(p_.a, "x"); // which raise_error() has dropped
+        const std::string message(16 * 1024, 'x');
+        for (pollfd now{p_.a.get(), POLLOUT, 0}; ::poll(&now, 1, 0) == 1;)
+            BOOST_REQUIRE(::sendto(p_.a.get(), message.data(), message.size(), 0,
+                                   reinterpret_cast<const sockaddr*>(&other_address_),
+                                   other_size_) > 0);
+    }
+
+    int get() const { return p_.a.get(); }
+
+    /// The peer is not connected any more. What others have not received leaves no room.
+    void raise_error() {
+        sockaddr nobody{};
+        nobody.sa_family = AF_UNSPEC;
+        BOOST_REQUIRE(::connect(p_.b.get(), &nobody, sizeof(nobody)) == 0);
+        pollfd now{p_.a.get(), POLLOUT, 0};
+        BOOST_REQUIRE(::poll(&now, 1, 0) == 1);
+        BOOST_REQUIRE(now.revents == POLLERR);
+    }
+
+private:
+    test::fd_pair p_ = test::make_socketpair(SOCK_DGRAM);
+    test::unique_fd other_{::socket(AF_UNIX, SOCK_DGRAM, 0)};
+    sockaddr_un other_address_{};
+    socklen_t other_size_ = [this] {
+        // The kernel chooses an abstract address.
+        other_address_.sun_family = AF_UNIX;
+        auto* address = reinterpret_cast<sockaddr*>(&other_address_);
+        BOOST_REQUIRE(::bind(other_.get(), address, sizeof(sa_family_t)) == 0);
+        socklen_t size = sizeof(other_address_);
+        BOOST_REQUIRE(::getsockname(other_.get(), address, &size) == 0);
+        return size;
+    }();
+};
+
+enum class beside { nothing, writer, writer_before, error, two };
+
+void check_that_an_error_is_told_to_a_writing_call(trigger t, beside what) {
+    BOOST_TEST_CONTEXT("trigger " << int(t) << ", beside " << int(what)) {
+        asio::io_context io;
+        full_socket full;
+        const int fd = full.get();
+        moor::registration reg(io, fd, t);
+        test::called call, waits[2];
+        if (what == beside::writer_before)
+            reg.async_wait_writable(waits[0].handler());
+        test::run_ready(io);
+        int refused = 0;
+        reg.async_io(
+            interest::writable,
+            [fd, &refused](error_code& ec) {
+                pollfd now{fd, POLLOUT, 0};
+                ::poll(&now, 1, 0);
+                if (now.revents == 0) {
+                    ++refused;
+                    ec = asio::error::would_block;
+                }
+            },
+            call.handler());
+        test::run_ready(io);
+        BOOST_TEST(refused == 1);
+        if (what == beside::writer || what == beside::two)
+            reg.async_wait_writable(waits[0].handler());
+        if (what == beside::error || what == beside::two)
+            reg.async_wait(interest::error, waits[1].handler());
+        test::run_ready(io);
+        full.raise_error();
+        test::run_until(io, [&] { return call.times == 1; });
+        BOOST_TEST(!call.ec);
+        reg.deregister();
+        test::run_all(io);
+    }
+}
+BOOST_AUTO_TEST_CASE(an_error_is_told_to_a_writing_call_whatever_waits_beside_it) {
+    for (trigger t : test::both_triggers)
+        for (beside what :
+             {beside::nothing, beside::writer, beside::writer_before, beside::error, beside::two})
+            check_that_an_error_is_told_to_a_writing_call(t, what);
 }
 
 BOOST_FIXTURE_TEST_CASE(try_io_reports_its_errors, fixture) {

@@ -61,7 +61,7 @@ word with(readiness r) {
     return w;
 }
 
-BOOST_AUTO_TEST_CASE(an_event_advances_the_tick_of_its_own_stream_only) {
+BOOST_AUTO_TEST_CASE(an_event_advances_the_ticks_of_its_own_streams_only) {
     word w;
     auto ticks_after = [&](readiness event) {
         w.set(event);
@@ -73,7 +73,7 @@ BOOST_AUTO_TEST_CASE(an_event_advances_the_tick_of_its_own_stream_only) {
     BOOST_TEST(ticks_after(priority) == 111u);
     BOOST_TEST(ticks_after(readable | read_closed) == 211u);
     BOOST_TEST(ticks_after(write_closed) == 221u);
-    BOOST_TEST(ticks_after(error) == 321u); // errors belong to the read stream
+    BOOST_TEST(ticks_after(error) == 331u); // errors are for readers and writers
 }
 
 BOOST_AUTO_TEST_CASE(an_observation_replaces_what_was_asked_for_and_counts_only_what_is_new) {
@@ -185,6 +185,15 @@ BOOST_AUTO_TEST_CASE(an_event_is_newer_in_its_own_stream) {
         BOOST_TEST(w.is_newer(e, r));
         BOOST_TEST(!w.is_newer(e, all - r));
     }
+}
+
+BOOST_AUTO_TEST_CASE(an_error_is_newer_for_readers_and_writers) {
+    word w = with(readable | writable);
+    moor::ready_event e = stamped(w, readable | writable);
+    w.set(error);
+    for (interest i : {readable, writable})
+        BOOST_TEST(w.is_newer(e, i));
+    BOOST_TEST(!w.is_newer(e, priority));
 }
 
 BOOST_AUTO_TEST_SUITE_END()
