@@ -33,7 +33,10 @@ try_io:
                 fi
             :: else
             fi
-#if TOLD_ONCE
+#if !TOLD_ONCE
+            ;
+            check_invariants(s)
+#else
         }
     }
     if
@@ -163,7 +166,8 @@ cancel_one:
                 :: else
                 fi
             :: else
-            fi
+            fi;
+            check_invariants(s)
         }
     }
     d_step {

@@ -211,8 +211,9 @@ inline check_invariants(s) {
     require(pending_is_armed,
             h == 0 || (is_attached[s] && closed[s] == still_open && are_armed(s, h)));
 #if TICKS
-    require(closing_is_sticky, (flags[s] & known_closed[s]) == known_closed[s])
+    require(closing_is_sticky, (flags[s] & known_closed[s]) == known_closed[s]);
 #endif
+    publish(s, h)
 }
 
 /// A call for both directions may be for what the other one has: it need not be made again.

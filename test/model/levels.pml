@@ -13,6 +13,7 @@
 #include "kernel.pml"
 #include "asio.pml"
 #include "levels_reactor.pml"
+#include "published.pml"
 #include "ghosts.pml"
 #include "levels_wakers.pml"
 #include "program.pml"
@@ -400,17 +401,11 @@ start:
         fi;
         // is_answered()
         if
-        :: is_call[w] -> // may_call()
-            d_step {
-                r = match(flags[s], want_of[w]);
-                if
-                :: r == 0 && !knows_empty(s, want_of[w] & pollable) -> r = want_of[w] & pollable
-                :: else
-                fi;
-                make_event(s, w, r)
-            }
+        :: is_call[w] ->
+            d_step { may_call(s, w, r, found, result) }
             if
-            :: r != 0 -> r = 0; goto over_at_once
+            :: result != ok -> result_of[w] = result; r = 0; result = ok; goto over_at_once
+            :: result == ok && r != 0 -> r = 0; goto over_at_once
             :: else -> goto pend
             fi
         :: else -> skip

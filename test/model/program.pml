@@ -49,6 +49,22 @@ inline other_news(s, w, found, result) {
     fi
 }
 
+/// may_call(): what a call that begins is for, into `r`; none: it has to wait.
+inline may_call(s, w, r, found, result) {
+    r = match(flags[s], want_of[w]);
+    if
+    :: r == 0 && !knows_empty(s, want_of[w] & pollable) -> r = want_of[w] & pollable
+#if !TOLD_ONCE // no call is for those alone
+    :: r == 0 && knows_empty(s, want_of[w] & pollable) && (want_of[w] & ~pollable) != 0 ->
+        check(s, want_of[w] & ~pollable, found, result);
+        found = 0;
+        r = match(flags[s], want_of[w] & ~pollable)
+#endif
+    :: else
+    fi;
+    make_event(s, w, r)
+}
+
 bool is_ending = false; // the program is over, and its registration ends
 #if ENDS_CONTEXT
 bool is_stopped_loop = false; // no thread takes another item

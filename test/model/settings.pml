@@ -78,6 +78,9 @@
 #ifndef DRAINS
 #define DRAINS 0 // 1: a handler drains the handle
 #endif
+#ifndef CONFORMS
+#define CONFORMS 0 // 1: the steps are written to a file, for test/conformance
+#endif
 #ifndef ENDS_CONTEXT
 #define ENDS_CONTEXT 0 // 1: the program ends with the execution context, at any moment
 #endif

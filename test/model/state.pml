@@ -185,7 +185,11 @@ inline advance(s, r) {
     :: else
     fi;
     if
+#ifdef MUTANT_ERROR_ADVANCES_ONE_TICK
     :: ((r) & write_stream) != 0 -> tick_write[s]++
+#else
+    :: ((r) & (write_stream | error)) != 0 -> tick_write[s]++ // a writer learns of an error, too
+#endif
     :: else
     fi;
     if
