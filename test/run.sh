@@ -37,14 +37,15 @@ Each suite is a program afterwards, with the options of Boost.Test:
 EOT
 }
 
-# name|compiler|C++|sanitizers|every suite on|the suites to which the backend matters on|packaging|flags
+# name|compiler|C++|sanitizers|every suite on|the suites to which the backend matters on|packaging|flags|traced
 # Compiling takes most of the time, and g++ takes twice as long as clang++. So each compiler, standard and
 # sanitizer is here once rather than in all combinations, and clang++ has the larger share. Packaging: the
-# headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the model, the repetitions.
+# headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the model, the repetitions. Traced: what
+# Moor's states do is compared with the model (test/conformance).
 # Without --all, the first one runs on the backends as the second one does.
 configurations=(
     'clang20|clang++|20||epoll;select;io_uring||ON|-O0'
-    'gcc17|g++|17||epoll|select;io_uring|OFF|-O0'
+    'gcc17|g++|17||epoll|select;io_uring|OFF|-O0|ON'
     'asan|clang++|20|address,undefined|epoll|select;io_uring|OFF|-O0 -DMOOR_CHECK_USE'
     'tsan|clang++|20|thread|epoll|select;io_uring|OFF|-O0'
     'gcc23|g++|23|||epoll|OFF|-O2'
@@ -155,7 +156,7 @@ mkdir -p "$build_dir"
 build_dir=$(cd "$build_dir" && pwd)
 trees=()
 for configuration in "${configurations[@]}"; do
-    IFS='|' read -r name compiler standard sanitize every partly packaging flags <<<"$configuration"
+    IFS='|' read -r name compiler standard sanitize every partly packaging flags traced <<<"$configuration"
     if [ -n "$only" ] && [[ ",$only," != *",$name,"* ]]; then
         continue
     fi
@@ -181,6 +182,7 @@ for configuration in "${configurations[@]}"; do
         -DMOOR_SANITIZE="$sanitize" -DMOOR_TEST_PREFIX="$name." -DMOOR_TEST_ASIO="$asio" \
         -DMOOR_TEST_SUITES="${suites// /;}" \
         -DMOOR_TEST_BACKENDS="$every" -DMOOR_TEST_BACKENDS_PARTLY="$partly" \
+        -DMOOR_TEST_TRACED="${traced:-OFF}" \
         -DMOOR_TEST_PACKAGING="$packaging" -DMOOR_BUILD_EXAMPLES="$packaging" \
         -DMOOR_TEST_REPEAT="$([ "$packaging" = ON ] && echo "$repeat" || echo 0)" \
         >"$log" 2>&1 || { cat "$log"; failed "configuring $name"; }

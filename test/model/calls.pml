@@ -77,8 +77,11 @@ try_io:
         :: number == no_file -> r = 0
         :: number != no_file && is_due(want, events[number]) ->
             r = 0;
-            events[number] = events[number] & ~(want & pollable)
+            drain(number, want)
         :: number != no_file && !is_due(want, events[number]) -> skip
+#if ERROR_QUEUE
+        :: number != no_file && (events[number] & (pollerr | want)) == pollerr -> skip
+#endif
 #endif
         fi
     }
@@ -99,6 +102,34 @@ try_io:
         }
     }
     goto job_done;
+
+#if JOBS & job_short
+    // ---- starts_watching_hang_up() ----------------------------------------------------------------
+
+short_call:
+    atomic {
+        !is_locked[s] ->
+        is_locked[s] = true;
+        mask = ((closed[s] == still_open && is_attached[s] && is_idle(s, write_channel)) ->
+                    bit(write_channel) :
+                    0)
+    }
+    arm_all(s, mask, false, false, units);
+    d_step {
+        settle(units, private_work);
+        units = 0;
+        if
+        :: closed[s] == still_open && is_attached[s] ->
+            check(s, writable, found, result);
+            found = 0;
+            result = ok
+        :: else
+        fi;
+        mask = 0;
+        unlock(s)
+    }
+    goto job_done;
+#endif
 
     // ---- clear(), cancel(), a slot ----------------------------------------------------------------
 

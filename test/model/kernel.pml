@@ -31,6 +31,11 @@ inline raise(f, e) {
     note_raised(f, e)
 }
 
+/// A call takes all data, or fills the room. The end of file stays.
+inline drain(f, want) {
+    events[f] = events[f] & ~((want) & pollable & ((events[f] & pollrdhup) != 0 -> writable : pollable))
+}
+
 /// The owner closes the number. The file goes on while a duplicate of it is open.
 inline close_number(is_duplicated) {
     if

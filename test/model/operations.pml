@@ -78,7 +78,7 @@ make_call:
         :: number != no_file && !is_due(want_of[w], events[number]) -> skip // would block
         :: number != no_file && want_of[w] == pollable -> skip // only one of the two may move data
         :: number != no_file && is_due(want_of[w], events[number]) ->
-            events[number] = events[number] & ~(want_of[w] & pollable);
+            drain(number, want_of[w]);
             goto finish_call
 #endif
         fi
@@ -285,6 +285,12 @@ job:
             users++;
             w = 0;
             goto cancel_one
+#if JOBS & job_short
+        :: is_loop && registration != none ->
+            s = registration;
+            users++;
+            goto short_call
+#endif
         :: (NEXT_JOBS & job_read) != 0 && number != no_file ->
             events[number] = events[number] & ~pollin;
             goto job

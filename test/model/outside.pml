@@ -34,7 +34,10 @@ proctype others_of_the_file() {
            :: (RAISED & raise_change) != 0 && (named & 1) != 0 -> d_step { raise(0, pollpri | pollerr) }
            :: (RAISED & raise_err) != 0 && (named & 1) != 0 -> d_step { raise(0, pollerr) }
            :: (RAISED & raise_hup) != 0 && (named & 1) != 0 -> d_step { raise(0, pollhup) }
-           :: (RAISED & raise_drain) != 0 && (named & 1) != 0 -> events[0] = events[0] & ~pollin
+           :: (RAISED & raise_drain) != 0 && (named & 1) != 0 ->
+               events[0] = events[0] & ~(pollin | pollpri)
+           :: (RAISED & raise_drain) != 0 && (RAISED & raise_err) != 0 && (named & 1) != 0 ->
+               events[0] = events[0] & ~pollerr
 #if FILES > 1
            :: (named & 2) != 0 -> d_step { raise(1, pollin) }
 #endif

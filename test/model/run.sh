@@ -17,6 +17,8 @@ a known defect or limit is not found any more.
   NAME            explore these programs and mutants only
   --no-mutants    explore the programs only
   --trace         for each violation, print the steps that lead to it
+  --steps FILE    explore the programs of epoll only, and write down the steps of the states, for
+                  test/conformance
   --large         explore the large programs only: minutes and gigabytes
   --list          list the programs and mutants
   --work-dir DIR  where to build (default: a temporary directory)
@@ -41,8 +43,23 @@ programs=(
     "edge_try_io|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_try"
     "edge_slot|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_slot"
     "edge_closing|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_hup INTERESTS=want_read|want_closed JOBS=job_wait|job_clear"
+    "level_closing_beside|$one OUTSIDE_JOBS=2 RAISED=raise_in INTERESTS=want_write|want_closed"
+    "level_ends|$one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_err|raise_end|raise_hup INTERESTS=want_error|want_closed JOBS=job_wait|job_clear"
+    "level_ends_fifo|IS_FIFO=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_err|raise_end|raise_hup INTERESTS=want_error|want_closed JOBS=job_wait|job_clear"
+    "level_ends_unasked|IS_FIFO=1 $one HAS_PRIORITY=1 WAITS=1 OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_end|raise_err INTERESTS=want_priority"
+    "edge_ends|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_err|raise_end|raise_hup INTERESTS=want_error|want_closed JOBS=job_wait|job_clear"
+    "edge_ends_fifo|EDGE=1 IS_FIFO=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_err|raise_end|raise_hup INTERESTS=want_error|want_closed JOBS=job_wait|job_clear"
+    "level_short|$one TICKS=1 WAITS=1 LOOP_JOBS=2 OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_hup JOBS=job_wait|job_short"
+    "edge_short|EDGE=1 $one TICKS=1 WAITS=1 LOOP_JOBS=2 OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_hup JOBS=job_wait|job_short"
+    "edge_refused|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=4 RAISED=raise_in|raise_drain|raise_err JOBS=job_wait|job_try"
+    "edge_refused_clear|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=4 RAISES=3 RAISED=raise_in|raise_drain JOBS=job_wait|job_try|job_clear"
+    "edge_refused_both|EDGE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=4 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_read|want_write JOBS=job_wait|job_try|job_clear"
+    "edge_try_write|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISED=raise_out JOBS=job_wait|job_try NEXT_JOBS=(outside_jobs==1->job_try:job_wait) INTERESTS=(outside_jobs==2->want_read:want_write)"
     "calls|$two TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_call|job_cancel"
     "call_and_error|$one TICKS=1 OUTSIDE_JOBS=2 RAISES=1 RAISED=raise_err INTERESTS=want_write|want_error JOBS=job_wait|job_call"
+    "calls_beside_waits|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_call|job_try"
+    "level_try_both|$one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_both JOBS=job_call|job_try"
+    "edge_try_both|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_both JOBS=job_call|job_try"
     "calls_for_both|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_read|want_both JOBS=job_call"
     "told_once|TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
     "told_once_two_threads|TOLD_ONCE=1 $two OUTSIDE_JOBS=2 RAISES=1"
@@ -59,11 +76,15 @@ programs=(
     "abandoned_file_again|$one STATES=2 FILES=2 RENAMES=1 WAITS=1 OUTSIDE_JOBS=4 RAISES=0 JOBS=job_wait|job_reset"
     "priority_at_attach|$one HAS_PRIORITY=1 WAITS=1 OUTSIDE_JOBS=2 RAISED=raise_pri|raise_in INTERESTS=want_priority"
     "edge_priority|EDGE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_pri INTERESTS=want_read|want_priority"
+    "priority_again|$one HAS_PRIORITY=1 OUTSIDE_JOBS=3 RAISES=3 RAISED=raise_in|raise_pri|raise_drain INTERESTS=(outside_jobs==0->want_read:want_priority)"
+    "level_close_prepaid|$one HAS_PRIORITY=1 OUTSIDE_JOBS=4 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel|job_close NEXT_JOBS=(outside_jobs==2->job_cancel:(outside_jobs==0->job_close:job_wait)) INTERESTS=(outside_jobs==3->want_priority:want_read)"
+    "edge_close_prepaid|EDGE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=4 RAISED=raise_in JOBS=job_wait|job_cancel|job_close NEXT_JOBS=(outside_jobs==2->job_cancel:(outside_jobs==0->job_close:job_wait)) INTERESTS=(outside_jobs==3->want_priority:want_read)"
     "edge_priority_two_threads|EDGE=1 $two HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_pri INTERESTS=want_priority"
     "level_error|$one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_err INTERESTS=want_read|want_error JOBS=job_wait"
     "edge_error|EDGE=1 $one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_err INTERESTS=want_read|want_write|want_error"
     "told_once_error|TOLD_ONCE=1 $one IDLE_LIMIT=8 HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_error|want_priority"
     "level_poll|$one OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_poll|job_cancel"
+    "edge_poll_try|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_poll|job_try|job_cancel"
     "edge_poll|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_poll|job_wait|job_clear"
     "context_ends|$two ENDS_CONTEXT=1 OUTSIDE_JOBS=2 RAISES=1 JOBS=job_wait|job_call"
     "context_ends_deferred|$one ENDS_CONTEXT=1 DEFERS=1 LOOP_JOBS=2 OUTSIDE_JOBS=1 RAISES=1 INTERESTS=want_read|want_write JOBS=job_wait|job_cancel"
@@ -209,6 +230,7 @@ known=(
     "select_change_for_writers_beside_another|TOLD_ONCE=1 $one OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_write|never_lost"
     "uring_change_for_writers_beside_another|URING=1 TOLD_ONCE=1 $one OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_change INTERESTS=want_write|never_lost"
     "uring_two_changes_during_a_check|URING=1 EDGE=1 TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=3|never_lost"
+    "error_queue|ERROR_QUEUE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=3 RAISED=raise_in|raise_err|raise_drain JOBS=job_wait|job_try|never_lost"
     "thread_that_nobody_knew|LOOP_THREADS=2 LOOP_JOBS=2 RAISES=3 RAISED=raise_in|raise_drain|never_early"
 )
 
@@ -216,6 +238,7 @@ known=(
 
 install=yes
 large=no
+steps=
 with_mutants=yes
 trace=no
 work=
@@ -228,6 +251,7 @@ while [ $# -gt 0 ]; do
         --list)
             printf '%s\n' "${programs[@]}" "${known[@]}" "${mutants[@]}" | cut -d '|' -f 1
             exit ;;
+        --steps) steps=${2:?--steps needs a file}; shift ;;
         --work-dir) work=${2:?--work-dir needs a directory}; shift ;;
         --no-install) install=no ;;
         -h | --help) usage; exit ;;
@@ -250,6 +274,16 @@ if [ -z "$work" ]; then
 fi
 mkdir -p "$work"
 
+if [ -n "$steps" ]; then
+    with_mutants=no known=()
+    for i in "${!programs[@]}"; do
+        case ${programs[i]} in
+            select_* | uring_*) unset "programs[$i]" ;;
+        esac
+    done
+    : >"$steps"
+fi
+
 # is_chosen NAME
 is_chosen() {
     [ "${#names[@]}" -eq 0 ] || [[ " ${names[*]} " == *" $1 "* ]]
@@ -258,7 +292,7 @@ is_chosen() {
 # model_of BOUNDS MODEL: prints the model with these bounds.
 model_of() {
     local bound value
-    for bound in $1; do
+    for bound in $1 ${steps:+CONFORMS=1}; do
         value=
         if [[ $bound == *=* ]]; then
             value="(${bound#*=})"
@@ -287,9 +321,10 @@ explore() {
         cd "$directory"
         rm -f ./*.trail
         spin -a model.pml >spin.log 2>&1 || { cat spin.log >&2; exit 1; }
-        "${compiler[@]}" -w -o pan pan.c -DSAFETY -DNOFAIR -DVECTORSZ=512
+        "${compiler[@]}" -w -I"$here" -o pan pan.c -DSAFETY -DNOFAIR -DVECTORSZ=512
         ./pan -m400000 -w22 | tee pan.log
     )
+    [ -z "$steps" ] || cat "$directory/relation" >>"$steps"
     violated=$(sed -n 's/^pan:[0-9]*: \(assertion violated \)\?\(.*\) (at depth.*/\2/p' <<<"$output")
     states=$(sed -n 's/^ *\([0-9]*\) states, stored$/\1/p' <<<"$output")
     seconds=$(sed -n 's/^pan: elapsed time \([0-9.e+]*\) seconds$/\1/p' <<<"$output")

@@ -75,6 +75,12 @@
 #define HAS_PRIORITY 0 // whether an operation may be for priority events
 #endif
 
+#ifndef IS_FIFO
+#define IS_FIFO 0 // 1: an error is the end of a FIFO's readers
+#endif
+#ifndef ERROR_QUEUE
+#define ERROR_QUEUE 0 // 1: a call may block although there is an error
+#endif
 #ifndef DRAINS
 #define DRAINS 0 // 1: a handler drains the handle
 #endif
@@ -98,6 +104,7 @@
 #define job_poll 512        // poll_read_ready() or poll_write_ready()
 #define job_other 1024      // another handle enters or leaves the reactor
 #define job_close_number 2048 // the owner closes the number, and nobody takes it
+#define job_short 4096      // a transfer was cut short: the hang-up is watched for
 
 // INTERESTS: what operations may be for.
 #define want_read 1
@@ -114,7 +121,7 @@
 #define raise_pri 4
 #define raise_end 8     // end of file: the other side has shut down its sending
 #define raise_hup 16    // hang-up
-#define raise_drain 32  // somebody else reads everything
+#define raise_drain 32  // somebody else reads everything, or takes the error
 #define raise_err 64
 #define raise_change 128 // as most files do that tell a change once
 
@@ -147,6 +154,7 @@
 #define to_poll_events(i) (((i) & 7) | ((((i) & read_closed) != 0) -> pollrdhup : 0))
 #define from_poll_events(e)                                                                        \
     (((e) & 7) | ((((e) & pollerr) != 0) -> error : 0) |                                           \
+     ((IS_FIFO && ((e) & pollerr) != 0) -> write_closed : 0) |                                     \
      ((((e) & pollrdhup) != 0) -> read_closed : 0) |                                               \
      ((((e) & pollhup) != 0) -> (read_closed | write_closed) : 0))
 

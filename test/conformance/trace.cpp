@@ -1,0 +1,279 @@
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What Moor's states do while a suite runs: each step from what one section under the lock of a
+// state has left to what the next one leaves, in views of a few bits. At exit, each step goes once
+// to the file that MOOR_TEST_STEPS names: the kind, the view before, the view after, the function
+// that took the step first. compare.py says which of them the model of the core does not take.
+//
+// kind: 0 the waker of a channel, 1 the cache of a direction, 2 the operations of a direction, 3
+// the
+//       closing events; plus 4 for trigger::edge, plus 8 for a file that may tell a change once
+//       only
+// All views have 1: the state is closed. It is left out of a step from a closed state to an open
+// one, which is another registration. Of a closed state, the views 1 to 3 have nothing else, but 2
+// what is pending. All views have 2: the handle is in the reactor.
+//   0: 4 the waker is armed, 8 it fires, 16 it is prepaid, 32 a pending operation needs it; while
+//   the
+//      handle is in the reactor, 64 an event that is latched is no news, 128 it was not armed yet
+//   1: 4 cached, 8 and an edge-triggered wait was told, 16 a call would have blocked
+//   2: 4 the direction's waker is not idle, 8 news is cached, 32 a wait or 64 a call is pending
+//   3: 4 the receiving side is closed, 8 the sending side is closed, 16 an error, all of them
+//   cached
+//
+// Nothing is allocated, and no system call made, before the exit: some suites count them.
+
+#include <moor/detail/scheduled_io.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+
+#include <sys/types.h>
+#include <unistd.h>
+
+namespace {
+
+namespace detail = moor::detail;
+using state = detail::reactor_policy::state;
+using wakers_base = detail::handle_wakers<state, detail::reactor_policy>;
+using readiness_base = detail::handle_readiness<state, detail::reactor_policy>;
+
+// ---- the members that the views are made of
+// ------------------------------------------------------
+
+/// An explicit instantiation may name private members: it gives get(Tag) to its argument.
+template <class Tag, typename Tag::type Member>
+struct named_member {
+    friend typename Tag::type get(Tag) { return Member; }
+};
+
+template <class Member>
+struct tag {
+    using type = Member;
+};
+
+struct mutex_tag : tag<detail::state_mutex wakers_base::*> {
+    friend type get(mutex_tag);
+};
+template struct named_member<mutex_tag, &wakers_base::mutex_>;
+
+struct wakers_tag : tag<detail::waker_state<detail::reactor_policy::atomic> (
+                        wakers_base::*)[detail::channel_count]> {
+    friend type get(wakers_tag);
+};
+template struct named_member<wakers_tag, &wakers_base::wakers_>;
+
+struct unprimed_tag : tag<std::uint8_t wakers_base::*> {
+    friend type get(unprimed_tag);
+};
+template struct named_member<unprimed_tag, &wakers_base::unprimed_>;
+
+struct latched_tag : tag<std::uint8_t wakers_base::*> {
+    friend type get(latched_tag);
+};
+template struct named_member<latched_tag, &wakers_base::latched_>;
+
+struct attached_tag : tag<bool (wakers_base::*)() const noexcept> {
+    friend type get(attached_tag);
+};
+template struct named_member<attached_tag, &wakers_base::is_attached>;
+
+struct queue_tag : tag<detail::wait_queue readiness_base::*> {
+    friend type get(queue_tag);
+};
+template struct named_member<queue_tag, &readiness_base::queue_>;
+
+struct word_tag : tag<detail::readiness_word readiness_base::*> {
+    friend type get(word_tag);
+};
+template struct named_member<word_tag, &readiness_base::word_>;
+
+struct would_block_tag : tag<std::uint8_t readiness_base::*> {
+    friend type get(would_block_tag);
+};
+template struct named_member<would_block_tag, &readiness_base::would_block_>;
+
+struct always_ready_tag : tag<bool readiness_base::*> {
+    friend type get(always_ready_tag);
+};
+template struct named_member<always_ready_tag, &readiness_base::always_ready_>;
+
+struct tells_state_tag : tag<bool readiness_base::*> {
+    friend type get(tells_state_tag);
+};
+template struct named_member<tells_state_tag, &readiness_base::tells_state_>;
+
+struct channels_tag : tag<std::uint8_t detail::waiter::*> {
+    friend type get(channels_tag);
+};
+template struct named_member<channels_tag, &detail::waiter::channels_>;
+
+struct purpose_tag : tag<detail::purpose detail::waiter::*> {
+    friend type get(purpose_tag);
+};
+template struct named_member<purpose_tag, &detail::waiter::purpose_>;
+
+// ---- views
+// ---------------------------------------------------------------------------------------
+
+constexpr unsigned kind_count = 16, view_limit = 256;
+constexpr unsigned views_of_state = 3 + 2 + 2 + 1;
+
+struct views {
+    unsigned kinds[views_of_state];
+    unsigned at[views_of_state];
+};
+
+unsigned bit(detail::channel c) { return 1u << c; }
+
+views look_at(const state& s) {
+    const auto& wakers = s.*get(wakers_tag());
+    const bool is_closed = !s.is_open(), is_attached = (s.*get(attached_tag()))();
+    const auto& word = s.*get(word_tag());
+    const unsigned latched = s.*get(latched_tag()), unprimed = s.*get(unprimed_tag());
+    const unsigned would_block = s.*get(would_block_tag());
+    unsigned needed = 0, waits[2] = {}, calls[2] = {};
+    (s.*get(queue_tag())).for_each([&](const detail::waiter& w) {
+        needed |= w.*get(channels_tag());
+        for (auto c : {detail::read_channel, detail::write_channel})
+            if (w.want().contains(detail::interest_of(c)))
+                (w.*get(purpose_tag()) == detail::purpose::io ? calls : waits)[c] = 1;
+    });
+    const unsigned kind =
+        (s.mode() == moor::trigger::edge ? 4u : 0u) + (s.*get(tells_state_tag()) ? 0u : 8u);
+    views v{};
+    std::size_t n = 0;
+    for (auto c : {detail::read_channel, detail::write_channel, detail::edge_channel}) {
+        v.kinds[n] = kind;
+        v.at[n++] = (is_closed ? 1u : 0u) + (is_attached ? 2u : 0u) +
+                    (wakers[c].is_firing()  ? 8u
+                     : !wakers[c].is_idle() ? 4u
+                                            : 0u) +
+                    (!wakers[c].is_idle() && wakers[c].is_prepaid() ? 16u : 0u) +
+                    (needed & bit(c) ? 32u : 0u) + (is_attached && (latched & bit(c)) ? 64u : 0u) +
+                    (is_attached && (unprimed & bit(c)) ? 128u : 0u);
+    }
+    for (auto c : {detail::read_channel, detail::write_channel}) {
+        const auto i = detail::interest_of(c);
+        const bool is_cached = !(word.flags() & i).empty();
+        const bool is_news = !(word.unconsumed() & i).empty();
+        v.kinds[n] = kind + 1;
+        v.at[n++] = is_closed
+                        ? 1u
+                        : (is_attached ? 2u : 0u) + (is_cached ? 4u : 0u) +
+                              (is_cached && !is_news ? 8u : 0u) + (would_block & bit(c) ? 16u : 0u);
+        v.kinds[n] = kind + 2;
+        v.at[n++] = (is_closed ? 1u
+                               : (is_attached ? 2u : 0u) + (wakers[c].is_idle() ? 0u : 4u) +
+                                     (is_news ? 8u : 0u)) +
+                    (waits[c] != 0 ? 32u : 0u) + (calls[c] != 0 ? 64u : 0u);
+    }
+    const moor::readiness flags = word.flags();
+    v.kinds[n] = kind + 3;
+    v.at[n] = is_closed ? 1u
+                        : (is_attached ? 2u : 0u) + (flags.is_read_closed() ? 4u : 0u) +
+                              (flags.is_write_closed() ? 8u : 0u) + (flags.is_error() ? 16u : 0u);
+    return v;
+}
+
+// ---- the steps
+// -----------------------------------------------------------------------------------
+
+/// The function that took a step first.
+const char* first_function[kind_count][view_limit][view_limit];
+
+struct known_state {
+    const state* address;
+    views last;
+};
+constexpr std::size_t state_limit = std::size_t{1} << 17;
+known_state known_states[state_limit];
+bool is_full = false;
+pid_t tested_process = 0; // its children write nothing
+
+std::mutex steps_mutex; // guards all of it
+
+void write_steps() {
+    const char* name = std::getenv("MOOR_TEST_STEPS");
+    std::FILE* file = name && ::getpid() == tested_process ? std::fopen(name, "w") : nullptr;
+    if (!file)
+        return;
+    for (unsigned kind = 0; kind != kind_count; ++kind)
+        for (unsigned before = 0; before != view_limit; ++before)
+            for (unsigned after = 0; after != view_limit; ++after)
+                if (const char* function = first_function[kind][before][after])
+                    std::fprintf(file, "%u %u %u %.*s\n", kind, before, after,
+                                 static_cast<int>(std::strcspn(function, "< ")), function);
+    if (is_full)
+        std::fprintf(file, "too many states\n");
+    std::fclose(file);
+}
+
+/// Where a state was seen last, or null: there is no room for another one.
+known_state* find(const state& s) {
+    std::size_t i = reinterpret_cast<std::uintptr_t>(&s) * 0x9e3779b97f4a7c15u >> 40;
+    for (std::size_t n = 0; n != 64; ++n, ++i) {
+        known_state& k = known_states[i % state_limit];
+        if (!k.address)
+            k.address = &s;
+        if (k.address == &s)
+            return &k;
+    }
+    is_full = true;
+    return nullptr;
+}
+
+/// The state with this mutex.
+const state& owner(const void* mutex) {
+    alignas(state) static unsigned char storage[sizeof(state)];
+    const auto& nowhere = *std::launder(reinterpret_cast<const state*>(storage));
+    static const std::ptrdiff_t offset =
+        reinterpret_cast<const unsigned char*>(&(nowhere.*get(mutex_tag()))) - storage;
+    return *reinterpret_cast<const state*>(static_cast<const unsigned char*>(mutex) - offset);
+}
+
+bool is_of_state(const char* file) {
+    const char* slash = std::strrchr(file, '/');
+    const char* name = slash ? slash + 1 : file;
+    return std::strncmp(name, "handle_", 7) == 0 || std::strcmp(name, "scheduled_io.hpp") == 0;
+}
+
+} // namespace
+
+namespace test {
+
+void note_section(const void* mutex, const char* file, const char* function) noexcept {
+    if (!is_of_state(file))
+        return;
+    const state& s = owner(mutex);
+    const std::lock_guard<std::mutex> lock(steps_mutex);
+    if (tested_process == 0 && std::atexit(write_steps) == 0)
+        tested_process = ::getpid();
+    known_state* known = find(s);
+    if (!known)
+        return;
+    if (s.*get(always_ready_tag())) { // not in the model
+        known->last = views();
+        return;
+    }
+    const views now = look_at(s);
+    for (std::size_t i = 0; i != views_of_state; ++i) {
+        const unsigned kind = now.kinds[i], after = now.at[i];
+        unsigned before = known->last.at[i];
+        if ((before & 1) != 0 && (after & 1) == 0)
+            before = 0;
+        if (before == after)
+            continue;
+        const char*& first = first_function[kind][before][after];
+        if (!first)
+            first = function;
+    }
+    known->last = now;
+}
+
+} // namespace test
