@@ -43,8 +43,7 @@ using state = detail::reactor_policy::state;
 using wakers_base = detail::handle_wakers<state, detail::reactor_policy>;
 using readiness_base = detail::handle_readiness<state, detail::reactor_policy>;
 
-// ---- the members that the views are made of
-// ------------------------------------------------------
+// ---- the members that the views are made of -------------------------------------------------
 
 /// An explicit instantiation may name private members: it gives get(Tag) to its argument.
 template <class Tag, typename Tag::type Member>
@@ -52,74 +51,42 @@ struct named_member {
     friend typename Tag::type get(Tag) { return Member; }
 };
 
-template <class Member>
-struct tag {
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wnon-template-friend" // one get() for each tag is what is meant
+#endif
+template <class Tag, class Member>
+struct member_tag {
     using type = Member;
+    friend type get(Tag);
 };
 
-struct mutex_tag : tag<detail::state_mutex wakers_base::*> {
-    friend type get(mutex_tag);
-};
+struct mutex_tag : member_tag<mutex_tag, detail::state_mutex wakers_base::*> {};
 template struct named_member<mutex_tag, &wakers_base::mutex_>;
-
-struct wakers_tag : tag<detail::waker_state<detail::reactor_policy::atomic> (
-                        wakers_base::*)[detail::channel_count]> {
-    friend type get(wakers_tag);
-};
+struct wakers_tag : member_tag<wakers_tag, detail::waker_state<detail::reactor_policy::atomic> (
+                                               wakers_base::*)[detail::channel_count]> {};
 template struct named_member<wakers_tag, &wakers_base::wakers_>;
-
-struct unprimed_tag : tag<std::uint8_t wakers_base::*> {
-    friend type get(unprimed_tag);
-};
+struct unprimed_tag : member_tag<unprimed_tag, std::uint8_t wakers_base::*> {};
 template struct named_member<unprimed_tag, &wakers_base::unprimed_>;
-
-struct latched_tag : tag<std::uint8_t wakers_base::*> {
-    friend type get(latched_tag);
-};
+struct latched_tag : member_tag<latched_tag, std::uint8_t wakers_base::*> {};
 template struct named_member<latched_tag, &wakers_base::latched_>;
-
-struct attached_tag : tag<bool (wakers_base::*)() const noexcept> {
-    friend type get(attached_tag);
-};
+struct attached_tag : member_tag<attached_tag, bool (wakers_base::*)() const noexcept> {};
 template struct named_member<attached_tag, &wakers_base::is_attached>;
-
-struct queue_tag : tag<detail::wait_queue readiness_base::*> {
-    friend type get(queue_tag);
-};
+struct queue_tag : member_tag<queue_tag, detail::wait_queue readiness_base::*> {};
 template struct named_member<queue_tag, &readiness_base::queue_>;
-
-struct word_tag : tag<detail::readiness_word readiness_base::*> {
-    friend type get(word_tag);
-};
+struct word_tag : member_tag<word_tag, detail::readiness_word readiness_base::*> {};
 template struct named_member<word_tag, &readiness_base::word_>;
-
-struct would_block_tag : tag<std::uint8_t readiness_base::*> {
-    friend type get(would_block_tag);
-};
+struct would_block_tag : member_tag<would_block_tag, std::uint8_t readiness_base::*> {};
 template struct named_member<would_block_tag, &readiness_base::would_block_>;
-
-struct always_ready_tag : tag<bool readiness_base::*> {
-    friend type get(always_ready_tag);
-};
+struct always_ready_tag : member_tag<always_ready_tag, bool readiness_base::*> {};
 template struct named_member<always_ready_tag, &readiness_base::always_ready_>;
-
-struct tells_state_tag : tag<bool readiness_base::*> {
-    friend type get(tells_state_tag);
-};
+struct tells_state_tag : member_tag<tells_state_tag, bool readiness_base::*> {};
 template struct named_member<tells_state_tag, &readiness_base::tells_state_>;
-
-struct channels_tag : tag<std::uint8_t detail::waiter::*> {
-    friend type get(channels_tag);
-};
+struct channels_tag : member_tag<channels_tag, std::uint8_t detail::waiter::*> {};
 template struct named_member<channels_tag, &detail::waiter::channels_>;
-
-struct purpose_tag : tag<detail::purpose detail::waiter::*> {
-    friend type get(purpose_tag);
-};
+struct purpose_tag : member_tag<purpose_tag, detail::purpose detail::waiter::*> {};
 template struct named_member<purpose_tag, &detail::waiter::purpose_>;
 
-// ---- views
-// ---------------------------------------------------------------------------------------
+// ---- views ----------------------------------------------------------------------------------
 
 constexpr unsigned kind_count = 16, view_limit = 256;
 constexpr unsigned views_of_state = 3 + 2 + 2 + 1;
@@ -181,8 +148,7 @@ views look_at(const state& s) {
     return v;
 }
 
-// ---- the steps
-// -----------------------------------------------------------------------------------
+// ---- the steps ------------------------------------------------------------------------------
 
 /// The function that took a step first.
 const char* first_function[kind_count][view_limit][view_limit];
