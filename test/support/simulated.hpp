@@ -79,8 +79,9 @@ struct policy {
         ec = kernel::get().identify(handle, id) ? error_code() : boost::asio::error::bad_descriptor;
         return id;
     }
-    static detail::pipe_end identify_pipe_end(int, const detail::file_identity&) noexcept {
-        return detail::pipe_end::none;
+    static detail::pipe_end identify_pipe_end(int handle, const detail::file_identity&) noexcept {
+        file* f = kernel::get().find(handle);
+        return f ? f->end : detail::pipe_end::none;
     }
     static bool is_always_ready(int, const detail::file_identity&) noexcept { return false; }
     static bool tells_state(int handle, const detail::file_identity&) noexcept {
@@ -171,12 +172,14 @@ private:
     std::optional<detail::deferred_checks<host, state, simulated::mutex>> checks_;
 };
 
-/// A wait that can be cancelled alone, a waker of the polling interface, or an operation with a
-/// call.
+/// A wait that can be cancelled alone, a waker of the polling interface, an operation with a call,
+/// or a transfer.
 class operation : public detail::waiter {
 public:
     /// False: the call would have blocked.
     using call_type = std::function<bool()>;
+    /// Under a lock or not. `not_made` under a lock: it may block.
+    using transfer_type = std::function<detail::transferred(bool is_locked)>;
 
     operation(state_ptr s, interest want, detail::purpose why = detail::purpose::wait)
         : waiter(&operation::do_complete, want, why), state_(std::move(s)),
@@ -184,6 +187,9 @@ public:
     operation(state_ptr s, interest want, call_type call)
         : waiter(&operation::do_complete, want, detail::purpose::io), state_(std::move(s)),
           call_(std::move(call)), is_slot_(false) {}
+    operation(state_ptr s, interest want, transfer_type transfer)
+        : waiter(&operation::do_complete, want, detail::purpose::io), state_(std::move(s)),
+          transfer_(std::move(transfer)), is_slot_(false) {}
 
     void start() {
         state& s = *state_;
@@ -192,7 +198,9 @@ public:
             set_goes_on();
         is_begun_ = true;
         port& p = s.host().port;
-        if (!s.start(*this))
+        if (transfer_)
+            start_transfer(s);
+        else if (!s.start(*this))
             has_unit() ? p.post_counted(this) : p.post_new(this);
         ++p.operations; // which has its work by now, and may be over
     }
@@ -205,7 +213,7 @@ public:
 
     bool is_pending() const { return is_begun_ && !is_over_; }
     bool is_over() const { return is_over_; }
-    bool is_call() const { return bool(call_); }
+    bool is_call() const { return call_ || transfer_; }
     bool has_failed_with(const error_code& e) const { return is_over_ && ec() == e; }
     bool was_told(moor::readiness r) const { return is_over_ && !ec() && event().ready() == r; }
 
@@ -215,10 +223,40 @@ private:
         static_cast<operation*>(i)->come_back(scheduler != nullptr);
     }
 
+    /// As basic_registration does.
+    void start_transfer(state& s) {
+        is_made_ = want() == interest::readable
+                       ? s.transfer_at_once<detail::read_channel>(transfer_call{transfer_})
+                       : s.transfer_at_once<detail::write_channel>(transfer_call{transfer_});
+        if (!is_made_)
+            set_takes_turns();
+        if (is_made_ || !s.start_transfer(*this))
+            s.host().port.post_new(this);
+    }
+    struct transfer_call {
+        const transfer_type& transfer;
+
+        detail::transferred make() const { return transfer(true); }
+        void prepare_unlocked() const {}
+        detail::transferred make_unlocked() const { return transfer(false); }
+    };
+
+    /// False: it would have blocked.
+    bool make_call(state& s) {
+        if (call_)
+            return !s.may_run(*this) || call_();
+        const transfer_call call{transfer_};
+        return (want() == interest::readable
+                    ? s.transfer_in_turn<detail::read_channel>(*this, call)
+                    : s.transfer_in_turn<detail::write_channel>(*this, call)) !=
+               detail::transferred::would_block;
+    }
+
     void come_back(bool runs) {
         state_ptr s = state_;
-        if (call_) {
-            if (runs && !ec() && s->may_run(*this) && !call_()) {
+        if (is_made_) {
+        } else if (is_call()) {
+            if (runs && !ec() && !make_call(*s)) {
                 if (s->restart(*this))
                     return;
                 if (!ec())
@@ -238,7 +276,9 @@ private:
 
     state_ptr state_;
     call_type call_;
+    transfer_type transfer_;
     bool is_slot_;
+    bool is_made_ = false; // before it could wait
     std::uint64_t cancellation_id_ = 0;
     bool is_begun_ = false;
     bool is_over_ = false;

@@ -225,9 +225,16 @@ public:
     /// Events that epoll_ctl(2) took away, where each is told once.
     short taken() const { return taken_; }
 
+    /// From here on, the file is an end of a pipe.
+    void become(detail::pipe_end e) {
+        end = e;
+        id.type = S_IFIFO;
+    }
+
     const int number;
     const bool is_sticky;
     detail::file_identity id;
+    detail::pipe_end end = detail::pipe_end::none;
 
 private:
     friend kernel;
