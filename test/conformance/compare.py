@@ -15,7 +15,7 @@ NAMES = [
 ]
 
 
-# What the programs of the model have not.
+# Steps that no program of the model takes, and why.
 NOT_MODELLED = {
     (6, 14, 38): "a call of the polling interface begins with the event after which it would have blocked",
 }

@@ -163,7 +163,7 @@ mutants=(
     "EVENT_OF_ANOTHER_HANDLE_TRUSTED|level_two_handles|never_early"
     "LEFT_FILE_FORGOTTEN|level_reset|never_early"
     "ONE_TICK_FOR_BOTH_DIRECTIONS|edge_clear|never_lost"
-    "ERROR_ADVANCES_ONE_TICK|call_and_error|never_lost"
+    "ERROR_IS_OLD_FOR_WRITERS|call_and_error|never_lost"
     "CLEAR_IGNORES_TICKS|edge_clear|never_lost"
     "CLEAR_DROPS_CLOSING|edge_closing|closing_is_sticky"
     "EVENTS_NOT_LATCHED|level_latch|never_lost"

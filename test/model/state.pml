@@ -185,11 +185,7 @@ inline advance(s, r) {
     :: else
     fi;
     if
-#ifdef MUTANT_ERROR_ADVANCES_ONE_TICK
     :: ((r) & write_stream) != 0 -> tick_write[s]++
-#else
-    :: ((r) & (write_stream | error)) != 0 -> tick_write[s]++ // a writer learns of an error, too
-#endif
     :: else
     fi;
     if
@@ -284,8 +280,14 @@ inline word_news(s, want) {
      ((p) == tick_priority[s] -> priority : 0))
 #endif
 
+#ifdef MUTANT_ERROR_IS_OLD_FOR_WRITERS
+#define is_error_newer(s, w) false
+#else
+#define is_error_newer(s, w) ((flags[s] & error) != 0 && stamp_read[w] != tick_read[s])
+#endif
 #define is_newer(s, w, want)                                                                       \
     ((((want) & read_stream) != 0 && stamp_read[w] != tick_read[s]) ||                             \
+     (((want) & write_stream) != 0 && is_error_newer(s, w)) ||                                     \
      (((want) & write_stream) != 0 && stamp_write[w] != tick_write[s]) ||                          \
      (((want) & priority) != 0 && stamp_priority[w] != tick_priority[s]))
 
@@ -396,12 +398,12 @@ inline note_told(s, r, at_start) {
 #endif
 }
 
-inline note_would_block_channel(s, c, ready, tick, now, is_known) {
+inline note_would_block_channel(s, c, ready, tick, now, is_known, has_error) {
     if
 #ifndef MUTANT_WOULD_BLOCK_KEPT_BY_BOTH
     :: ((ready) & interest_of(c)) != 0 && !(is_known) -> would_block[s] = would_block[s] & ~bit(c)
 #endif
-    :: ((ready) & interest_of(c)) != 0 && (is_known) && (tick) == (now) ->
+    :: ((ready) & interest_of(c)) != 0 && (is_known) && (tick) == (now) && !(has_error) ->
         would_block[s] = would_block[s] | bit(c)
     :: else
     fi
@@ -412,8 +414,9 @@ inline note_would_block_channel(s, c, ready, tick, now, is_known) {
 
 /// note_would_block(): a call for `want` that an event allowed would have blocked.
 inline note_would_block(s, ready, of_read, of_write, of_priority, want) {
-    note_would_block_channel(s, read_channel, ready, of_read, tick_read[s], is_said(want));
-    note_would_block_channel(s, write_channel, ready, of_write, tick_write[s], is_said(want));
+    h_must = (flags[s] & error) != 0 && (of_read) != tick_read[s]; // which a writer learns of
+    note_would_block_channel(s, read_channel, ready, of_read, tick_read[s], is_said(want), false);
+    note_would_block_channel(s, write_channel, ready, of_write, tick_write[s], is_said(want), h_must);
 #if !TOLD_ONCE
     word_clear(s, ready, of_read, of_write, of_priority)
 #endif
