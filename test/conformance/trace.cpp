@@ -6,20 +6,21 @@
 // to the file that MOOR_TEST_STEPS names: the kind, the view before, the view after, the function
 // that took the step first. compare.py says which of them the model of the core does not take.
 //
-// kind: 0 the waker of a channel, 1 the cache of a direction, 2 the operations of a direction, 3
-// the
-//       closing events; plus 4 for trigger::edge, plus 8 for a file that may tell a change once
-//       only
-// All views have 1: the state is closed. It is left out of a step from a closed state to an open
-// one, which is another registration. Of a closed state, the views 1 to 3 have nothing else, but 2
-// what is pending. All views have 2: the handle is in the reactor.
-//   0: 4 the waker is armed, 8 it fires, 16 it is prepaid, 32 a pending operation needs it; while
-//   the
-//      handle is in the reactor, 64 an event that is latched is no news, 128 it was not armed yet
-//   1: 4 cached, 8 and an edge-triggered wait was told, 16 a call would have blocked
-//   2: 4 the direction's waker is not idle, 8 news is cached, 32 a wait or 64 a call is pending
-//   3: 4 the receiving side is closed, 8 the sending side is closed, 16 an error, all of them
-//   cached
+// A kind is 0 to 3, plus 4 for trigger::edge, plus 8 for a file that may tell a change once only.
+// The bits of its view:
+//
+//   all            1 the state is closed; left out of a step from a closed state to an open one,
+//                    which is another registration
+//                  2 the handle is in the reactor
+//   0, a waker     4 armed, 8 firing, 16 prepaid, 32 a pending operation needs it
+//                  64 what is latched is no news, 128 it was not armed yet: in the reactor only
+//   1, a cache     4 a direction is cached, 8 and an edge-triggered wait was told of it
+//                  16 a call would have blocked
+//   2, operations  4 the waker of the direction is not idle, 8 news is cached
+//                  32 a wait is pending, 64 a call is
+//   3, ends        4 the receiving side is closed, 8 the sending side, 16 an error: as cached
+//
+// Of a closed state, 1 and 3 have nothing else, and 2 has what is pending.
 //
 // Nothing is allocated, and no system call made, before the exit: some suites count them.
 

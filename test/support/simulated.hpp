@@ -254,8 +254,7 @@ private:
 
     void come_back(bool runs) {
         state_ptr s = state_;
-        if (is_made_) {
-        } else if (is_call()) {
+        if (is_call() && !is_made_) {
             if (runs && !ec() && !make_call(*s)) {
                 if (s->restart(*this))
                     return;
@@ -263,7 +262,7 @@ private:
                     return s->host().port.post_new(this); // something newer has come
             }
             s->finish(*this);
-        } else if (s->mode() == moor::trigger::edge && !is_slot_) {
+        } else if (s->mode() == moor::trigger::edge && !is_slot_ && !is_call()) {
             s->finish_wait(*this);
         }
         state_.reset();
