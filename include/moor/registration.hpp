@@ -479,8 +479,9 @@ public:
      * @param d The direction.
      */
     void cancel(direction d) {
-        cancel_waits(d == direction::read ? detail::readiness_word::read_stream | interest::priority
-                                          : detail::readiness_word::write_stream);
+        using word = detail::readiness_word;
+        cancel_waits(d == direction::read ? word::read_stream | interest::priority | interest::error
+                                          : word::write_stream);
     }
 
     // ---- waiting ------------------------------------------------------------------------------
@@ -607,6 +608,10 @@ public:
      * has run and an event has come. (Where the reactor reports events only while somebody waits,
      * as `select(2)` does, the kernel is asked again.) Outside of a loop, use `query`, or make the
      * call yourself.
+     *
+     * A call that would block says that the handle is drained. On epoll, a level-triggered wait
+     * that follows then misses an error which lasts beside that, as the one of a socket's error
+     * queue does: wait for `interest::error` as well.
      *
      * @param want The events; any of them will do.
      * @param f The call, as for `async_io`.
@@ -749,7 +754,8 @@ public:
 
     /// Drops an event from the cache, but nothing newer.
     /**
-     * Closed sides stay known.
+     * Closed sides stay known, and so does an error for as long as `poll(2)` reports the error:
+     * readers and writers are told of it, too. To drop an error costs one `poll(2)`.
      *
      * @param event The event of a wait, or a part of the event: see `ready_event::only`.
      */

@@ -99,7 +99,7 @@ struct views {
 
 unsigned bit(detail::channel c) { return 1u << c; }
 
-views look_at(const state& s) {
+views views_of(const state& s) {
     const auto& wakers = s.*get(wakers_tag());
     const bool is_closed = !s.is_open(), is_attached = (s.*get(attached_tag()))();
     const auto& word = s.*get(word_tag());
@@ -228,7 +228,7 @@ void note_section(const void* mutex, const char* file, const char* function) noe
         known->last = views();
         return;
     }
-    const views now = look_at(s);
+    const views now = views_of(s);
     for (std::size_t i = 0; i != views_of_state; ++i) {
         const unsigned kind = now.kinds[i], after = now.at[i];
         unsigned before = known->last.at[i];

@@ -60,10 +60,11 @@ try_io:
             ;
             stamp_r = tick_read[s];
             stamp_w = tick_write[s];
-            stamp_p = tick_priority[s]
+            stamp_p = tick_priority[s];
+            stamp_e = tick_error[s]
         }
         if
-        :: r == 0 -> want = 0; stamp_r = 0; stamp_w = 0; stamp_p = 0; goto job_done
+        :: r == 0 -> want = 0; stamp_r = 0; stamp_w = 0; stamp_p = 0; stamp_e = 0; goto job_done
         :: else
         fi
     }
@@ -90,7 +91,7 @@ try_io:
         d_step {
             if
             :: r != 0 && closed[s] == still_open ->
-                note_would_block(s, r, stamp_r, stamp_w, stamp_p, want);
+                note_would_block(s, r, stamp_r, stamp_w, stamp_p, stamp_e, want);
                 check_invariants(s)
             :: else
             fi;
@@ -98,7 +99,8 @@ try_io:
             want = 0;
             stamp_r = 0;
             stamp_w = 0;
-            stamp_p = 0
+            stamp_p = 0;
+            stamp_e = 0
         }
     }
     goto job_done;
@@ -139,7 +141,7 @@ clear_event:
         d_step {
             if
             :: closed[s] == still_open ->
-                word_clear(s, kept_event, kept_read, kept_write, kept_priority);
+                drop(s, kept_event, kept_read, kept_write, kept_priority, kept_error);
                 would_block[s] = would_block[s] & ~channels_of(kept_event);
                 check_invariants(s)
             :: else
@@ -150,7 +152,8 @@ clear_event:
             kept_event = 0;
             kept_read = 0;
             kept_write = 0;
-            kept_priority = 0
+            kept_priority = 0;
+            kept_error = 0
         }
     }
     goto job_done;

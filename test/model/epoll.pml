@@ -22,7 +22,7 @@
 proctype thread(byte me; bool is_loop) {
     byte item, s, c, w = none, ac, mask, found, want, r, items, told;
     byte others, threads, was_firing, result, arming_result;
-    byte stamp_r, stamp_w, stamp_p; // of the event that try_io has
+    byte stamp_r, stamp_w, stamp_p, stamp_e; // of the event that try_io has
     byte private_work = 0;          // private_outstanding_work
     short units, balance;
     bool is_told, is_asking, is_foreign, is_left, arms_first, is_new, is_changed, is_checking;

@@ -216,20 +216,22 @@ inline check_invariants(s) {
     publish(s, h)
 }
 
-/// A call for both directions may be for what the other one has: it need not be made again.
-#define has_refused_both(w) (is_call[w] && is_refused[w] && want_of[w] == pollable)
+/// A call for both directions may be for what the other one has, and a call for an error may not see
+/// it: they need not be made again.
+#define has_refused_what_is(w)                                                                     \
+    (is_call[w] && is_refused[w] && (want_of[w] == pollable || want_of[w] == error))
 
 /// Whether the event of a pending operation holds.
 #if TOLD_ONCE
 #define is_lost(w) (((untold | untold_of[w]) & want_of[w]) != 0)
 #elif EDGE
 #define is_lost(w)                                                                                 \
-    (!has_refused_both(w) &&                                                                       \
+    (!has_refused_what_is(w) &&                                                                       \
      ((is_call[w] && is_due(want_of[w], events[number])) ||                                        \
       (want_of[w] & closing & from_poll_events(events[number])) != 0 ||                            \
       ((untold & want_of[w] & 7) != 0 && is_due(want_of[w] & untold & 7, events[number]))))
 #else
-#define is_lost(w) (is_due(want_of[w], events[number]) && !has_refused_both(w))
+#define is_lost(w) (is_due(want_of[w], events[number]) && !has_refused_what_is(w))
 #endif
 
 /// When nothing can happen any more but for new events and calls.

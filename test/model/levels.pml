@@ -21,7 +21,7 @@
 proctype thread(byte me; bool is_loop) {
     byte item, s, c, w = none, ac, mask, found, want, r, items, told, edges;
     byte threads, was_firing, result;
-    byte stamp_r, stamp_w, stamp_p; // of the event that try_io has
+    byte stamp_r, stamp_w, stamp_p, stamp_e; // of the event that try_io has
     byte private_work = 0;          // private_outstanding_work
     short units, balance;
     bool is_told, is_checking, is_changed, has_unit, is_restart, is_handled, is_usual, is_stopped;

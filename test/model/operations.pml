@@ -77,6 +77,7 @@ make_call:
         :: number == no_file -> goto finish_call
         :: number != no_file && !is_due(want_of[w], events[number]) -> skip // would block
         :: number != no_file && want_of[w] == pollable -> skip // only one of the two may move data
+        :: number != no_file && want_of[w] == error -> skip // which it may not see
         :: number != no_file && is_due(want_of[w], events[number]) ->
             drain(number, want_of[w]);
             goto finish_call
@@ -102,7 +103,7 @@ make_call:
 #endif
                 is_refused[w] = true;
                 note_would_block(s, event_of[w], stamp_read[w], stamp_write[w], stamp_priority[w],
-                                 want_of[w]);
+                                 stamp_error[w], want_of[w]);
 #endif
                 satisfied(s, w);
                 r = h_r;
@@ -166,7 +167,8 @@ handler:
                 kept_event = event_of[w];
                 kept_read = stamp_read[w];
                 kept_write = stamp_write[w];
-                kept_priority = stamp_priority[w]
+                kept_priority = stamp_priority[w];
+                kept_error = stamp_error[w]
             :: else
             fi;
             // What is left of the operation is no part of the state any more.
@@ -191,6 +193,7 @@ handler:
             stamp_read[w] = 0;
             stamp_write[w] = 0;
             stamp_priority[w] = 0;
+            stamp_error[w] = 0;
             underway--;
             w = none;
             s = 0
@@ -292,7 +295,7 @@ job:
             goto short_call
 #endif
         :: (NEXT_JOBS & job_read) != 0 && number != no_file ->
-            events[number] = events[number] & ~pollin;
+            drain(number, readable);
             goto job
         :: (NEXT_JOBS & job_close_number) != 0 && number != no_file ->
             close_number(false);

@@ -147,7 +147,7 @@
 #define sticky (read_closed | write_closed)
 #define closing (sticky | error)
 #define beyond (priority | closing)
-#define read_stream (readable | error | read_closed)
+#define read_stream (readable | read_closed)
 #define write_stream (writable | write_closed)
 
 // kernel.hpp: to_poll_events(), from_poll_events()
@@ -208,6 +208,7 @@
 
 // Scratch of one d_step: not part of the model's state.
 hidden int i;
+hidden byte h_same;
 hidden int h;
 hidden int h_r;
 hidden int h_told;

@@ -32,7 +32,7 @@ bool is_refused[WAITS];
 bool has_slot[WAITS];     // goes_on_, of an edge-triggered wait
 bool is_running[WAITS];
 bool is_cancelled[WAITS];
-byte stamp_read[WAITS], stamp_write[WAITS], stamp_priority[WAITS]; // of event_
+byte stamp_read[WAITS], stamp_write[WAITS], stamp_priority[WAITS], stamp_error[WAITS]; // of event_
 
 // ---- the states ---------------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ byte abandoned = none; // reactor_port::abandoned_: the file, of the only number
 byte flags[STATES]; // readiness_word
 byte consumed[STATES];
 bool reader_knows[STATES], writer_knows[STATES];
-byte tick_read[STATES], tick_write[STATES], tick_priority[STATES];
+byte tick_read[STATES], tick_write[STATES], tick_priority[STATES], tick_error[STATES];
 byte would_block[STATES];
 bool is_listed[STATES]; // is_deferred_
 byte known_closed[STATES]; // ghost: what the kernel said
@@ -79,7 +79,7 @@ bool is_shut[STATES];      // ghost: the service was closed
 
 // The event of an earlier wait, which the program has kept for clear().
 byte kept_event = 0;
-byte kept_read, kept_write, kept_priority;
+byte kept_read, kept_write, kept_priority, kept_error;
 
 // ---- questions ----------------------------------------------------------------------------------
 
@@ -191,6 +191,10 @@ inline advance(s, r) {
     if
     :: ((r) & priority) != 0 -> tick_priority[s]++
     :: else
+    fi;
+    if
+    :: ((r) & error) != 0 -> tick_error[s]++
+    :: else
     fi
 #else
     skip
@@ -203,7 +207,8 @@ inline restart_ticks(s) {
     assert(registrations < 8); // otherwise the numbers are not far enough from each other
     tick_read[s] = 32 * generation[s];
     tick_write[s] = 32 * generation[s];
-    tick_priority[s] = 32 * generation[s]
+    tick_priority[s] = 32 * generation[s];
+    tick_error[s] = 32 * generation[s]
 #else
     skip // (The mutant's ticks go on.)
 #endif
@@ -269,39 +274,43 @@ inline word_news(s, want) {
     fi
 }
 
-/// The streams without an event since these ticks.
+/// What has had no event since these ticks.
+#define all_flags (read_stream | write_stream | priority | error)
 #ifdef MUTANT_CLEAR_IGNORES_TICKS
-#define unchanged(s, r, w, p) (read_stream | write_stream | priority)
+#define unchanged(s, r, w, p, e) all_flags
 #elif defined(MUTANT_ONE_TICK_FOR_BOTH_DIRECTIONS)
-#define unchanged(s, r, w, p) ((r) == tick_read[s] -> (read_stream | write_stream | priority) : 0)
+#define unchanged(s, r, w, p, e) ((r) == tick_read[s] -> all_flags : 0)
+#elif defined(MUTANT_ERROR_IN_THE_STREAM_OF_READERS)
+#define unchanged(s, r, w, p, e)                                                                   \
+    (((r) == tick_read[s] && (e) == tick_error[s] -> read_stream | error : 0) |                    \
+     ((w) == tick_write[s] -> write_stream : 0) | ((p) == tick_priority[s] -> priority : 0))
 #else
-#define unchanged(s, r, w, p)                                                                      \
+#define unchanged(s, r, w, p, e)                                                                   \
     (((r) == tick_read[s] -> read_stream : 0) | ((w) == tick_write[s] -> write_stream : 0) |       \
-     ((p) == tick_priority[s] -> priority : 0))
+     ((p) == tick_priority[s] -> priority : 0) | ((e) == tick_error[s] -> error : 0))
 #endif
 
+/// The interest of those that hear of an event for `want`: readers and writers learn of an error.
 #ifdef MUTANT_ERROR_IS_OLD_FOR_WRITERS
-#define is_error_newer(s, w) false
+#define hears(want) ((want) | (((want) & read_stream) != 0 -> error : 0))
 #else
-#define is_error_newer(s, w) ((flags[s] & error) != 0 && stamp_read[w] != tick_read[s])
+#define hears(want) ((want) == priority -> priority : (want) | error)
 #endif
 #define is_newer(s, w, want)                                                                       \
-    ((((want) & read_stream) != 0 && stamp_read[w] != tick_read[s]) ||                             \
-     (((want) & write_stream) != 0 && is_error_newer(s, w)) ||                                     \
-     (((want) & write_stream) != 0 && stamp_write[w] != tick_write[s]) ||                          \
-     (((want) & priority) != 0 && stamp_priority[w] != tick_priority[s]))
+    ((hears(want) &                                                                                \
+      ~unchanged(s, stamp_read[w], stamp_write[w], stamp_priority[w], stamp_error[w])) != 0)
 
 /// clear(): drops `ready`, but nothing newer than the ticks, and no closed side.
-inline word_clear(s, ready, of_read, of_write, of_priority) {
+inline word_clear(s, ready, of_r, of_w, of_p, of_e) {
 #ifdef MUTANT_CLEAR_DROPS_CLOSING
-    flags[s] = flags[s] & ~(((ready) | closing) & unchanged(s, of_read, of_write, of_priority))
+    flags[s] = flags[s] & ~(((ready) | closing) & unchanged(s, of_r, of_w, of_p, of_e))
 #else
-    flags[s] = flags[s] & ~((ready) & unchanged(s, of_read, of_write, of_priority) & ~sticky)
+    flags[s] = flags[s] & ~((ready) & unchanged(s, of_r, of_w, of_p, of_e) & ~sticky)
 #endif
 }
 
 inline word_give_back(s, w) {
-    h_r = event_of[w] & unchanged(s, stamp_read[w], stamp_write[w], stamp_priority[w]);
+    h_r = event_of[w] & unchanged(s, stamp_read[w], stamp_write[w], stamp_priority[w], stamp_error[w]);
     consumed[s] = consumed[s] & ~h_r;
     reader_knows[s] = reader_knows[s] && (h_r & readable) == 0;
     writer_knows[s] = writer_knows[s] && (h_r & writable) == 0
@@ -328,6 +337,7 @@ inline make_event(s, w, r) {
     stamp_read[w] = tick_read[s];
     stamp_write[w] = tick_write[s];
     stamp_priority[w] = tick_priority[s];
+    stamp_error[w] = tick_error[s];
 #endif
 }
 
@@ -398,12 +408,25 @@ inline note_told(s, r, at_start) {
 #endif
 }
 
-inline note_would_block_channel(s, c, ready, tick, now, is_known, has_error) {
+/// drop(): an error that lasts stays, for readers and writers.
+inline drop(s, ready, of_r, of_w, of_p, of_e) {
+#if TOLD_ONCE || defined(MUTANT_LASTING_ERROR_DROPPED)
+    word_clear(s, ready, of_r, of_w, of_p, of_e)
+#else
+    if
+    :: ((ready) & error) != 0 && (number == no_file || (events[number] & pollerr) != 0) ->
+        word_clear(s, (ready) & ~error, of_r, of_w, of_p, of_e)
+    :: else -> word_clear(s, ready, of_r, of_w, of_p, of_e)
+    fi
+#endif
+}
+
+inline note_would_block_channel(s, c, ready, is_known, of_channel) {
     if
 #ifndef MUTANT_WOULD_BLOCK_KEPT_BY_BOTH
     :: ((ready) & interest_of(c)) != 0 && !(is_known) -> would_block[s] = would_block[s] & ~bit(c)
 #endif
-    :: ((ready) & interest_of(c)) != 0 && (is_known) && (tick) == (now) && !(has_error) ->
+    :: ((ready) & interest_of(c)) != 0 && (is_known) && (hears(of_channel) & ~h_same) == 0 ->
         would_block[s] = would_block[s] | bit(c)
     :: else
     fi
@@ -413,12 +436,12 @@ inline note_would_block_channel(s, c, ready, tick, now, is_known, has_error) {
 #define is_said(want) (!TOLD_ONCE && (want) != pollable)
 
 /// note_would_block(): a call for `want` that an event allowed would have blocked.
-inline note_would_block(s, ready, of_read, of_write, of_priority, want) {
-    h_must = (flags[s] & error) != 0 && (of_read) != tick_read[s]; // which a writer learns of
-    note_would_block_channel(s, read_channel, ready, of_read, tick_read[s], is_said(want), false);
-    note_would_block_channel(s, write_channel, ready, of_write, tick_write[s], is_said(want), h_must);
+inline note_would_block(s, ready, of_r, of_w, of_p, of_e, want) {
+    h_same = unchanged(s, of_r, of_w, of_p, of_e);
+    note_would_block_channel(s, read_channel, ready, is_said(want), readable);
+    note_would_block_channel(s, write_channel, ready, is_said(want), writable);
 #if !TOLD_ONCE
-    word_clear(s, ready, of_read, of_write, of_priority)
+    drop(s, ready, of_r, of_w, of_p, of_e)
 #endif
 }
 

@@ -34,9 +34,12 @@
 #endif
 
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <string>
 #include <utility>
+
+#include <sys/socket.h>
 
 namespace {
 
@@ -398,6 +401,48 @@ BOOST_AUTO_TEST_CASE(cancel_takes_nothing_from_a_wait_that_has_its_event) {
         results.check(!c.ec() || !test::on_epoll(), test::name_of(t), ": ", c);
         if (c.ec())
             s.check_next_wait_completes(s.a, test::name_of(t), ", cancel()");
+    }
+}
+
+BOOST_AUTO_TEST_CASE(an_error_that_comes_and_goes_meanwhile_takes_nothing) {
+    test::tally results;
+    for (interest want : {interest::readable, interest::writable}) {
+        asio::io_context io;
+        test::fd_pair p = test::make_socketpair(SOCK_DGRAM);
+        moor::registration reg(io, p.a.get(), moor::trigger::edge);
+        test::outcome first, taken, beside[2], next;
+        reg.async_wait(want, first.handler());
+        if (want == interest::readable) {
+            test::put(p.b, "x");
+            results.check(results.comes(io, [&] { return bool(first); }), "the first wait");
+            test::drain(p.a);
+            test::put(p.b, "x");
+        } else {
+            results.check(results.comes(io, [&] { return bool(first); }), "the first wait");
+            test::put(p.a, "x");
+            test::drain(p.b);
+        }
+        test::put(p.a, "x"); // is dropped: an error
+        sockaddr nobody{};
+        nobody.sa_family = AF_UNSPEC;
+        results.check(::connect(p.b.get(), &nobody, sizeof(nobody)) == 0, "connect");
+        results.run_ready(io); // the event is cached, as what was waited for
+        asio::cancellation_signal signal;
+        reg.async_wait(want, asio::bind_cancellation_slot(signal.slot(), taken.handler()));
+        reg.async_wait(interest::error, beside[0].handler());
+        int error = 0;
+        socklen_t size = sizeof(error);
+        ::getsockopt(p.a.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+        results.check(error == ECONNRESET, "SO_ERROR: ", error);
+        reg.async_wait(interest::error, beside[1].handler());
+        signal.emit(asio::cancellation_type::terminal);
+        results.check(results.comes(io, [&] { return bool(taken); }), want, ": hangs");
+        results.check(taken.ec() == aborted, want, ": ", taken);
+        reg.async_wait(want, next.handler());
+        results.check(results.comes(io, [&] { return bool(next); }) && !next.ec(), want,
+                      ": the next wait hangs");
+        reg.deregister();
+        results.run_ready(io);
     }
 }
 

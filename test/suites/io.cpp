@@ -332,6 +332,62 @@ BOOST_AUTO_TEST_CASE(an_error_is_told_to_a_writing_call_whatever_waits_beside_it
             check_that_an_error_is_told_to_a_writing_call(t, what);
 }
 
+enum class drops_by { clear, call, trying };
+
+/// Somebody waits for an error and drops it. Readers and writers did not hear of it yet.
+void check_that_a_dropped_error_is_told(trigger t, drops_by how, interest later, bool calls) {
+    BOOST_TEST_CONTEXT("trigger " << int(t) << ", dropped by " << int(how) << ", then "
+                                  << (calls ? "a call for " : "a wait for ") << later) {
+        asio::io_context io;
+        full_socket full;
+        moor::registration reg(io, full.get(), t);
+        test::called waits[2], dropped, done;
+        if (t == trigger::edge) { // both directions have waited before
+            reg.async_wait_writable(waits[0].handler());
+            reg.async_wait_readable(waits[1].handler());
+            test::run_ready(io);
+            reg.cancel();
+            test::run_ready(io);
+        }
+        const auto refuse = [](error_code& ec) { ec = asio::error::would_block; };
+        if (calls) // a call of each direction has found nothing
+            for (interest i : {interest::readable, interest::writable})
+                (void)reg.try_io(i, refuse);
+        if (how == drops_by::call)
+            reg.async_io(interest::error, refuse, dropped.handler());
+        else
+            reg.async_wait(interest::error, [&](error_code, moor::ready_event e) {
+                if (how == drops_by::clear)
+                    reg.clear(e);
+                else
+                    (void)reg.try_io(interest::error, refuse);
+                ++dropped.times;
+            });
+        test::run_ready(io);
+        full.raise_error();
+        if (how == drops_by::call)
+            test::run_ready(io);
+        else
+            test::run_until(io, [&] { return dropped.times == 1; });
+        if (calls)
+            reg.async_io(
+                later, [](error_code&) {}, done.handler());
+        else
+            reg.async_wait(later, done.handler());
+        test::run_until(io, [&] { return done.times == 1; });
+        BOOST_TEST(!done.ec);
+        reg.deregister();
+        test::run_all(io);
+    }
+}
+BOOST_AUTO_TEST_CASE(an_error_that_lasts_is_told_to_readers_and_writers_whoever_drops_it) {
+    for (trigger t : test::both_triggers)
+        for (drops_by how : {drops_by::clear, drops_by::call, drops_by::trying})
+            for (interest later : {interest::readable, interest::writable})
+                for (bool calls : {false, true})
+                    check_that_a_dropped_error_is_told(t, how, later, calls);
+}
+
 BOOST_FIXTURE_TEST_CASE(try_io_reports_its_errors, fixture) {
     auto callable = [](error_code&) { BOOST_ERROR("called"); };
     BOOST_TEST((reg.try_io(interest(), callable).error() == asio::error::invalid_argument));

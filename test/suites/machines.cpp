@@ -65,15 +65,16 @@ BOOST_AUTO_TEST_CASE(an_event_advances_the_tick_of_its_own_stream_only) {
     word w;
     auto ticks_after = [&](readiness event) {
         w.set(event);
-        return w.tick().read * 100 + w.tick().write * 10 + w.tick().priority;
+        const detail::ticks& t = w.tick();
+        return t.read * 1000 + t.write * 100 + t.priority * 10 + t.error;
     };
     BOOST_TEST(ticks_after(readiness()) == 0u);
-    BOOST_TEST(ticks_after(readable) == 100u);
-    BOOST_TEST(ticks_after(writable) == 110u);
-    BOOST_TEST(ticks_after(priority) == 111u);
-    BOOST_TEST(ticks_after(readable | read_closed) == 211u);
-    BOOST_TEST(ticks_after(write_closed) == 221u);
-    BOOST_TEST(ticks_after(error) == 321u); // errors belong to the read stream
+    BOOST_TEST(ticks_after(readable) == 1000u);
+    BOOST_TEST(ticks_after(writable) == 1100u);
+    BOOST_TEST(ticks_after(priority) == 1110u);
+    BOOST_TEST(ticks_after(readable | read_closed) == 2110u);
+    BOOST_TEST(ticks_after(write_closed) == 2210u);
+    BOOST_TEST(ticks_after(error) == 2211u);
 }
 
 BOOST_AUTO_TEST_CASE(an_observation_replaces_what_was_asked_for_and_counts_only_what_is_new) {
@@ -173,6 +174,19 @@ BOOST_AUTO_TEST_CASE(what_is_given_back_is_news_again_unless_something_newer_cam
     w.consume(readable | priority); // by the next wait
     w.give_back(e);
     BOOST_TEST(w.unconsumed().empty());
+}
+
+BOOST_AUTO_TEST_CASE(an_error_takes_nothing_from_what_is_given_back_or_cleared) {
+    word w = with(readable | writable);
+    moor::ready_event e = stamped(w, readable | writable);
+    w.consume(readable | writable);
+    w.set(error);
+    w.observe(error, readiness()); // somebody has taken it
+    w.give_back(e);
+    BOOST_TEST(w.unconsumed() == (readable | writable));
+    w.set(error);
+    w.clear(e);
+    BOOST_TEST(w.flags() == error);
 }
 
 BOOST_AUTO_TEST_CASE(an_event_is_newer_in_its_own_stream) {

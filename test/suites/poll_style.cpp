@@ -525,4 +525,17 @@ BOOST_FIXTURE_TEST_CASE(a_hand_written_awaitable_echoes, fixture) {
     BOOST_TEST(e.polls > 2);
 }
 
+// A direction whose calls are refused again and again is reported by an edge-triggered set on select
+// and io_uring. The other direction is not concerned.
+BOOST_FIXTURE_TEST_CASE(a_refused_call_says_nothing_of_the_other_direction, fixture) {
+    waker r, w;
+    const auto refuse = [](error_code& ec) { ec = asio::error::would_block; };
+    test::put(p.b, "x");
+    BOOST_TEST((reg.poll_read_io(r(), refuse).error() == asio::error::would_block));
+    BOOST_TEST((reg.poll_write_io(w(), refuse).error() == asio::error::would_block));
+    BOOST_TEST(moor::use_registration_service(io).snapshot().at(0).write_armed);
+    reg.deregister();
+    test::run_all(io);
+}
+
 BOOST_AUTO_TEST_SUITE_END()

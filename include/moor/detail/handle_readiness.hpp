@@ -88,7 +88,7 @@ public:
         lock_type lock(mutex_);
         if (!state().is_open())
             return;
-        word_.clear(e);
+        drop(e);
         forget_empty(channels_of(e.ready())); // the kernel did not say so
     }
 
@@ -219,11 +219,16 @@ protected:
         return static_cast<short>(edges);
     }
 
+    /// Whether the last call of a slot would have blocked.
+    bool& is_refused(purpose slot) noexcept {
+        return is_slot_refused_[slot == purpose::write_slot];
+    }
+
     /// A call would have blocked. If that was so before, after an event, the reactor reports what
     /// is no news to the call. (The polling interface has a new waiter for each call.)
     void note_refused(waiter& w) noexcept {
         const bool was_refused =
-            std::exchange(w.purpose_ == purpose::io ? w.is_refused_ : is_slot_refused_, true);
+            std::exchange(w.purpose_ == purpose::io ? w.is_refused_ : is_refused(w.purpose_), true);
         w.is_refused_ = true;
         if constexpr (port_type::has_edge_set)
             if (was_refused)
@@ -336,7 +341,19 @@ protected:
                 would_block_ = narrow(would_block_ | bit(c));
         }
         if (tells_state_) // otherwise poll(2)'s next answer would be news
-            word_.clear(e);
+            drop(e);
+    }
+
+    /// Drops what `e` observed. But who waits for an error does not speak for readers and writers,
+    /// who learn of it, too: an error that lasts stays.
+    void drop(ready_event e) noexcept {
+        if (BOOST_UNLIKELY(e.is_error()) && tells_state_) {
+            ++counts_.checks;
+            error_code ec;
+            if (ask(POLLERR, ec).is_error() || ec)
+                e = e.only(pollable | interest::priority);
+        }
+        word_.clear(e);
     }
 
     // ---- what an event stands for ---------------------------------------------------------------
@@ -459,7 +476,7 @@ protected:
     trigger trigger_ = trigger::level;
     bool always_ready_ = false;
     bool tells_state_ = true;
-    bool is_slot_refused_ = false;  // by the call before
+    bool is_slot_refused_[2] = {};  // by the call before
     bool is_deferred_ = false;      // deferred_checks has it
     std::uint8_t would_block_ = 0;  // channels
     std::uint8_t unasked_left_ = 0; // level-triggered waits, until one asks poll(2) first again

@@ -91,7 +91,7 @@ protected:
         if (w.is_call())
             return may_call(w);
         if (w.purpose_ != purpose::wait)
-            is_slot_refused_ = false;
+            this->is_refused(w.purpose_) = false;
         return trigger_ == trigger::level ? is_ready(w) : is_news(w);
     }
 
@@ -235,7 +235,6 @@ protected:
     using base::counts_;
     using base::drains_;
     using base::is_deferred_;
-    using base::is_slot_refused_;
     using base::queue_;
     using base::sources_;
     using base::tells_state_;

@@ -11,9 +11,8 @@
 //                   read waker      write waker      edge waker
 //                        |               |                |          idle, armed or firing
 //                        v               v                v
-//   word_           readable        writable         priority
-//                   read_closed     write_closed                     cached, with a tick a stream,
-//                   error                                            and whether an edge was told
+//   word_           readable        writable         priority        cached, and whether an edge was
+//                   read_closed     write_closed     error           told; four ticks: see unchanged()
 //   would_block_    read            write                            a call said so
 //   queue_          pending: wait, wait, io ...      running: io ...
 //   transfers_      read: has the turn, behind it    write: the same
@@ -26,8 +25,9 @@
 //   2. If an operation is pending, the waker of each channel that it needs is not idle: so no event
 //      is lost.
 //   3. Once closed_ is set it stays, nothing is pending, and the handle is not in the reactor.
-//   4. An event advances the tick of its stream. A call that would block, and clear(), drop only
-//      flags whose tick is unchanged.
+//   4. An event advances the tick of its direction, or the one of priority events or of errors. A
+//      call that would block, and clear(), drop only flags whose tick is unchanged, and no error
+//      that lasts.
 //   5. A level-triggered wait completes only for what was there after the wait began. poll(2) is
 //      called at the start or later (deferred_checks), unless a call has just found nothing or a
 //      request asks, and again at an event that may be older than the wait. The cache alone
