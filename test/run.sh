@@ -171,6 +171,7 @@ for configuration in "${configurations[@]}"; do
     fi
     if [ -n "$asio" ]; then
         name+=-asio-$asio_version
+        traced=OFF # the model stands for the Asio of Boost 1.81
     fi
     tree=$build_dir/$name
     log=$tree.log

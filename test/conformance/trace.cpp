@@ -17,7 +17,7 @@
 //   1, a cache     4 a direction is cached, 8 and an edge-triggered wait was told of it
 //                  16 a call would have blocked
 //   2, operations  4 the waker of the direction is not idle, 8 news is cached
-//                  32 a wait is pending, 64 a call is
+//                  32 a wait is pending, 64 a call is, 128 a waker of the polling interface
 //   3, ends        4 the receiving side is closed, 8 the sending side, 16 an error: as cached
 //
 // Of a closed state, 1 and 3 have nothing else, and 2 has what is pending.
@@ -98,6 +98,9 @@ struct views {
 };
 
 unsigned bit(detail::channel c) { return 1u << c; }
+unsigned bit_of(detail::purpose p) {
+    return p == detail::purpose::wait ? 32 : p == detail::purpose::io ? 64 : 128;
+}
 
 views views_of(const state& s) {
     const auto& wakers = s.*get(wakers_tag());
@@ -105,12 +108,12 @@ views views_of(const state& s) {
     const auto& word = s.*get(word_tag());
     const unsigned latched = s.*get(latched_tag()), unprimed = s.*get(unprimed_tag());
     const unsigned would_block = s.*get(would_block_tag());
-    unsigned needed = 0, waits[2] = {}, calls[2] = {};
+    unsigned needed = 0, pending[2] = {};
     (s.*get(queue_tag())).for_each([&](const detail::waiter& w) {
         needed |= w.*get(channels_tag());
         for (auto c : {detail::read_channel, detail::write_channel})
             if (w.want().contains(detail::interest_of(c)))
-                (w.*get(purpose_tag()) == detail::purpose::io ? calls : waits)[c] = 1;
+                pending[c] |= bit_of(w.*get(purpose_tag()));
     });
     const unsigned kind =
         (s.mode() == moor::trigger::edge ? 4u : 0u) + (s.*get(tells_state_tag()) ? 0u : 8u);
@@ -139,7 +142,7 @@ views views_of(const state& s) {
         v.at[n++] = (is_closed ? 1u
                                : (is_attached ? 2u : 0u) + (wakers[c].is_idle() ? 0u : 4u) +
                                      (is_news ? 8u : 0u)) +
-                    (waits[c] != 0 ? 32u : 0u) + (calls[c] != 0 ? 64u : 0u);
+                    pending[c];
     }
     const moor::readiness flags = word.flags();
     v.kinds[n] = kind + 3;
@@ -165,8 +168,13 @@ pid_t tested_process = 0; // its children write nothing
 
 std::mutex steps_mutex; // guards all of it
 
+const char* file_name() { return std::getenv("MOOR_TEST_STEPS"); }
+
+/// The steps of an earlier run are gone, however this one ends.
+[[maybe_unused]] const bool is_removed = file_name() && std::remove(file_name()) == 0;
+
 void write_steps() {
-    const char* name = std::getenv("MOOR_TEST_STEPS");
+    const char* name = file_name();
     std::FILE* file = name && ::getpid() == tested_process ? std::fopen(name, "w") : nullptr;
     if (!file)
         return;

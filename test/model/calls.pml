@@ -64,11 +64,29 @@ try_io:
             stamp_e = tick_error[s]
         }
         if
-        :: r == 0 -> want = 0; stamp_r = 0; stamp_w = 0; stamp_p = 0; stamp_e = 0; goto job_done
+#if JOBS & job_poll_io
+        :: r == 0 && is_polling && !has_room_for_operation ->
+            want = 0; stamp_r = 0; stamp_w = 0; stamp_p = 0; stamp_e = 0;
+            is_polling = false;
+            goto job_done
+        :: r == 0 && is_polling && has_room_for_operation ->
+            d_step {
+                stamp_r = 0;
+                stamp_w = 0;
+                stamp_p = 0;
+                stamp_e = 0;
+                is_polling = false;
+                users--
+            }
+            begin_operation(w, false, true);
+            goto start
+#endif
+        :: r == 0 && !is_polling -> want = 0; stamp_r = 0; stamp_w = 0; stamp_p = 0; stamp_e = 0; goto job_done
         :: else
         fi
     }
-    atomic { // the call
+the_call:
+    atomic {
         note_call(want);
         if
 #if TOLD_ONCE
@@ -86,6 +104,12 @@ try_io:
 #endif
         fi
     }
+#if JOBS & job_poll_io
+    if
+    :: is_polling && r != 0 -> goto keep_waker
+    :: else
+    fi;
+#endif
     atomic { // note_call_would_block()
         r == 0 || !is_locked[s] ->
         d_step {
@@ -100,10 +124,66 @@ try_io:
             stamp_r = 0;
             stamp_w = 0;
             stamp_p = 0;
-            stamp_e = 0
+            stamp_e = 0;
+            is_polling = false
         }
     }
     goto job_done;
+
+#if JOBS & job_poll_io
+    // ---- restart(), for a call of the polling interface that would have blocked --------------------
+
+keep_waker:
+    atomic {
+        !is_locked[s] ->
+        is_polling = false;
+        if
+        :: closed[s] != still_open || !has_room_for_operation ->
+            want = 0; r = 0; stamp_r = 0; stamp_w = 0; stamp_p = 0; stamp_e = 0;
+            goto job_done
+        :: else -> users--
+        fi;
+        begin_operation(w, false, true);
+        d_step {
+            is_locked[s] = true;
+            event_of[w] = r;
+            stamp_read[w] = stamp_r;
+            stamp_write[w] = stamp_w;
+            stamp_priority[w] = stamp_p;
+            stamp_error[w] = stamp_e;
+            r = 0;
+            stamp_r = 0;
+            stamp_w = 0;
+            stamp_p = 0;
+            stamp_e = 0;
+#if LEVELS
+            note_refused(s, w);
+#endif
+            is_refused[w] = true;
+            note_would_block(s, event_of[w], stamp_read[w], stamp_write[w], stamp_priority[w],
+                             stamp_error[w], want_of[w]);
+            satisfied(s, w);
+            r = h_r;
+            if
+            :: r != 0 -> // something newer has come: the call is made again
+                require(calls_for_news_only, is_newer(s, w, want_of[w]));
+                want = want_of[w];
+                stamp_r = tick_read[s];
+                stamp_w = tick_write[s];
+                stamp_p = tick_priority[s];
+                stamp_e = tick_error[s];
+                forget_operation(w);
+                unlock(s);
+                w = none
+            :: else
+            fi
+        }
+        if
+        :: r != 0 -> is_polling = true; goto the_call
+        :: else -> goto pend
+        fi
+    }
+#endif
 
 #if JOBS & job_short
     // ---- starts_watching_hang_up() ----------------------------------------------------------------

@@ -25,7 +25,7 @@ proctype thread(byte me; bool is_loop) {
     byte stamp_r, stamp_w, stamp_p, stamp_e; // of the event that try_io has
     byte private_work = 0;          // private_outstanding_work
     short units, balance;
-    bool is_told, is_asking, is_foreign, is_left, arms_first, is_new, is_changed, is_checking;
+    bool is_told, is_asking, is_foreign, is_left, arms_first, is_new, is_changed, is_checking, is_polling;
     bool had_reference;
     bool has_unit, is_restart, is_handled, is_unhandled, is_usual, was_attached, is_stopped, ours;
 

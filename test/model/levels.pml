@@ -24,7 +24,7 @@ proctype thread(byte me; bool is_loop) {
     byte stamp_r, stamp_w, stamp_p, stamp_e; // of the event that try_io has
     byte private_work = 0;          // private_outstanding_work
     short units, balance;
-    bool is_told, is_checking, is_changed, has_unit, is_restart, is_handled, is_usual, is_stopped;
+    bool is_told, is_checking, is_changed, has_unit, is_restart, is_handled, is_usual, is_stopped, is_polling;
     bool ours;
 
     if

@@ -171,29 +171,7 @@ handler:
                 kept_error = stamp_error[w]
             :: else
             fi;
-            // What is left of the operation is no part of the state any more.
-            stage[w] = over;
-            state_of[w] = 0;
-            generation_of[w] = 0;
-            begun_after_close[w] = false;
-            want_of[w] = 0;
-            result_of[w] = 0;
-            event_of[w] = 0;
-            is_call[w] = false;
-            is_slot[w] = false;
-            must_check[w] = false;
-            is_refused[w] = false;
-            is_running[w] = false;
-            is_cancelled[w] = false;
-            has_slot[w] = false;
-            was_due[w] = false;
-#if TOLD_ONCE
-            untold_of[w] = 0;
-#endif
-            stamp_read[w] = 0;
-            stamp_write[w] = 0;
-            stamp_priority[w] = 0;
-            stamp_error[w] = 0;
+            forget_operation(w);
             underway--;
             w = none;
             s = 0
@@ -235,6 +213,7 @@ job:
         if
         :: (NEXT_JOBS & job_wait) != 0 && registration != none && has_room_for_operation &&
                !is_object_others ->
+            choose_interest();
             begin_operation(w, false, false);
             goto start
 #if JOBS & job_other
@@ -261,9 +240,11 @@ job:
             goto job
 #endif
         :: (NEXT_JOBS & job_poll) != 0 && registration != none && has_room_for_operation ->
+            choose_interest();
             begin_operation(w, false, true);
             goto start
         :: (NEXT_JOBS & job_call) != 0 && registration != none && has_room_for_operation ->
+            choose_interest();
             begin_operation(w, true, false);
             goto start
         :: (NEXT_JOBS & job_try) != 0 && registration != none ->
@@ -288,6 +269,14 @@ job:
             users++;
             w = 0;
             goto cancel_one
+#if JOBS & job_poll_io
+        :: (NEXT_JOBS & job_poll_io) != 0 && registration != none && has_room_for_operation ->
+            choose_interest();
+            s = registration;
+            users++;
+            is_polling = true;
+            goto try_io
+#endif
 #if JOBS & job_short
         :: is_loop && registration != none ->
             s = registration;

@@ -36,6 +36,8 @@ proctype others_of_the_file() {
            :: (RAISED & raise_hup) != 0 && (named & 1) != 0 -> d_step { raise(0, pollhup) }
            :: (RAISED & raise_drain) != 0 && (named & 1) != 0 ->
                d_step { drain(0, readable); events[0] = events[0] & ~pollpri }
+           :: (RAISED & raise_drain) != 0 && (RAISED & raise_out) != 0 && (named & 1) != 0 ->
+               d_step { drain(0, writable) }
            :: (RAISED & raise_drain) != 0 && (RAISED & raise_err) != 0 && (named & 1) != 0 ->
                events[0] = events[0] & ~pollerr
 #if FILES > 1

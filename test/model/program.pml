@@ -103,8 +103,8 @@ inline destroy_operations(items) {
     (stage[0] == over || (WAITS > 1 && stage[1 % WAITS] == over) ||                                \
      (WAITS > 2 && stage[2 % WAITS] == over))
 
-/// A new operation: the first free one. The interest is the program's choice.
-inline begin_operation(w, calls, polls) {
+/// The interest of an operation is the program's choice.
+inline choose_interest() {
     if
     :: (INTERESTS & want_read) != 0 -> want = readable
     :: (INTERESTS & want_write) != 0 -> want = writable
@@ -113,7 +113,11 @@ inline begin_operation(w, calls, polls) {
     :: (INTERESTS & want_closed) != 0 -> want = read_closed
     :: (INTERESTS & want_read_or_closed) != 0 -> want = readable | read_closed
     :: (INTERESTS & want_error) != 0 -> want = error
-    fi;
+    fi
+}
+
+/// A new operation: the first free one.
+inline begin_operation(w, calls, polls) {
     d_step {
         s = registration;
         users++;
@@ -143,6 +147,32 @@ inline begin_operation(w, calls, polls) {
         is_restart = false;
         want = 0
     }
+}
+
+/// What is left of an operation is no part of the state any more.
+inline forget_operation(w) {
+    stage[w] = over;
+    state_of[w] = 0;
+    generation_of[w] = 0;
+    begun_after_close[w] = false;
+    want_of[w] = 0;
+    result_of[w] = 0;
+    event_of[w] = 0;
+    is_call[w] = false;
+    is_slot[w] = false;
+    must_check[w] = false;
+    is_refused[w] = false;
+    is_running[w] = false;
+    is_cancelled[w] = false;
+    has_slot[w] = false;
+    was_due[w] = false;
+#if TOLD_ONCE
+    untold_of[w] = 0;
+#endif
+    stamp_read[w] = 0;
+    stamp_write[w] = 0;
+    stamp_priority[w] = 0;
+    stamp_error[w] = 0
 }
 
 /// The operation is pending now: the end of pend(). One in a slot displaces the one before, which is

@@ -73,7 +73,7 @@ inline publish_direction(s) {
     for (i : 0 .. WAITS - 1) {
         if
         :: is_pending_in(s, i) && (want_of[i] & bit(h_c)) != 0 ->
-            h_view = h_view | (is_call[i] -> 64 : 32)
+            h_view = h_view | (is_call[i] -> 64 : (is_slot[i] -> 128 : 32))
         :: else
         fi
     }

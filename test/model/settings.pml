@@ -105,6 +105,7 @@
 #define job_other 1024      // another handle enters or leaves the reactor
 #define job_close_number 2048 // the owner closes the number, and nobody takes it
 #define job_short 4096      // a transfer was cut short: the hang-up is watched for
+#define job_poll_io 8192    // poll_read_io() or poll_write_io()
 
 // INTERESTS: what operations may be for.
 #define want_read 1
@@ -121,7 +122,7 @@
 #define raise_pri 4
 #define raise_end 8     // end of file: the other side has shut down its sending
 #define raise_hup 16    // hang-up
-#define raise_drain 32  // somebody else reads everything, or takes the error
+#define raise_drain 32  // somebody else reads everything, takes the error or the room
 #define raise_err 64
 #define raise_change 128 // as most files do that tell a change once
 
