@@ -564,6 +564,16 @@ void waits_for_write_closed(stage& s) {
 void waits_for_error(stage& s) {
     wait_for_end(s, interest::error, [&] { s.p.b.close(); });
 }
+/// On io_uring, a writer's request would complete for the end of reading from then on: the writer
+/// is told by the edge-triggered set, which is made at the event.
+void waits_to_write_beside_the_end(stage& s) {
+    record& write = s.wait(interest::writable);
+    record& read = s.wait(interest::readable);
+    s.pends(write);
+    s.pends(read);
+    s.ends(read, [&] { ::shutdown(s.p.b, SHUT_WR); });
+    s.ends(write, drain{s});
+}
 void waits_for_several(stage& s) {
     wait_twice(s, interest::readable | interest::priority | interest::read_closed, put{s},
                [&] { test::drain(s.p.a); });
@@ -883,6 +893,8 @@ const std::vector<scenario>& each_scenario() {
         {"waits for an error", full_pipe, waits_for_error},
         {"waits for the end of reading", sockets, waits_for_read_closed},
         {"waits for the end of writing", sockets, waits_for_write_closed},
+        {"waits for writing, beside the end of reading", full_sockets,
+         waits_to_write_beside_the_end},
         {"waits for several events", test::make_tcp_pair, waits_for_several},
         {"waits on an epoll set", sockets, waits_on_a_set},
         {"waits on a file", file, waits_on_a_file},
