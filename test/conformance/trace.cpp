@@ -97,6 +97,8 @@ struct views {
     unsigned at[views_of_state];
 };
 
+constexpr bool latches_events = detail::reactor_policy::port::latches_events;
+
 unsigned bit(detail::channel c) { return 1u << c; }
 unsigned bit_of(detail::purpose p) {
     return p == detail::purpose::wait ? 32 : p == detail::purpose::io ? 64 : 128;
@@ -106,7 +108,8 @@ views views_of(const state& s) {
     const auto& wakers = s.*get(wakers_tag());
     const bool is_closed = !s.is_open(), is_attached = (s.*get(attached_tag()))();
     const auto& word = s.*get(word_tag());
-    const unsigned latched = s.*get(latched_tag()), unprimed = s.*get(unprimed_tag());
+    const unsigned latched = s.*get(latched_tag());
+    const unsigned unprimed = latches_events ? s.*get(unprimed_tag()) : 0; // of no use otherwise
     const unsigned would_block = s.*get(would_block_tag());
     unsigned needed = 0, pending[2] = {};
     (s.*get(queue_tag())).for_each([&](const detail::waiter& w) {

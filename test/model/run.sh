@@ -17,8 +17,8 @@ a known defect or limit is not found any more.
   NAME            explore these programs and mutants only
   --no-mutants    explore the programs only
   --trace         for each violation, print the steps that lead to it
-  --steps FILE    explore the programs of epoll only, and write down the steps of the states, for
-                  test/conformance
+  --backend NAME  explore the programs and mutants of epoll, select or io_uring only
+  --steps FILE    explore the programs only, and write down the steps of the states, for test/conformance
   --large         explore the large programs only: minutes and gigabytes
   --list          list the programs and mutants
   --work-dir DIR  where to build (default: a temporary directory)
@@ -129,6 +129,8 @@ both edge_closing_beside "EDGE=1 ENOUGH=1 $one OUTSIDE_JOBS=3 RAISES=2 RAISED=ra
 both edge_slot "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 JOBS=job_wait|job_slot"
 both calls "$two TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_call|job_cancel"
 both call_and_error "$one TICKS=1 OUTSIDE_JOBS=2 RAISES=1 RAISED=raise_err INTERESTS=want_write|want_error JOBS=job_wait|job_call"
+both error_dropped "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=1 RAISED=raise_err INTERESTS=want_read|want_error JOBS=job_wait|job_call|job_clear"
+both edge_poll_io "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_poll_io"
 both calls_for_both "$one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain INTERESTS=want_read|want_both JOBS=job_call"
 both told_once "TOLD_ONCE=1 $one OUTSIDE_JOBS=2 RAISES=2"
 both told_once_two_threads "TOLD_ONCE=1 $two OUTSIDE_JOBS=2 RAISES=2"
@@ -175,6 +177,7 @@ mutants=(
     "ERROR_IS_OLD_FOR_WRITERS|call_and_error|never_lost"
     "ERROR_IN_THE_STREAM_OF_READERS|edge_slot_error|never_lost"
     "LASTING_ERROR_DROPPED|error_dropped|never_lost"
+    "LASTING_ERROR_DROPPED|uring_error_dropped|never_lost"
     "CLEAR_IGNORES_TICKS|edge_clear|never_lost"
     "CLEAR_DROPS_CLOSING|edge_closing|closing_is_sticky"
     "EVENTS_NOT_LATCHED|level_latch|never_lost"
@@ -249,6 +252,7 @@ known=(
 
 install=yes
 large=no
+backend=
 steps=
 with_mutants=yes
 trace=no
@@ -262,6 +266,10 @@ while [ $# -gt 0 ]; do
         --list)
             printf '%s\n' "${programs[@]}" "${known[@]}" "${mutants[@]}" | cut -d '|' -f 1
             exit ;;
+        --backend)
+            backend=${2:?--backend needs a name}; shift
+            [[ $backend =~ ^(epoll|select|io_uring)$ ]] || { usage >&2; exit 2; }
+            ;;
         --steps) steps=${2:?--steps needs a file}; shift ;;
         --work-dir) work=${2:?--work-dir needs a directory}; shift ;;
         --no-install) install=no ;;
@@ -287,17 +295,22 @@ mkdir -p "$work"
 
 if [ -n "$steps" ]; then
     with_mutants=no known=()
-    for i in "${!programs[@]}"; do
-        case ${programs[i]} in
-            select_* | uring_*) unset "programs[$i]" ;;
-        esac
-    done
     : >"$steps"
 fi
 
-# is_chosen NAME
+# backend_of PROGRAM
+backend_of() {
+    case $1 in
+        select_*) echo select ;;
+        uring_*) echo io_uring ;;
+        *) echo epoll ;;
+    esac
+}
+
+# is_chosen NAME PROGRAM
 is_chosen() {
-    [ "${#names[@]}" -eq 0 ] || [[ " ${names[*]} " == *" $1 "* ]]
+    { [ -z "$backend" ] || [ "$(backend_of "$2")" = "$backend" ]; } &&
+        { [ "${#names[@]}" -eq 0 ] || [[ " ${names[*]} " == *" $1 "* ]]; }
 }
 
 # model_of BOUNDS MODEL: prints the model with these bounds.
@@ -315,10 +328,7 @@ model_of() {
 
 # model_for NAME: prints the model of a program.
 model_for() {
-    case $1 in
-        select_* | uring_*) echo levels ;;
-        *) echo epoll ;;
-    esac
+    [ "$(backend_of "$1")" = epoll ] && echo epoll || echo levels
 }
 
 # explore NAME BOUNDS MODEL: sets violated, states, seconds.
@@ -369,7 +379,7 @@ echo "Programs:"
 kind=programs
 for line in "${programs[@]}"; do
     name=${line%%|*}
-    if is_chosen "$name"; then
+    if is_chosen "$name" "$name"; then
         explore "$name" "${line#*|}" "$(model_for "$name")"
         report nothing
     fi
@@ -379,7 +389,7 @@ echo "Known defects and limits:"
 kind=known
 for line in "${known[@]}"; do
     name=${line%%|*}
-    if is_chosen "$name"; then
+    if is_chosen "$name" "$name"; then
         bounds=${line#*|}
         explore "$name" "${bounds%|*}" "$(model_for "$name")"
         report "${line##*|}"
@@ -391,7 +401,7 @@ if [ "$with_mutants" = yes ]; then
     kind=mutants
     for line in "${mutants[@]}"; do
         IFS='|' read -r name program property <<<"$line"
-        if is_chosen "$name"; then
+        if is_chosen "$name" "$program"; then
             for other in "${programs[@]}"; do
                 if [ "${other%%|*}" = "$program" ]; then
                     explore "$name, $program" "${other#*|} MUTANT_$name" "$(model_for "$program")"
