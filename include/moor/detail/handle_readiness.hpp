@@ -346,14 +346,14 @@ protected:
 
     /// Drops what `e` observed. But who waits for an error does not speak for readers and writers,
     /// who learn of it, too: an error that lasts stays.
-    void drop(ready_event e) noexcept {
-        if (BOOST_UNLIKELY(e.is_error()) && tells_state_) {
-            ++counts_.checks;
-            error_code ec;
-            if (ask(POLLERR, ec).is_error() || ec)
-                e = e.only(pollable | interest::priority);
-        }
-        word_.clear(e);
+    void drop(const ready_event& e) noexcept {
+        const bool stays = BOOST_UNLIKELY(e.is_error()) && tells_state_ && does_error_last();
+        word_.clear(stays ? e.only(pollable | interest::priority) : e);
+    }
+    BOOST_NOINLINE bool does_error_last() noexcept {
+        ++counts_.checks;
+        error_code ec;
+        return ask(POLLERR, ec).is_error() || ec;
     }
 
     // ---- what an event stands for ---------------------------------------------------------------
