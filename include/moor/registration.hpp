@@ -755,7 +755,7 @@ public:
     /// Drops an event from the cache, but nothing newer.
     /**
      * Closed sides stay known, and so does an error for as long as `poll(2)` reports the error:
-     * readers and writers are told of it, too. To drop an error costs one `poll(2)`.
+     * readers and writers are told of it, too. While an error is known, `clear` calls `poll(2)`.
      *
      * @param event The event of a wait, or a part of the event: see `ready_event::only`.
      */

@@ -166,7 +166,7 @@ keep_waker:
             r = h_r;
             if
             :: r != 0 -> // something newer has come: the call is made again
-                require(calls_for_news_only, is_newer(s, w, want_of[w]));
+                require(calls_for_news_only, is_newer(s, w, news_for(w)));
                 want = want_of[w];
                 stamp_r = tick_read[s];
                 stamp_w = tick_write[s];

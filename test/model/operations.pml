@@ -109,7 +109,7 @@ make_call:
                 r = h_r;
                 if
                 :: r != 0 ->
-                    require(calls_for_news_only, is_newer(s, w, want_of[w]));
+                    require(calls_for_news_only, is_newer(s, w, news_for(w)));
                     make_event(s, w, r)
                 :: else
                 fi

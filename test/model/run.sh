@@ -105,6 +105,7 @@ programs=(
     "edge_number_closed|EDGE=1 $one OUTSIDE_JOBS=3 RAISES=1 INTERESTS=want_read|want_write JOBS=job_wait|job_close_number"
     "second_change_for_a_call|TOLD_ONCE=1 $one TICKS=1 WAITS=1 OUTSIDE_JOBS=1 RAISES=2 JOBS=job_call"
     "change_during_a_call|TOLD_ONCE=1 $one TICKS=1 OUTSIDE_JOBS=2 JOBS=job_wait|job_call"
+    "change_during_a_call_for_errors|TOLD_ONCE=1 $one TICKS=1 HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change JOBS=job_wait|job_call NEXT_JOBS=(outside_jobs==1->job_call:job_wait) INTERESTS=(outside_jobs==1->want_error:want_priority)"
     "change_while_an_edge_waker_is_armed|TOLD_ONCE=1 $one IDLE_LIMIT=8 HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error"
     "told_once_idle|TOLD_ONCE=1 $one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_change INTERESTS=want_read|want_error"
     "priority|$one HAS_PRIORITY=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_pri INTERESTS=want_read|want_priority"

@@ -310,10 +310,14 @@ inline word_clear(s, ready, of_r, of_w, of_p, of_e) {
 }
 
 inline word_give_back(s, w) {
-    h_r = event_of[w] & unchanged(s, stamp_read[w], stamp_write[w], stamp_priority[w], stamp_error[w]);
-    consumed[s] = consumed[s] & ~h_r;
-    reader_knows[s] = reader_knows[s] && (h_r & readable) == 0;
-    writer_knows[s] = writer_knows[s] && (h_r & writable) == 0
+    h_same = unchanged(s, stamp_read[w], stamp_write[w], stamp_priority[w], stamp_error[w]);
+    consumed[s] = consumed[s] & ~(event_of[w] & h_same);
+    if
+    :: (h_same & error) != 0 -> // otherwise they know of a newer one, or are to be told
+        reader_knows[s] = reader_knows[s] && (event_of[w] & readable) == 0;
+        writer_knows[s] = writer_knows[s] && (event_of[w] & writable) == 0
+    :: else
+    fi
 }
 
 // ---- unverified_events --------------------------------------------------------------------------
@@ -380,12 +384,19 @@ inline check_changes(s, found, result, changed) {
     found = 0
 }
 
+/// news_for(): a change is noted as a priority event if no wait is for an error.
+#if TOLD_ONCE
+#define news_for(w) (want_of[w] | ((want_of[w] & error) != 0 -> priority : 0))
+#else
+#define news_for(w) want_of[w]
+#endif
+
 /// satisfied(), into h_r.
 inline satisfied(s, w) {
     if
-    :: is_refused[w] && !is_newer(s, w, want_of[w]) -> h_r = 0
+    :: is_refused[w] && !is_newer(s, w, news_for(w)) -> h_r = 0
 #if TOLD_ONCE && !defined(MUTANT_CALL_MADE_FOR_THE_CACHE_ONLY)
-    :: is_refused[w] && is_newer(s, w, want_of[w]) && is_call[w] -> h_r = want_of[w]
+    :: is_refused[w] && is_newer(s, w, news_for(w)) && is_call[w] -> h_r = want_of[w]
     :: else ->
 #else
     :: else ->
@@ -414,9 +425,11 @@ inline drop(s, ready, of_r, of_w, of_p, of_e) {
     word_clear(s, ready, of_r, of_w, of_p, of_e)
 #else
     if
-    :: ((ready) & error) != 0 && (number == no_file || (events[number] & pollerr) != 0) ->
+    :: (flags[s] & error) != 0 && (number == no_file || (events[number] & pollerr) != 0) ->
         word_clear(s, (ready) & ~error, of_r, of_w, of_p, of_e)
-    :: else -> word_clear(s, ready, of_r, of_w, of_p, of_e)
+    :: else ->
+        word_clear(s, ready, of_r, of_w, of_p, of_e);
+        word_forget(s, error)
     fi
 #endif
 }
@@ -431,9 +444,9 @@ inline note_would_block_channel(s, c, ready, is_known, of_channel) {
     :: else
     fi
 }
-/// A call for both directions does not say which of them would block; nor does it say anything of
-/// a file that tells a change once.
-#define is_said(want) (!TOLD_ONCE && (want) != pollable)
+/// A call for both directions, or for an error, too, does not say which of them there is nothing of;
+/// nor does it say anything of a file that tells a change once.
+#define is_said(want) (!TOLD_ONCE && (want) != pollable && ((want) & error) == 0)
 
 /// note_would_block(): a call for `want` that an event allowed would have blocked.
 inline note_would_block(s, ready, of_r, of_w, of_p, of_e, want) {

@@ -261,6 +261,7 @@ public:
     }
 
     int get() const { return p_.a.get(); }
+    void send(const char* data) { test::put(p_.b, data); }
 
     /// The peer is not connected any more. What others have not received leaves no room.
     void raise_error() {
@@ -386,6 +387,60 @@ BOOST_AUTO_TEST_CASE(an_error_that_lasts_is_told_to_readers_and_writers_whoever_
             for (interest later : {interest::readable, interest::writable})
                 for (bool calls : {false, true})
                     check_that_a_dropped_error_is_told(t, how, later, calls);
+}
+
+BOOST_AUTO_TEST_CASE(an_error_that_is_over_makes_nothing_ready) {
+    for (bool clears : {true, false})
+        for (bool writes : {false, true})
+            BOOST_TEST_CONTEXT((clears ? "cleared, " : "") << (writes ? "writes" : "reads")) {
+                asio::io_context io;
+                full_socket full;
+                moor::registration reg(io, full.get(), trigger::edge);
+                test::called failed;
+                reg.async_wait(interest::error, [&](error_code, moor::ready_event e) {
+                    if (clears)
+                        reg.clear(e);
+                    ++failed.times;
+                });
+                test::run_ready(io);
+                full.raise_error();
+                test::run_until(io, [&] { return bool(failed); });
+                int error = 0;
+                socklen_t size = sizeof(error);
+                ::getsockopt(full.get(), SOL_SOCKET, SO_ERROR, &error, &size);
+                BOOST_TEST(error == ECONNRESET);
+                int answers = 0;
+                for (; answers != 10; ++answers) {
+                    auto r = writes ? reg.poll_write_ready([] {}) : reg.poll_read_ready([] {});
+                    if (!r)
+                        break;
+                    reg.clear(*r); // the call would block
+                }
+                BOOST_TEST(answers <= 1);
+                reg.deregister();
+                test::run_all(io);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_call_for_data_or_an_error_does_not_hide_the_error) {
+    asio::io_context io;
+    full_socket full;
+    moor::registration reg(io, full.get());
+    test::called first, failed, again;
+    reg.async_wait_readable(first.handler());
+    test::run_ready(io);
+    full.send("x"); // after an event the reactor is trusted
+    test::run_until(io, [&] { return bool(first); });
+    test::drain(full.get());
+    (void)reg.try_io(interest::readable, test::reader{full.get()});
+    reg.async_wait_readable(failed.handler());
+    test::run_ready(io);
+    full.raise_error();
+    test::run_until(io, [&] { return bool(failed); });
+    const auto refuse = [](error_code& ec) { ec = asio::error::would_block; };
+    (void)reg.try_io(interest::readable | interest::error, refuse);
+    reg.async_wait_readable(again.handler());
+    test::run_until(io, [&] { return bool(again); });
 }
 
 BOOST_FIXTURE_TEST_CASE(try_io_reports_its_errors, fixture) {

@@ -189,6 +189,24 @@ BOOST_AUTO_TEST_CASE(an_error_takes_nothing_from_what_is_given_back_or_cleared) 
     BOOST_TEST(w.flags() == error);
 }
 
+BOOST_AUTO_TEST_CASE(an_error_is_given_back_if_it_is_the_last_one) {
+    for (interest i : {readable, writable}) {
+        word w = with(error);
+        moor::ready_event e = stamped(w, i);
+        w.consume(i);
+        w.set(i); // data or room, which a call takes
+        w.clear(stamped(w, i));
+        w.give_back(e);
+        BOOST_TEST(w.news(i, true) == i);
+        w.consume(i);
+        w.set(error);
+        BOOST_TEST(w.news(i, true) == i);
+        w.consume(i);
+        w.give_back(e);
+        BOOST_TEST(w.news(i, true).empty());
+    }
+}
+
 BOOST_AUTO_TEST_CASE(an_event_is_newer_in_its_own_stream) {
     const interest all = readable | writable | priority;
     for (readiness r : {readable, writable, priority}) {

@@ -525,8 +525,8 @@ BOOST_FIXTURE_TEST_CASE(a_hand_written_awaitable_echoes, fixture) {
     BOOST_TEST(e.polls > 2);
 }
 
-// A direction whose calls are refused again and again is reported by an edge-triggered set on select
-// and io_uring. The other direction is not concerned.
+// A direction whose calls are refused again and again is reported by an edge-triggered set on
+// select and io_uring. The other direction is not concerned.
 BOOST_FIXTURE_TEST_CASE(a_refused_call_says_nothing_of_the_other_direction, fixture) {
     waker r, w;
     const auto refuse = [](error_code& ec) { ec = asio::error::would_block; };

@@ -15,6 +15,7 @@
 
 #include <moor.hpp>
 
+#include <boost/asio/bind_executor.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
@@ -609,6 +610,52 @@ BOOST_AUTO_TEST_CASE(a_change_that_query_finds_in_a_call_has_it_made_again) {
                       ", ", s.name, ": ", calls - before, " calls");
         reg.deregister();
         results.run_ready(io);
+    });
+}
+
+/// The event is handled while the call runs on another executor, and a wait beside it has the
+/// change noted as something else.
+BOOST_AUTO_TEST_CASE(a_change_during_a_call_for_an_error_has_it_made_again) {
+    for_each_source([](test::tally& results, changer& agent, const source& s, moor::trigger t) {
+        if (s.is_in_set)
+            return;
+        for (interest beside : {interest::priority, interest::readable}) {
+            asio::io_context io, elsewhere;
+            opened o = open_source(s);
+            moor::registration reg(io, o.fd(), t);
+            auto change = [&] { BOOST_REQUIRE((agent.*s.change)()); };
+            auto run = [&] {
+                results.run_ready(io);
+                results.run_ready(elsewhere);
+            };
+            int calls = 0;
+            bool changes = false;
+            auto call = [&](error_code& ec) {
+                ++calls;
+                ec = asio::error::would_block;
+                if (std::exchange(changes, false)) {
+                    change();
+                    results.run_ready(io);
+                }
+                return 0;
+            };
+            test::outcome done, waits[3];
+            reg.async_io(interest::error, call, asio::bind_executor(elsewhere, done.handler()));
+            run();
+            change();
+            results.run_ready(io);           // the call is to be made, elsewhere
+            for (test::outcome& w : waits) { // the last one is pending
+                reg.async_wait(beside, w.handler());
+                results.run_ready(io);
+            }
+            const int before = calls;
+            changes = true;
+            results.check(results.comes_by(run, [&] { return calls >= before + 2; }),
+                          test::name_of(t), ", ", s.name, ", beside ", beside, ": ", calls - before,
+                          " calls");
+            reg.deregister();
+            run();
+        }
     });
 }
 

@@ -152,6 +152,7 @@ protected:
         always_ready_ = Policy::is_always_ready(handle, id);
         tells_state_ = always_ready_ || Policy::tells_state(handle, id);
         would_block_ = unasked_left_ = 0;
+        is_slot_refused_[0] = is_slot_refused_[1] = false;
         drains_ = drain_policy();
         for (edge_source& s : sources_)
             s = mode == trigger::edge ? edge_source() : edge_source::direct();
@@ -328,9 +329,9 @@ protected:
     }
 
     void note_would_block(const ready_event& e, interest want) noexcept {
-        // A call for both directions does not say which of them would block. And of a file that
-        // tells each change once, it says nothing about the next change.
-        const bool is_known = tells_state_ && !want.contains(pollable);
+        // A call for both directions, or for an error, too, does not say which of them there is
+        // nothing of. And of a file that tells each change once, it does not tell the next change.
+        const bool is_known = tells_state_ && !want.contains(pollable) && !want.is_error();
         for (channel c : {read_channel, write_channel}) {
             if (!e.ready().contains(interest_of(c)))
                 continue;
@@ -345,15 +346,19 @@ protected:
     }
 
     /// Drops what `e` observed. But who waits for an error does not speak for readers and writers,
-    /// who learn of it, too: an error that lasts stays.
+    /// who learn of it, too: an error stays for as long as it lasts.
     void drop(const ready_event& e) noexcept {
-        const bool stays = BOOST_UNLIKELY(e.is_error()) && tells_state_ && does_error_last();
-        word_.clear(stays ? e.only(pollable | interest::priority) : e);
+        const bool is_to_ask = word_.flags().is_error() && tells_state_;
+        word_.clear(
+            BOOST_UNLIKELY(is_to_ask) && keeps_error() ? e.only(pollable | interest::priority) : e);
     }
-    BOOST_NOINLINE bool does_error_last() noexcept {
+    BOOST_NOINLINE bool keeps_error() noexcept {
         ++counts_.checks;
         error_code ec;
-        return ask(POLLERR, ec).is_error() || ec;
+        if (ask(POLLERR, ec).is_error() || ec)
+            return true;
+        word_.forget(interest::error);
+        return false;
     }
 
     // ---- what an event stands for ---------------------------------------------------------------
@@ -419,13 +424,20 @@ protected:
 
     /// What an operation has to be told, from the cache.
     BOOST_FORCEINLINE readiness satisfied(const waiter& w) const noexcept {
-        if (w.is_refused_ && !word_.is_newer(w.event_, w.want_))
+        if (w.is_refused_ && !word_.is_newer(w.event_, news_for(w)))
             return readiness();
         if (w.is_refused_ && !tells_state_ && w.is_call())
             return w.want_; // what came may have been told to a wait, once
         if (trigger_ != trigger::edge || w.purpose_ != purpose::wait)
             return word_.matched(w.want_);
         return word_.news(w.want_, tells_state_);
+    }
+
+    /// What is news to a call that would have blocked. (A change is noted as a priority event if
+    /// no wait is for an error.)
+    interest news_for(const waiter& w) const noexcept {
+        return BOOST_UNLIKELY(!tells_state_) && w.want_.is_error() ? w.want_ | interest::priority
+                                                                   : w.want_;
     }
 
     /// A wait is told `r`.

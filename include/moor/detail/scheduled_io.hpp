@@ -11,8 +11,8 @@
 //                   read waker      write waker      edge waker
 //                        |               |                |          idle, armed or firing
 //                        v               v                v
-//   word_           readable        writable         priority        cached, and whether an edge was
-//                   read_closed     write_closed     error           told; four ticks: see unchanged()
+//   word_           readable        writable         priority        cached, with four ticks, and
+//                   read_closed     write_closed     error           whether an edge was told
 //   would_block_    read            write                            a call said so
 //   queue_          pending: wait, wait, io ...      running: io ...
 //   transfers_      read: has the turn, behind it    write: the same
