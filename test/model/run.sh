@@ -88,6 +88,7 @@ programs=(
     "level_poll|$one OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_poll|job_cancel"
     "edge_poll_try|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_poll|job_try|job_cancel"
     "level_poll_write|$one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_out|raise_drain JOBS=job_wait|job_poll|job_poll_io NEXT_JOBS=(outside_jobs==1->job_wait:job_poll|job_poll_io) INTERESTS=(outside_jobs==1->want_read:want_write)"
+    "edge_poll_write|EDGE=1 $one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_out|raise_drain JOBS=job_wait|job_poll|job_poll_io NEXT_JOBS=(outside_jobs==1->job_wait:job_poll|job_poll_io) INTERESTS=(outside_jobs==1->want_read:want_write)"
     "level_all_kinds|$one TICKS=1 WAITS=3 OUTSIDE_JOBS=4 RAISES=1 JOBS=job_wait|job_poll|job_call|job_cancel NEXT_JOBS=(outside_jobs==3->job_wait:(outside_jobs==2->job_poll:(outside_jobs==1->job_call:job_cancel)))"
     "edge_all_kinds|EDGE=1 $one TICKS=1 WAITS=3 OUTSIDE_JOBS=4 RAISES=1 JOBS=job_wait|job_poll|job_call|job_cancel NEXT_JOBS=(outside_jobs==3->job_wait:(outside_jobs==2->job_poll:(outside_jobs==1->job_call:job_cancel)))"
     "level_error_cleared|$one TICKS=1 WAITS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_err|raise_drain INTERESTS=want_error JOBS=job_wait|job_clear"
