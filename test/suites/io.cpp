@@ -265,9 +265,7 @@ public:
 
     /// The peer is not connected any more. What others have not received leaves no room.
     void raise_error() {
-        sockaddr nobody{};
-        nobody.sa_family = AF_UNSPEC;
-        BOOST_REQUIRE(::connect(p_.b.get(), &nobody, sizeof(nobody)) == 0);
+        BOOST_REQUIRE(test::disconnect(p_.b.get()));
         pollfd now{p_.a.get(), POLLOUT, 0};
         BOOST_REQUIRE(::poll(&now, 1, 0) == 1);
         BOOST_REQUIRE(now.revents == POLLERR);
@@ -405,10 +403,7 @@ BOOST_AUTO_TEST_CASE(an_error_that_is_over_makes_nothing_ready) {
                 test::run_ready(io);
                 full.raise_error();
                 test::run_until(io, [&] { return bool(failed); });
-                int error = 0;
-                socklen_t size = sizeof(error);
-                ::getsockopt(full.get(), SOL_SOCKET, SO_ERROR, &error, &size);
-                BOOST_TEST(error == ECONNRESET);
+                BOOST_TEST(test::take_error(full.get()) == ECONNRESET);
                 int answers = 0;
                 for (; answers != 10; ++answers) {
                     auto r = writes ? reg.poll_write_ready([] {}) : reg.poll_read_ready([] {});

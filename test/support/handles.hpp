@@ -167,6 +167,22 @@ inline std::size_t fill(int fd) {
     }
 }
 
+/// Ends the connection of a datagram socket. What its peer has sent and it has not received is
+/// dropped, which is an error of the peer's.
+inline bool disconnect(int fd) {
+    sockaddr nobody{};
+    nobody.sa_family = AF_UNSPEC;
+    return ::connect(fd, &nobody, sizeof(nobody)) == 0;
+}
+
+/// The pending error of a socket, which has none then.
+inline int take_error(int fd) {
+    int error = 0;
+    socklen_t size = sizeof(error);
+    ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    return error;
+}
+
 /// A callable for try_io and async_io: reads up to n bytes into a string.
 struct reader {
     int fd;
