@@ -410,6 +410,10 @@ start:
             fi
         :: else -> skip
         fi
+#if JOBS & job_poll_io
+        ;
+        slot_refused[s] = slot_refused[s] & ~(is_slot[w] -> want_of[w] : 0)
+#endif
 #if !EDGE
         ;
         if // is_ready()

@@ -31,7 +31,11 @@ inline open_sources(s) {
         source_left[i] = 0;
         source_streak[i] = 0
     };
+#if JOBS & job_poll_io
+    slot_refused[s] = 0
+#else
     skip
+#endif
 }
 
 /// use_set()
@@ -60,11 +64,22 @@ inline source_checked(k, is_drained) {
     fi
 }
 
-/// note_refused(): a call that would block was made although there was no news.
+/// note_refused(): a call that would block was made although there was no news. (A direction has the
+/// bit of its interest.)
+#if JOBS & job_poll_io
+byte slot_refused[STATES]; // is_slot_refused_
+#define was_refused(s, w) (is_slot[w] -> (slot_refused[s] & want_of[w]) != 0 : is_refused[w])
+#else
+#define was_refused(s, w) is_refused[w]
+#endif
 inline note_refused(s, w) {
+    h_must = was_refused(s, w);
+#if JOBS & job_poll_io
+    slot_refused[s] = slot_refused[s] | (is_slot[w] -> want_of[w] : 0);
+#endif
     for (i : 0 .. 1) {
         if
-        :: is_refused[w] && (want_of[w] & bit(i)) != 0 ->
+        :: h_must && (want_of[w] & bit(i)) != 0 ->
             use_set(source(s, i))
         :: else
         fi

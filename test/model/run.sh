@@ -18,7 +18,7 @@ a known defect or limit is not found any more.
   --no-mutants    explore the programs only
   --trace         for each violation, print the steps that lead to it
   --backend NAME  explore the programs and mutants of epoll, select or io_uring only
-  --steps FILE    explore the programs only, and write down the steps of the states, for test/conformance
+  --steps DIR     write down the steps of the states, in a file for each backend, for test/conformance
   --large         explore the large programs only: minutes and gigabytes
   --list          list the programs and mutants
   --work-dir DIR  where to build (default: a temporary directory)
@@ -149,6 +149,19 @@ both edge_reset "EDGE=1 $one STATES=2 FILES=2 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 JO
 both reset_meanwhile "$one STATES=2 FILES=2 OUTSIDE_JOBS=3 RAISES=1 JOBS=job_wait|job_reset"
 both reset_two_threads "$two STATES=2 FILES=2 WAITS=1 OUTSIDE_JOBS=3 RAISES=1 JOBS=job_wait|job_reset NEXT_JOBS=(outside_jobs==1->job_reset:job_wait)"
 both context_ends "$two ENDS_CONTEXT=1 OUTSIDE_JOBS=2 RAISES=1 JOBS=job_wait|job_call"
+both wait_and_call_and_error "$one TICKS=1 OUTSIDE_JOBS=2 RAISES=1 RAISED=raise_err JOBS=job_wait|job_call"
+both read_after_write "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_call NEXT_JOBS=(outside_jobs==1->job_wait:job_call) INTERESTS=(outside_jobs==1->want_write:want_read)"
+both try_io_with_an_error "ERROR_QUEUE=1 $one TICKS=1 BEGINS_WITH=pollerr OUTSIDE_JOBS=1 RAISES=0 JOBS=job_try"
+both reset_after_an_event "$one STATES=2 OUTSIDE_JOBS=3 RAISES=1 JOBS=job_wait|job_cancel|job_reset NEXT_JOBS=(outside_jobs==2->job_wait:(outside_jobs==1->job_cancel:job_reset))"
+both level_poll_io "$one TICKS=1 OUTSIDE_JOBS=3 RAISES=3 RAISED=raise_in|raise_drain JOBS=job_wait|job_poll_io"
+
+# These programs of epoll, too.
+for name in level_ends_fifo edge_ends_fifo level_try_both edge_try_both level_latch edge_refused edge_refused_both \
+    calls_beside_waits level_all_kinds edge_all_kinds level_poll_write level_error_cleared level_number_closed; do
+    for line in "${programs[@]}"; do
+        [ "${line%%|*}" != "$name" ] || both "$name" "${line#*|}"
+    done
+done
 levels_programs+=(
     "uring_number_closed|URING=1 $one OUTSIDE_JOBS=3 RAISES=1 INTERESTS=want_read|want_write JOBS=job_wait|job_close_number"
     "uring_edge_number_closed|URING=1 EDGE=1 ENOUGH=1 $one OUTSIDE_JOBS=3 RAISES=1 INTERESTS=want_read|want_closed JOBS=job_wait|job_close_number"
@@ -272,7 +285,7 @@ while [ $# -gt 0 ]; do
             backend=${2:?--backend needs a name}; shift
             [[ $backend =~ ^(epoll|select|io_uring)$ ]] || { usage >&2; exit 2; }
             ;;
-        --steps) steps=${2:?--steps needs a file}; shift ;;
+        --steps) steps=${2:?--steps needs a directory}; shift ;;
         --work-dir) work=${2:?--work-dir needs a directory}; shift ;;
         --no-install) install=no ;;
         -h | --help) usage; exit ;;
@@ -296,8 +309,8 @@ fi
 mkdir -p "$work"
 
 if [ -n "$steps" ]; then
-    with_mutants=no known=()
-    : >"$steps"
+    mkdir -p "$steps"
+    rm -f "$steps"/{epoll,select,io_uring}
 fi
 
 # backend_of PROGRAM
@@ -318,7 +331,7 @@ is_chosen() {
 # model_of BOUNDS MODEL: prints the model with these bounds.
 model_of() {
     local bound value
-    for bound in $1 ${steps:+CONFORMS=1}; do
+    for bound in $1; do
         value=
         if [[ $bound == *=* ]]; then
             value="(${bound#*=})"
@@ -347,7 +360,6 @@ explore() {
         "${compiler[@]}" -w -I"$here" -o pan pan.c -DSAFETY -DNOFAIR -DVECTORSZ=512
         ./pan -m400000 -w22 | tee pan.log
     )
-    [ -z "$steps" ] || cat "$directory/relation" >>"$steps"
     violated=$(sed -n 's/^pan:[0-9]*: \(assertion violated \)\?\(.*\) (at depth.*/\2/p' <<<"$output")
     states=$(sed -n 's/^ *\([0-9]*\) states, stored$/\1/p' <<<"$output")
     seconds=$(sed -n 's/^pan: elapsed time \([0-9.e+]*\) seconds$/\1/p' <<<"$output")
@@ -382,8 +394,9 @@ kind=programs
 for line in "${programs[@]}"; do
     name=${line%%|*}
     if is_chosen "$name" "$name"; then
-        explore "$name" "${line#*|}" "$(model_for "$name")"
+        explore "$name" "${line#*|} ${steps:+CONFORMS=1}" "$(model_for "$name")"
         report nothing
+        [ -z "$steps" ] || cat "$work/$name/relation" >>"$steps/$(backend_of "$name")"
     fi
 done
 
