@@ -154,6 +154,11 @@ both read_after_write "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_
 both try_io_with_an_error "ERROR_QUEUE=1 $one TICKS=1 BEGINS_WITH=pollerr OUTSIDE_JOBS=1 RAISES=0 JOBS=job_try"
 both reset_after_an_event "$one STATES=2 OUTSIDE_JOBS=3 RAISES=1 JOBS=job_wait|job_cancel|job_reset NEXT_JOBS=(outside_jobs==2->job_wait:(outside_jobs==1->job_cancel:job_reset))"
 both level_poll_io "$one TICKS=1 OUTSIDE_JOBS=3 RAISES=3 RAISED=raise_in|raise_drain JOBS=job_wait|job_poll_io"
+both level_try_io_after_cancel "$one TICKS=1 OUTSIDE_JOBS=4 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_try|job_cancel NEXT_JOBS=(outside_jobs==2->job_cancel:(outside_jobs==1->job_try:job_wait))"
+both edge_clear_after_try_io "EDGE=1 $one TICKS=1 OUTSIDE_JOBS=4 RAISES=3 RAISED=raise_in|raise_drain JOBS=job_wait|job_try|job_clear NEXT_JOBS=(outside_jobs==2->job_try:(outside_jobs==0->job_clear:job_wait))"
+both edge_reset_after_cancel "EDGE=1 $one STATES=2 OUTSIDE_JOBS=4 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel|job_reset NEXT_JOBS=(outside_jobs==1->job_cancel:(outside_jobs==0->job_reset:job_wait))"
+both level_room_and_the_end "$one TICKS=1 OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_end|raise_out INTERESTS=want_write JOBS=job_wait|job_call"
+both level_wait_and_call_end "$one TICKS=1 OUTSIDE_JOBS=2 RAISES=3 RAISED=raise_hup|raise_err|raise_drain INTERESTS=want_read|want_write JOBS=job_wait|job_call NEXT_JOBS=(outside_jobs==1->job_call:job_wait)"
 
 # These programs of epoll, too.
 for name in level_ends_fifo edge_ends_fifo level_try_both edge_try_both level_latch edge_refused edge_refused_both \
@@ -310,7 +315,9 @@ mkdir -p "$work"
 
 if [ -n "$steps" ]; then
     mkdir -p "$steps"
-    rm -f "$steps"/{epoll,select,io_uring}
+    for name in epoll select io_uring; do
+        [ -n "$backend" ] && [ "$backend" != $name ] || rm -f "$steps/$name"
+    done
 fi
 
 # backend_of PROGRAM
