@@ -61,6 +61,11 @@ struct registration_options {
 template <class Executor>
 class basic_descriptor;
 
+namespace detail {
+template <class Executor>
+class watch_state;
+} // namespace detail
+
 /// A native handle, registered with an execution context to wait for its readiness.
 /**
  * The registration never closes the handle, and never changes the flags of the handle. The
@@ -770,6 +775,8 @@ private:
     friend class basic_registration;
     template <class OtherExecutor>
     friend class basic_descriptor;
+    template <class OtherExecutor>
+    friend class detail::watch_state;
 
     /// Starts a wait, now or later, as the token wants.
     template <class Deliver>

@@ -1,0 +1,599 @@
+//
+// moor/detail/watch_state.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// What a watcher and its pending waits share. The waits are level-triggered waits of a
+// registration. In most cases there is one, for the interest. If the interest becomes wider,
+// another wait begins beside it. A wait that has its event is followed by another one after the
+// handler has returned.
+//
+//   interest_     wanted now
+//   asked_        what pending waits ask for: if a part of the interest is missing, another wait
+//                 begins (settle)
+//   ready_        what waits were told and the handler was not
+//   number_       advances when the pending waits are not to be heard any more
+//   deadline_     with the end of a pause, what the timer is for
+//
+// Invariants
+//   1. All but units_ belongs to the executor. A wait comes back in the scheduler's loop, gives its
+//      unit of work back there, and goes on in the executor (resume).
+//   2. The handler is called from the executor's turn of a wait or of the timer, or from a posted
+//      function: never from a member. While is_calling_, nothing is begun: settle() follows.
+//   3. If several waits have their events, the last one of them that comes back calls the handler.
+//   4. Each pending wait, and the timer's, has one unit of outstanding work; of these, units_ has
+//      taken back all or none.
+//
+
+#ifndef MOOR_DETAIL_WATCH_STATE_HPP
+#define MOOR_DETAIL_WATCH_STATE_HPP
+
+#include <moor/detail/held_executor.hpp>
+#include <moor/detail/hideable_work.hpp>
+#include <moor/detail/loop_executor.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+#include <moor/registration.hpp>
+
+#include <boost/asio/basic_waitable_timer.hpp>
+#include <boost/asio/dispatch.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/recycling_allocator.hpp>
+#include <boost/core/no_exceptions_support.hpp>
+#include <boost/smart_ptr/intrusive_ptr.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace moor {
+namespace detail {
+
+/// The handler of a watcher. Any callable, also one that is only movable.
+class watch_handler {
+public:
+    virtual ~watch_handler() = default;
+
+    /// True: it has drained the handle.
+    virtual bool call(const error_code& ec, readiness ready) = 0;
+};
+
+template <class F>
+class any_watch_handler final : public watch_handler {
+    using result = decltype(std::declval<F&>()(error_code(), readiness()));
+    static_assert(std::is_void<result>::value || std::is_same<result, drainable<void>>::value,
+                  "the handler of a watcher returns nothing, or moor::drained()");
+
+public:
+    template <class G>
+    explicit any_watch_handler(G&& f) : f_(std::forward<G>(f)) {}
+
+    bool call(const error_code& ec, readiness ready) override {
+        if constexpr (std::is_void<result>::value) {
+            f_(ec, ready);
+            return false;
+        } else {
+            return f_(ec, ready).is_drained;
+        }
+    }
+
+private:
+    F f_;
+};
+
+/// What the pending waits of a watcher ask for.
+class asked_interests {
+public:
+    interest all() const noexcept { return all_; }
+
+    void add(interest i) noexcept { count(i, 1); }
+    void remove(interest i) noexcept { count(i, -1); }
+
+private:
+    static constexpr interest flags[] = {interest::readable,    interest::writable,
+                                         interest::priority,    interest::error,
+                                         interest::read_closed, interest::write_closed};
+
+    void count(interest i, int difference) noexcept {
+        all_ = interest();
+        for (std::size_t f = 0; f != std::size(flags); ++f) {
+            if (i.contains(flags[f]))
+                counts_[f] += difference;
+            if (counts_[f] != 0)
+                all_ |= flags[f];
+        }
+    }
+
+    interest all_;
+    int counts_[std::size(flags)] = {};
+};
+
+template <class Executor>
+class watch_state final : private shutdown_listener {
+    using clock = std::chrono::steady_clock;
+    using registration_type = basic_registration<loop_executor>;
+    using timer_type =
+        boost::asio::basic_waitable_timer<clock, boost::asio::wait_traits<clock>, loop_executor>;
+
+public:
+    using ptr = boost::intrusive_ptr<watch_state>;
+    using time_point = clock::time_point;
+    static constexpr time_point never = (time_point::max)();
+
+    explicit watch_state(const Executor& ex)
+        : shutdown_listener(&watch_state::context_shuts_down), context_(context_of(ex)),
+          registration_(loop_executor(context_)), core_(registration_.core_), executor_(ex, *core_),
+          units_(core_->port), is_over_(!executor_.is_held()) {
+        if (!is_over_)
+            core_->add_listener(*this);
+    }
+    watch_state(const watch_state&) = delete;
+    watch_state& operator=(const watch_state&) = delete;
+
+    friend void intrusive_ptr_add_ref(watch_state* s) noexcept {
+        s->references_.fetch_add(1, std::memory_order_relaxed);
+    }
+    friend void intrusive_ptr_release(watch_state* s) noexcept {
+        if (s->references_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+            delete s;
+    }
+
+    const Executor& executor() const noexcept { return executor_.value(); }
+    int native_handle() const noexcept { return registration_.native_handle(); }
+    interest wanted() const noexcept { return interest_; }
+    bool is_stopped() const noexcept { return is_stopped_; }
+    void name(std::string text) { registration_.name(std::move(text)); }
+
+    // ---- what the watcher's members do ----------------------------------------------------------
+
+    void set_handler(std::unique_ptr<watch_handler> h) {
+        if (is_stopped_ || is_over_)
+            return;
+        handler_.swap(h); // an old one that does not run is destroyed at the end
+        is_replaced_ = true;
+        if (is_timed_out_)
+            post(&watch_state::go_on);
+        settle();
+    }
+
+    void set_interest(interest i) {
+        if (is_stopped_)
+            return;
+        interest_ = i;
+        settle();
+    }
+
+    void expire_at(time_point t) {
+        if (is_stopped_)
+            return;
+        deadline_ = t;
+        is_timed_out_ = false;
+        settle_timer();
+    }
+
+    void reset(int handle, const registration_options& options, error_code& ec) {
+        if (!may_register(options, ec))
+            return;
+        forget_waits();
+        registration_.reset(handle, options, ec);
+        settle();
+    }
+
+    bool renew(int handle, const registration_options& options, error_code& ec) {
+        if (!may_register(options, ec))
+            return false;
+        const bool is_new = registration_.renew(handle, options, ec);
+        if (is_new || ec)
+            forget_waits();
+        settle();
+        return is_new;
+    }
+
+    int detach() noexcept {
+        forget_waits();
+        const int handle = registration_.deregister();
+        end_pause_without_handle();
+        return handle;
+    }
+
+    void abandon() noexcept {
+        forget_waits();
+        registration_.abandon();
+        end_pause_without_handle();
+    }
+
+    void stop() noexcept {
+        is_stopped_ = true;
+        interest_ = interest();
+        deadline_ = never;
+        is_timed_out_ = is_paused_ = false;
+        cancel_timer();
+        detach();
+        drop_handler();
+    }
+
+    void keep_running(bool keeps) {
+        keeps_running_ = keeps;
+        if (!keeps)
+            hide_units();
+        else if (!is_over_)
+            units_.show();
+    }
+
+    void limit_rate(std::size_t calls, clock::duration interval) {
+        limit_ = calls;
+        interval_ = interval;
+        calls_ = 0;
+        if (std::exchange(is_paused_, false)) {
+            settle_timer();
+            settle();
+        }
+    }
+
+    static time_point after(clock::duration d) noexcept {
+        const time_point now = clock::now();
+        return d > never - now ? never : now + d;
+    }
+
+private:
+    /// What came: a wait or the timer is over, or a posted function is to go on.
+    struct event {
+        ptr self;
+        std::uint32_t number = 0;
+        interest asked; // of a wait
+        error_code ec{};
+        ready_event ready{};
+        void (watch_state::*handle)(const event&) = nullptr;
+
+        using allocator_type = boost::asio::recycling_allocator<void>;
+        allocator_type get_allocator() const noexcept { return allocator_type(); }
+
+        void operator()() { ((*self).*handle)(*this); }
+    };
+
+    /// The handler of a wait.
+    struct wait_is_over {
+        ptr self;
+        std::uint32_t number;
+        interest asked;
+
+        void operator()(const error_code& ec, const ready_event& ready) {
+            watch_state& s = *self;
+            s.units_.completed();
+            s.resume({std::move(self), number, asked, ec, ready, &watch_state::note_wait});
+        }
+    };
+
+    /// The handler of the timer's wait.
+    struct timer_is_over {
+        ptr self;
+        std::uint32_t number;
+
+        void operator()(const error_code& ec) {
+            watch_state& s = *self;
+            s.units_.completed();
+            if (ec != boost::asio::error::operation_aborted)
+                s.resume({std::move(self), number, interest(), error_code(), ready_event(),
+                          &watch_state::note_time});
+        }
+    };
+
+    ~watch_state() {
+        if (!is_over_)
+            core_->remove_listener(*this);
+    }
+
+    static boost::asio::execution_context& context_of(const Executor& ex) {
+        if constexpr (boost::asio::execution::is_executor<Executor>::value)
+            return boost::asio::query(ex, boost::asio::execution::context);
+        else
+            return ex.context();
+    }
+
+    bool may_register(const registration_options& options, error_code& ec) const noexcept {
+        if (is_stopped_)
+            ec = error::not_registered;
+        else if (options.mode != trigger::level)
+            ec = boost::asio::error::invalid_argument;
+        else
+            return true;
+        return false;
+    }
+
+    // ---- executors ------------------------------------------------------------------------------
+
+    bool is_plain() const noexcept {
+        if constexpr (std::is_same<Executor, boost::asio::any_io_executor>::value)
+            return executor_.get().is_plain;
+        else
+            return std::is_same<Executor, boost::asio::io_context::executor_type>::value;
+    }
+
+    /// Goes on in the executor.
+    void resume(event e) {
+        if (!executor_.is_held())
+            return;
+        if (is_plain())
+            e();
+        else
+            boost::asio::dispatch(executor_.value(), std::move(e));
+    }
+
+    void post(void (watch_state::*what)(const event&)) {
+        if (executor_.is_held())
+            boost::asio::post(executor_.value(),
+                              event{ptr(this), 0, interest(), error_code(), ready_event(), what});
+    }
+
+    void hide_units() {
+        if (keeps_running_ || is_over_)
+            return;
+        if (core_->port.runs_here())
+            units_.hide();
+        else if (!std::exchange(is_about_to_hide_, true))
+            post(&watch_state::hide_now);
+    }
+
+    void hide_now(const event&) {
+        is_about_to_hide_ = false;
+        hide_units();
+    }
+
+    // ---- waiting --------------------------------------------------------------------------------
+
+    /// Begins the waits that are missing, and ends those that nobody needs.
+    void settle() {
+        if (is_calling_)
+            return;
+        if (is_paused_)
+            settle_timer();
+        if (interest_.empty() || !handler_ || is_paused_)
+            return cancel_waits();
+        if ((interest_ - asked_.all()).empty() || !registration_.is_registered() || is_over_)
+            return;
+        // For all that is wanted, although older waits have a part of it: so one check of the
+        // handle, and one call, has everything that is ready.
+        registration_.async_wait(interest_, wait_is_over{ptr(this), number_, interest_});
+        asked_.add(interest_);
+        ++waits_;
+        units_.started();
+        hide_units();
+    }
+
+    /// The pending waits are not to be heard any more.
+    void forget_waits() noexcept {
+        ++number_;
+        waits_ = 0;
+        asked_ = asked_interests();
+        ready_ = readiness();
+        error_ = error_code();
+    }
+
+    void cancel_waits() {
+        if (waits_ == 0)
+            return;
+        forget_waits();
+        registration_.cancel();
+    }
+
+    void note_wait(const event& e) {
+        if (e.number != number_)
+            return;
+        --waits_;
+        asked_.remove(e.asked);
+        if (e.ec)
+            error_ = e.ec;
+        is_one_event_ = ready_.empty();
+        ready_ |= e.ready.ready();
+        last_ = e.ready;
+        if (waits_ == 0 || registration_.io_->info().waiters == waits_)
+            deliver();
+    }
+
+    // ---- the deadline, and the end of a pause ---------------------------------------------------
+
+    void settle_timer() {
+        const bool is_pausing = is_paused_ && !interest_.empty() && registration_.is_registered();
+        const time_point next = is_pausing ? (std::min)(deadline_, pause_end_) : deadline_;
+        if (next == never)
+            return cancel_timer();
+        if (next >= timer_end_ || is_over_) // it comes back before, and settles again
+            return;
+        if (!timer_)
+            timer_.emplace(loop_executor(context_));
+        timer_->expires_at(next); // cancels
+        timer_->async_wait(timer_is_over{ptr(this), ++timer_number_});
+        timer_end_ = next;
+        units_.started();
+        hide_units();
+    }
+
+    void cancel_timer() {
+        ++timer_number_;
+        timer_end_ = never;
+        if (timer_)
+            timer_->cancel();
+    }
+
+    void note_time(const event& e) {
+        if (e.number != timer_number_)
+            return;
+        timer_end_ = never;
+        const time_point now = clock::now();
+        if (is_paused_ && now >= pause_end_) {
+            is_paused_ = false;
+            calls_ = 0;
+        }
+        if (now >= deadline_) {
+            deadline_ = never;
+            is_timed_out_ = true;
+        }
+        settle_timer();
+        deliver();
+    }
+
+    /// Nothing keeps the loop running then, but a deadline.
+    void end_pause_without_handle() noexcept {
+        if (is_paused_ && deadline_ == never)
+            cancel_timer();
+    }
+
+    // ---- calling the handler --------------------------------------------------------------------
+
+    bool is_anything_left() const noexcept {
+        return handler_ && (error_ || !(ready_ & interest_).empty() || is_timed_out_);
+    }
+
+    void go_on(const event&) { deliver(); }
+
+    /// Makes one call at most. What is left then waits for another turn of the executor.
+    void deliver() {
+        if (is_calling_)
+            return;
+        BOOST_TRY {
+            if (!handler_)
+                ready_ = readiness();
+            else if (error_)
+                call_with_error(std::exchange(error_, error_code()));
+            else if (readiness now = std::exchange(ready_, readiness()) & interest_; !now.empty())
+                call_with(now);
+            else if (std::exchange(is_timed_out_, false))
+                call(boost::asio::error::timed_out, readiness());
+        }
+        BOOST_CATCH(...) {
+            after_call();
+            BOOST_RETHROW
+        }
+        BOOST_CATCH_END
+        after_call();
+    }
+
+    /// The watcher goes on, whatever the handler did.
+    void after_call() {
+        BOOST_TRY { settle(); }
+        BOOST_CATCH(...) { error_ = boost::asio::error::no_memory; }
+        BOOST_CATCH_END
+        if (is_anything_left())
+            post(&watch_state::go_on);
+    }
+
+    void call_with_error(error_code ec) {
+        interest_ = interest();
+        cancel_waits();
+        call(ec, readiness());
+    }
+
+    void call_with(readiness now) {
+        if (!is_within_limit()) {
+            call(error::rate_limited, readiness());
+            return;
+        }
+        const std::uint32_t number = number_;
+        const ready_event told = last_.only(now);
+        const bool is_all = is_one_event_;
+        if (call(error_code(), now) && is_all && number == number_)
+            registration_.io_->note_call_would_block(told, now);
+    }
+
+    /// The closure lives until it returns, whatever it does to its watcher.
+    bool call(const error_code& ec, readiness ready) {
+        struct frame {
+            watch_state& state;
+            std::unique_ptr<watch_handler> handler;
+
+            explicit frame(watch_state& s) : state(s), handler(std::move(s.handler_)) {
+                state.is_calling_ = true;
+                state.is_replaced_ = false;
+            }
+            ~frame() {
+                state.is_calling_ = false;
+                if (!state.is_replaced_ && !state.is_stopped_ && !state.is_over_)
+                    state.handler_ = std::move(handler);
+            }
+        } f(*this);
+        return f.handler->call(ec, ready);
+    }
+
+    /// False: a pause begins.
+    bool is_within_limit() {
+        if (limit_ == 0)
+            return true;
+        const time_point now = clock::now();
+        if (calls_ == 0 || now - window_ >= interval_) {
+            window_ = now;
+            calls_ = 0;
+        }
+        if (calls_ < limit_) {
+            ++calls_;
+            return true;
+        }
+        is_paused_ = true;
+        pause_end_ = window_ + interval_;
+        settle();
+        return false;
+    }
+
+    void drop_handler() noexcept {
+        const std::unique_ptr<watch_handler> h = std::move(handler_); // its end may call members
+    }
+
+    /// Handlers are destroyed then, so that one that owns its watcher goes, too.
+    static void context_shuts_down(shutdown_listener& l) noexcept {
+        const ptr self(static_cast<watch_state*>(&l));
+        self->is_over_ = true;
+        self->timer_.reset();
+        self->drop_handler();
+    }
+
+    boost::asio::execution_context& context_;
+    registration_type registration_;
+    service_core_ptr core_;
+    held_executor<Executor> executor_;
+    hideable_work units_;
+    std::unique_ptr<watch_handler> handler_;
+
+    interest interest_;
+    asked_interests asked_;
+    readiness ready_;
+    error_code error_;
+    ready_event last_;
+    std::uint32_t number_ = 0;
+    std::size_t waits_ = 0;
+
+    std::optional<timer_type> timer_;
+    std::uint32_t timer_number_ = 0;
+    time_point timer_end_ = never; // of the pending wait
+    time_point deadline_ = never;
+    time_point pause_end_ = never;
+
+    std::size_t limit_ = 0, calls_ = 0; // in the interval that began at window_
+    clock::duration interval_{};
+    time_point window_{};
+
+    bool keeps_running_ = true;
+    bool is_one_event_ = false; // ready_ is of last_ alone
+    bool is_calling_ = false;
+    bool is_replaced_ = false; // the handler, while it runs
+    bool is_timed_out_ = false;
+    bool is_paused_ = false;
+    bool is_stopped_ = false;
+    bool is_about_to_hide_ = false;
+    bool is_over_; // the context shuts down
+
+    std::atomic<std::uint32_t> references_{0};
+};
+
+} // namespace detail
+} // namespace moor
+
+#endif // MOOR_DETAIL_WATCH_STATE_HPP
