@@ -33,6 +33,7 @@ layers=(
     'registration.hpp'
     'descriptor.hpp'
     'stream_descriptor.hpp'
+    'detail/watch_handler.hpp'
     'detail/watch_state.hpp'
     'operation.hpp watcher.hpp'
     'source.hpp poll.hpp process.hpp'

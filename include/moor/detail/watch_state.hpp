@@ -32,6 +32,7 @@
 #include <moor/detail/held_executor.hpp>
 #include <moor/detail/hideable_work.hpp>
 #include <moor/detail/loop_executor.hpp>
+#include <moor/detail/watch_handler.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
 #include <moor/registration.hpp>
@@ -49,7 +50,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -58,65 +58,6 @@
 
 namespace moor {
 namespace detail {
-
-/// The handler of a watcher. Any callable, also one that is only movable.
-class watch_handler {
-public:
-    virtual ~watch_handler() = default;
-
-    /// True: it has drained the handle.
-    virtual bool call(const error_code& ec, readiness ready) = 0;
-};
-
-template <class F>
-class any_watch_handler final : public watch_handler {
-    using result = decltype(std::declval<F&>()(error_code(), readiness()));
-    static_assert(std::is_void<result>::value || std::is_same<result, drainable<void>>::value,
-                  "the handler of a watcher returns nothing, or moor::drained()");
-
-public:
-    template <class G>
-    explicit any_watch_handler(G&& f) : f_(std::forward<G>(f)) {}
-
-    bool call(const error_code& ec, readiness ready) override {
-        if constexpr (std::is_void<result>::value) {
-            f_(ec, ready);
-            return false;
-        } else {
-            return f_(ec, ready).is_drained;
-        }
-    }
-
-private:
-    F f_;
-};
-
-/// What the pending waits of a watcher ask for.
-class asked_interests {
-public:
-    interest all() const noexcept { return all_; }
-
-    void add(interest i) noexcept { count(i, 1); }
-    void remove(interest i) noexcept { count(i, -1); }
-
-private:
-    static constexpr interest flags[] = {interest::readable,    interest::writable,
-                                         interest::priority,    interest::error,
-                                         interest::read_closed, interest::write_closed};
-
-    void count(interest i, int difference) noexcept {
-        all_ = interest();
-        for (std::size_t f = 0; f != std::size(flags); ++f) {
-            if (i.contains(flags[f]))
-                counts_[f] += difference;
-            if (counts_[f] != 0)
-                all_ |= flags[f];
-        }
-    }
-
-    interest all_;
-    int counts_[std::size(flags)] = {};
-};
 
 template <class Executor>
 class watch_state final : private shutdown_listener {
@@ -216,10 +157,17 @@ public:
         is_stopped_ = true;
         interest_ = interest();
         deadline_ = never;
-        is_timed_out_ = is_paused_ = false;
+        is_timed_out_ = is_paused_ = is_poked_ = false;
         cancel_timer();
         detach();
         drop_handler();
+    }
+
+    /// The handler is called without an event, soon, once for many pokes.
+    void poke() {
+        if (is_stopped_ || std::exchange(is_poked_, true) || is_calling_)
+            return;
+        post(&watch_state::go_on);
     }
 
     void keep_running(bool keeps) {
@@ -321,7 +269,7 @@ private:
 
     /// Goes on in the executor.
     void resume(event e) {
-        if (!executor_.is_held())
+        if (is_over_)
             return;
         if (is_plain())
             e();
@@ -330,7 +278,7 @@ private:
     }
 
     void post(void (watch_state::*what)(const event&)) {
-        if (executor_.is_held())
+        if (!is_over_)
             boost::asio::post(executor_.value(),
                               event{ptr(this), 0, interest(), error_code(), ready_event(), what});
     }
@@ -451,7 +399,7 @@ private:
     // ---- calling the handler --------------------------------------------------------------------
 
     bool is_anything_left() const noexcept {
-        return handler_ && (error_ || !(ready_ & interest_).empty() || is_timed_out_);
+        return handler_ && (error_ || !(ready_ & interest_).empty() || is_timed_out_ || is_poked_);
     }
 
     void go_on(const event&) { deliver(); }
@@ -469,6 +417,8 @@ private:
                 call_with(now);
             else if (std::exchange(is_timed_out_, false))
                 call(boost::asio::error::timed_out, readiness());
+            else if (std::exchange(is_poked_, false))
+                call(error_code(), readiness());
         }
         BOOST_CATCH(...) {
             after_call();
@@ -585,6 +535,7 @@ private:
     bool is_calling_ = false;
     bool is_replaced_ = false; // the handler, while it runs
     bool is_timed_out_ = false;
+    bool is_poked_ = false;
     bool is_paused_ = false;
     bool is_stopped_ = false;
     bool is_about_to_hide_ = false;
