@@ -17,6 +17,7 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <iostream>
@@ -287,6 +288,52 @@ void use_descriptors(asio::io_context& io, int a, int b) {
     }
 }
 
+void use_watchers(asio::io_context& io, int a, int b) {
+    int calls = 0;
+    moor::watcher w(io, a, [&](error_code ec, moor::readiness r) {
+        error_code e;
+        CHECK(!ec && r.is_readable() && reader{a}(e) == 1);
+        ++calls;
+        w.set_interest({});
+        return moor::drained();
+    });
+    w.name("watched");
+    w.rate_limit(100, std::chrono::seconds(1));
+    w.set_interest(interest::readable);
+    w.keeps_running(false);
+    w.keeps_running(true);
+    w.expires_after(std::chrono::hours(1));
+    w.expires_never();
+    send(b);
+    io.restart();
+    io.run();
+    CHECK(calls == 1 && w.get_interest() == interest());
+    CHECK(!w.renew(a) && w.native_handle() == a && w.detach() == a);
+    moor::watcher deadline(io, [&](error_code ec, moor::readiness) {
+        CHECK(ec == asio::error::timed_out);
+        ++calls;
+    });
+    deadline.expires_at(std::chrono::steady_clock::now());
+    moor::wants wanted{a, interest::readable};
+    moor::source s(
+        io, [&] { return wanted; },
+        [&](error_code, moor::readiness) {
+            error_code e;
+            CHECK(reader{a}(e) == 1);
+            wanted = {};
+        },
+        [] {});
+    send(b);
+    io.restart();
+    io.run();
+    CHECK(calls == 2 && wanted.fd == -1);
+    s.touch();
+    s.stop();
+    deadline.stop();
+    io.restart();
+    io.run();
+}
+
 } // namespace
 
 int main() {
@@ -321,6 +368,7 @@ int main() {
             moor::registration by_context(io, o, moor::trigger::edge);
         }
         use_descriptors(io, fds[0], fds[1]);
+        use_watchers(io, fds[0], fds[1]);
         std::ostringstream os;
         service.dump(os);
         os << interest::readable << moor::make_error_code(moor::error::gone).message();

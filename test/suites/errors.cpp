@@ -122,9 +122,9 @@ BOOST_AUTO_TEST_SUITE(errors)
 
 BOOST_AUTO_TEST_CASE(the_category_has_a_name_and_every_error_a_message) {
     BOOST_TEST(std::string(moor::error_category().name()) == "moor");
-    for (moor::error e :
-         {moor::error::gone, moor::error::already_registered, moor::error::not_registered,
-          moor::error::already_open, moor::error::registered_elsewhere}) {
+    for (moor::error e : {moor::error::gone, moor::error::already_registered,
+                          moor::error::not_registered, moor::error::already_open,
+                          moor::error::registered_elsewhere, moor::error::rate_limited}) {
         error_code ec = e;
         BOOST_TEST((ec.category() == moor::error_category()));
         BOOST_TEST(ec.failed());
@@ -145,6 +145,7 @@ BOOST_AUTO_TEST_CASE(the_errors_compare_equal_to_the_generic_conditions_that_fit
     BOOST_TEST((gone != errc::bad_file_descriptor));
     BOOST_TEST((already_registered != errc::operation_canceled));
     BOOST_TEST((not_registered != errc::file_exists));
+    BOOST_TEST((error_code(moor::error::rate_limited) != errc::resource_unavailable_try_again));
     BOOST_TEST((gone != aborted)); // told apart by who asks
     // The errors that are passed on.
     BOOST_TEST((bad_descriptor == errc::bad_file_descriptor));
