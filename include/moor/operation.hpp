@@ -8,21 +8,16 @@
 #ifndef MOOR_OPERATION_HPP
 #define MOOR_OPERATION_HPP
 
+#include <moor/detail/initiate.hpp>
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/error.hpp>
 
-#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/cancellation_type.hpp>
-#include <boost/asio/execution/bad_executor.hpp>
-#include <boost/asio/execution/context.hpp>
-#include <boost/asio/execution/executor.hpp>
 #include <boost/asio/execution_context.hpp>
-#include <boost/asio/query.hpp>
 #include <boost/asio/recycling_allocator.hpp>
-#include <boost/throw_exception.hpp>
 
 #include <atomic>
 #include <cstddef>
@@ -327,18 +322,6 @@ private:
     Handler handler_;
     handler_work<Handler, IoExecutor> work_;
 };
-
-/// The execution context of an executor of either kind.
-template <class Executor>
-asio::execution_context& context_of(const Executor& ex) {
-    if constexpr (std::is_same<Executor, asio::any_io_executor>::value)
-        if (!ex) // for which query() returns a null reference
-            boost::throw_exception(asio::execution::bad_executor());
-    if constexpr (asio::execution::is_executor<Executor>::value)
-        return asio::query(ex, asio::execution::context);
-    else
-        return ex.context();
-}
 
 } // namespace detail
 

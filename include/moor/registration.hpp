@@ -25,10 +25,7 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/async_result.hpp>
-#include <boost/asio/execution/context.hpp>
-#include <boost/asio/execution/executor.hpp>
 #include <boost/asio/execution_context.hpp>
-#include <boost/asio/query.hpp>
 #include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/result.hpp>
 
@@ -162,6 +159,7 @@ public:
     /// Constructs a registration without a handle.
     /**
      * @param ex The I/O executor.
+     * @throws boost::asio::execution::bad_executor If it is an empty `any_io_executor`.
      */
     explicit basic_registration(const executor_type& ex)
         : core_(core_of(ex)), executor_(ex, *core_) {}
@@ -1014,11 +1012,7 @@ private:
     }
 
     static detail::service_core_ptr core_of(const executor_type& ex) {
-        if constexpr (boost::asio::execution::is_executor<executor_type>::value)
-            return use_registration_service(boost::asio::query(ex, boost::asio::execution::context))
-                .core_;
-        else
-            return use_registration_service(ex.context()).core_;
+        return use_registration_service(detail::context_of(ex)).core_;
     }
 
     detail::service_core_ptr core_;

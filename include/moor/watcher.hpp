@@ -43,6 +43,10 @@ namespace moor {
  * the descriptor can return `moor::drained()`, which saves the next check.@n The executor and the
  * allocator that are associated with the handler are not used.
  *
+ * @par Files That Tell a Change Once
+ * Of a file that may tell each change to one `poll(2)` only, such as `/proc/self/mountinfo`, a
+ * change is lost if it is told while its interest is taken back, or meets the rate limit.
+ *
  * @par Errors
  * The handler is told of an error once, with an empty readiness. The interest is empty then:
  * nothing is watched until `set_interest`. The errors are those of
@@ -350,7 +354,8 @@ public:
 
     /// Sets whether the watcher counts as outstanding work while it waits.
     /**
-     * For a connection that idles: it is watched, but `run()` may return.
+     * For a connection that idles: it is watched, but `run()` may return. (While such a watcher is
+     * all that is left, `registration_service::close` stops the loop: call `restart()` after it.)
      *
      * @param keeps Whether `run()` waits for the watcher. By default, it does.
      */

@@ -74,6 +74,16 @@ BOOST_FIXTURE_TEST_CASE(one_made_without_a_handle_has_none, test::context_fixtur
     BOOST_TEST((by_context.get_executor() == io.get_executor()));
 }
 
+BOOST_AUTO_TEST_CASE(an_empty_executor_is_an_error_at_once) {
+    const asio::any_io_executor none;
+    test::fd_pair p = test::make_pipe();
+    using asio::execution::bad_executor;
+    BOOST_CHECK_THROW(moor::registration{none}, bad_executor);
+    BOOST_CHECK_THROW(moor::registration(none, p.a.get()), bad_executor);
+    BOOST_CHECK_THROW(moor::stream_descriptor{none}, bad_executor);
+    BOOST_CHECK_THROW(moor::watcher{none}, bad_executor);
+}
+
 BOOST_FIXTURE_TEST_CASE(every_constructor_with_a_handle_registers_it, test::context_fixture) {
     test::fd_pair p = test::make_pipe();
     holder owner{p.a};

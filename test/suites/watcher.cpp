@@ -368,6 +368,27 @@ BOOST_FIXTURE_TEST_CASE(two_calls_never_overlap, watched) {
     BOOST_TEST(((c.all[1].ec == timed_out) != (c.all[2].ec == timed_out)));
 }
 
+BOOST_FIXTURE_TEST_CASE(what_a_nested_loop_noted_is_not_told_when_it_is_over, watched) {
+    c.then = [&](auto&) {
+        if (c.size() != 1)
+            return;
+        w->set_interest(interest::readable | interest::writable);
+        for (int i = 0; i != 5; ++i)
+            io.poll(); // the wait for both has its event
+        take();
+        w->set_interest({});
+    };
+    w->set_interest(interest::writable);
+    test::put(p.b, "x");
+    run_until_calls(1);
+    test::run_ready(io);
+    w->set_interest(interest::readable);
+    w->expires_after(0s);
+    run_until_calls(2);
+    BOOST_TEST(c.last().ec == timed_out);
+    w->set_interest({});
+}
+
 BOOST_FIXTURE_TEST_CASE(a_watcher_can_be_moved_while_it_waits, watched) {
     w->set_interest(interest::readable);
     w->expires_after(1h);
@@ -636,6 +657,17 @@ BOOST_FIXTURE_TEST_CASE(a_pause_ends_with_its_interval, watched) {
     BOOST_TEST((clock_type::now() - begin >= 3 * interval));
 }
 
+BOOST_FIXTURE_TEST_CASE(a_pause_may_have_no_end, watched) {
+    w->rate_limit(1, clock_type::duration::max());
+    w->set_interest(interest::writable);
+    run_until_calls(2);
+    BOOST_TEST(c.last().ec == rate_limited);
+    check_no_call();
+    c.then = [&](auto&) { w->set_interest({}); };
+    w->rate_limit(0, 0s);
+    run_until_calls(3);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_pause_without_interest_keeps_no_work, watched) {
     w->rate_limit(1, 1h);
     w->set_interest(interest::writable);
@@ -738,6 +770,24 @@ BOOST_AUTO_TEST_CASE(work_is_exact_whatever_is_done_while_it_does_not_count) {
             }
 }
 
+BOOST_AUTO_TEST_CASE(a_member_called_outside_of_the_loop_does_not_stop_the_context) {
+    for (const ending& e : endings) {
+        watched s;
+        test::fd_pair other = test::make_socketpair();
+        s.w->keeps_running(false);
+        s.w->expires_after(1h);
+        s.w->set_interest(interest::readable);
+        s.io.run();
+        s.io.restart();
+        e.end(s.w, other.a);
+        BOOST_TEST(!s.io.stopped(), e.name);
+        bool is_called = false;
+        asio::post(s.io, [&] { is_called = true; });
+        s.io.run();
+        BOOST_TEST(is_called, e.name);
+    }
+}
+
 // ---- executors and threads
 // ----------------------------------------------------------------------------
 
@@ -821,6 +871,31 @@ BOOST_AUTO_TEST_CASE(a_strand_of_a_thread_pool_makes_one_call_at_a_time) {
         BOOST_TEST(test::wait_for([&] { return left == 0; }));
         pool.join();
         BOOST_TEST(!overlaps);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(waits_that_are_over_before_they_are_counted_leave_no_work) {
+    for (int round = 0; round != 20; ++round) {
+        struct one {
+            test::fd_pair p = test::make_socketpair();
+            std::optional<moor::watcher> w;
+            int left = 100;
+        };
+        asio::thread_pool pool(4);
+        std::vector<std::unique_ptr<one>> all;
+        for (int i = 0; i != 4; ++i) {
+            all.push_back(std::make_unique<one>());
+            one& o = *all.back();
+            auto strand = asio::make_strand(pool);
+            asio::post(strand, [&o, strand] {
+                o.w.emplace(strand, o.p.a.get(), [&o](error_code, readiness) {
+                    if (--o.left == 0)
+                        o.w.reset();
+                });
+                o.w->set_interest(interest::writable); // each wait is over at once
+            });
+        }
+        pool.join(); // returns
     }
 }
 

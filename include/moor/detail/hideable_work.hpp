@@ -10,50 +10,110 @@
 
 #include <moor/detail/reactor.hpp>
 
+#include <boost/assert.hpp>
+
+#include <cstddef>
+#include <memory>
 #include <mutex>
+#include <utility>
 
 namespace moor {
 namespace detail {
 
-/// The outstanding work of pending operations, which can be taken back: then the loop may end
-/// before they do.
+/// The outstanding work of pending operations, which can be hidden from the scheduler: then the
+/// loop may end before they do.
+/**
+ * The scheduler counts one unit for each operation. Hiding takes it back, which only the loop may
+ * do: elsewhere it might be the last one, and the scheduler would stop before its loop begins. For
+ * the same reason, all is shown before an operation is cancelled: its completion is posted, and the
+ * count must not reach zero then. What comes back in the loop hides the rest again.
+ */
 class hideable_work {
 public:
     explicit hideable_work(reactor_port& port) noexcept : port_(port) {}
 
-    void started() noexcept {
+    /// An operation is about to begin.
+    void starting() noexcept {
         std::lock_guard<std::mutex> lock(mutex_);
         ++pending_;
+    }
+
+    /// It did not.
+    void not_started() noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        --pending_;
     }
 
     /// In the loop, which takes one unit back afterwards.
     void completed() {
         std::lock_guard<std::mutex> lock(mutex_);
+        BOOST_ASSERT(pending_ > 0);
         --pending_;
-        if (hidden_ > pending_) {
-            --hidden_;
-            port_.work_started();
-        }
+        settle();
     }
 
-    /// In the loop: elsewhere, the last unit might end a loop that has not begun.
-    void hide() {
+    /// Whether it is hidden, from the loop's next turn on.
+    void set_hides(bool hides) {
         std::lock_guard<std::mutex> lock(mutex_);
-        for (; hidden_ < pending_; ++hidden_)
-            port_.work_finished();
+        hides_ = hides;
+        if (!hides)
+            show_all();
     }
 
     void show() {
         std::lock_guard<std::mutex> lock(mutex_);
+        show_all();
+    }
+
+    /// In the loop.
+    void hide() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        is_posted_ = false;
+        settle();
+    }
+
+    /// Outside of the loop: true if the caller is to have hide() called there.
+    bool must_post() noexcept {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return hides_ && hidden_ < pending_ && !std::exchange(is_posted_, true);
+    }
+
+private:
+    void settle() {
+        const int target = hides_ ? pending_ : 0;
+        for (; hidden_ > target; --hidden_)
+            port_.work_started();
+        for (; hidden_ < target; ++hidden_)
+            port_.work_finished();
+    }
+    void show_all() {
         for (; hidden_ > 0; --hidden_)
             port_.work_started();
     }
 
-private:
     reactor_port& port_;
     std::mutex mutex_;
     int pending_ = 0;
     int hidden_ = 0;
+    bool hides_ = false;
+    bool is_posted_ = false;
+};
+
+/// Has the owner hide its work in the loop's next turn.
+template <class OwnerPtr>
+class hide_later final : public scheduler_item {
+public:
+    explicit hide_later(OwnerPtr owner)
+        : scheduler_item(&hide_later::do_complete), owner_(std::move(owner)) {}
+
+private:
+    static void do_complete(void* scheduler, scheduler_item* item, const error_code&, std::size_t) {
+        const std::unique_ptr<hide_later> self(static_cast<hide_later*>(item));
+        if (scheduler)
+            self->owner_->hide_now();
+    }
+
+    OwnerPtr owner_;
 };
 
 } // namespace detail

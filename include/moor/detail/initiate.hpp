@@ -13,8 +13,14 @@
 #ifndef MOOR_DETAIL_INITIATE_HPP
 #define MOOR_DETAIL_INITIATE_HPP
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
+#include <boost/asio/execution/bad_executor.hpp>
+#include <boost/asio/execution/context.hpp>
+#include <boost/asio/execution/executor.hpp>
 #include <boost/asio/execution_context.hpp>
+#include <boost/asio/query.hpp>
+#include <boost/throw_exception.hpp>
 
 #include <type_traits>
 #include <utility>
@@ -33,6 +39,18 @@ struct is_handle_owner<T, std::void_t<decltype(std::declval<T&>().native_handle(
 template <class T>
 inline constexpr bool is_context_v =
     std::is_convertible<T&, boost::asio::execution_context&>::value;
+
+/// The execution context of an executor of either kind.
+template <class Executor>
+boost::asio::execution_context& context_of(const Executor& ex) {
+    if constexpr (std::is_same<Executor, boost::asio::any_io_executor>::value)
+        if (!ex) // for which query() returns a null reference
+            boost::throw_exception(boost::asio::execution::bad_executor());
+    if constexpr (boost::asio::execution::is_executor<Executor>::value)
+        return boost::asio::query(ex, boost::asio::execution::context);
+    else
+        return ex.context();
+}
 
 template <class Token, class Signature, class = void>
 struct is_plain_handler : std::false_type {};

@@ -11,6 +11,7 @@
 #include <boost/asio/execution/context.hpp>
 #include <boost/asio/execution_context.hpp>
 
+#include <type_traits>
 #include <utility>
 
 namespace moor {

@@ -31,6 +31,7 @@
 
 #include <moor/detail/held_executor.hpp>
 #include <moor/detail/hideable_work.hpp>
+#include <moor/detail/initiate.hpp>
 #include <moor/detail/loop_executor.hpp>
 #include <moor/detail/watch_handler.hpp>
 #include <moor/error.hpp>
@@ -102,7 +103,7 @@ public:
             return;
         handler_.swap(h); // an old one that does not run is destroyed at the end
         is_replaced_ = true;
-        if (is_timed_out_)
+        if (is_timed_out_ || is_poked_)
             post(&watch_state::go_on);
         settle();
     }
@@ -119,6 +120,8 @@ public:
             return;
         deadline_ = t;
         is_timed_out_ = false;
+        if (is_lost_.load(std::memory_order_relaxed))
+            settle(); // recovers
         settle_timer();
     }
 
@@ -133,10 +136,19 @@ public:
     bool renew(int handle, const registration_options& options, error_code& ec) {
         if (!may_register(options, ec))
             return false;
-        const bool is_new = registration_.renew(handle, options, ec);
+        if (waits_ != 0)
+            show_units(); // they may be cancelled
+        bool is_new = false;
+        BOOST_TRY { is_new = registration_.renew(handle, options, ec); }
+        BOOST_CATCH(...) {
+            forget_waits();
+            BOOST_RETHROW
+        }
+        BOOST_CATCH_END
         if (is_new || ec)
             forget_waits();
         settle();
+        hide_units();
         return is_new;
     }
 
@@ -165,17 +177,19 @@ public:
 
     /// The handler is called without an event, soon, once for many pokes.
     void poke() {
-        if (is_stopped_ || std::exchange(is_poked_, true) || is_calling_)
+        if (is_stopped_ || is_poked_)
             return;
-        post(&watch_state::go_on);
+        if (!is_calling_)
+            post(&watch_state::go_on);
+        is_poked_ = true;
     }
 
     void keep_running(bool keeps) {
         keeps_running_ = keeps;
-        if (!keeps)
-            hide_units();
-        else if (!is_over_)
-            units_.show();
+        if (is_over_)
+            return;
+        units_.set_hides(!keeps);
+        hide_units();
     }
 
     void limit_rate(std::size_t calls, clock::duration interval) {
@@ -187,6 +201,9 @@ public:
             settle();
         }
     }
+
+    /// In the loop.
+    void hide_now() { units_.hide(); }
 
     static time_point after(clock::duration d) noexcept {
         const time_point now = clock::now();
@@ -241,13 +258,6 @@ private:
             core_->remove_listener(*this);
     }
 
-    static boost::asio::execution_context& context_of(const Executor& ex) {
-        if constexpr (boost::asio::execution::is_executor<Executor>::value)
-            return boost::asio::query(ex, boost::asio::execution::context);
-        else
-            return ex.context();
-    }
-
     bool may_register(const registration_options& options, error_code& ec) const noexcept {
         if (is_stopped_)
             ec = error::not_registered;
@@ -272,9 +282,13 @@ private:
         if (is_over_)
             return;
         if (is_plain())
-            e();
-        else
-            boost::asio::dispatch(executor_.value(), std::move(e));
+            return e();
+        BOOST_TRY { boost::asio::dispatch(executor_.value(), std::move(e)); }
+        BOOST_CATCH(...) {
+            is_lost_.store(true, std::memory_order_relaxed);
+            BOOST_RETHROW
+        }
+        BOOST_CATCH_END
     }
 
     void post(void (watch_state::*what)(const event&)) {
@@ -287,14 +301,25 @@ private:
         if (keeps_running_ || is_over_)
             return;
         if (core_->port.runs_here())
-            units_.hide();
-        else if (!std::exchange(is_about_to_hide_, true))
-            post(&watch_state::hide_now);
+            return units_.hide();
+        auto later = std::make_unique<hide_later<ptr>>(ptr(this));
+        if (units_.must_post())
+            core_->port.post_new(later.release());
     }
 
-    void hide_now(const event&) {
-        is_about_to_hide_ = false;
-        hide_units();
+    void show_units() noexcept {
+        if (!is_over_)
+            units_.show();
+    }
+
+    /// What came was lost, since there was no memory: waits for it again.
+    void recover() {
+        if (!is_lost_.load(std::memory_order_relaxed))
+            return;
+        is_lost_.store(false, std::memory_order_relaxed);
+        cancel_waits();
+        cancel_timer();
+        settle_timer();
     }
 
     // ---- waiting --------------------------------------------------------------------------------
@@ -303,6 +328,7 @@ private:
     void settle() {
         if (is_calling_)
             return;
+        recover();
         if (is_paused_)
             settle_timer();
         if (interest_.empty() || !handler_ || is_paused_)
@@ -311,15 +337,30 @@ private:
             return;
         // For all that is wanted, although older waits have a part of it: so one check of the
         // handle, and one call, has everything that is ready.
-        registration_.async_wait(interest_, wait_is_over{ptr(this), number_, interest_});
+        begin([&] {
+            registration_.async_wait(interest_, wait_is_over{ptr(this), number_, interest_});
+        });
         asked_.add(interest_);
         ++waits_;
-        units_.started();
         hide_units();
+    }
+
+    /// Begins an operation, which may be over on another thread before this returns.
+    template <class F>
+    void begin(F f) {
+        units_.starting();
+        BOOST_TRY { f(); }
+        BOOST_CATCH(...) {
+            units_.not_started();
+            BOOST_RETHROW
+        }
+        BOOST_CATCH_END
     }
 
     /// The pending waits are not to be heard any more.
     void forget_waits() noexcept {
+        if (waits_ != 0)
+            show_units(); // they are about to be cancelled
         ++number_;
         waits_ = 0;
         asked_ = asked_interests();
@@ -328,10 +369,10 @@ private:
     }
 
     void cancel_waits() {
-        if (waits_ == 0)
-            return;
+        const bool are_pending = waits_ != 0;
         forget_waits();
-        registration_.cancel();
+        if (are_pending)
+            registration_.cancel();
     }
 
     void note_wait(const event& e) {
@@ -359,10 +400,10 @@ private:
             return;
         if (!timer_)
             timer_.emplace(loop_executor(context_));
-        timer_->expires_at(next); // cancels
-        timer_->async_wait(timer_is_over{ptr(this), ++timer_number_});
+        cancel_timer();
+        timer_->expires_at(next);
+        begin([&] { timer_->async_wait(timer_is_over{ptr(this), timer_number_}); });
         timer_end_ = next;
-        units_.started();
         hide_units();
     }
 
@@ -488,7 +529,7 @@ private:
             return true;
         }
         is_paused_ = true;
-        pause_end_ = window_ + interval_;
+        pause_end_ = interval_ > never - window_ ? never : window_ + interval_;
         settle();
         return false;
     }
@@ -538,9 +579,9 @@ private:
     bool is_poked_ = false;
     bool is_paused_ = false;
     bool is_stopped_ = false;
-    bool is_about_to_hide_ = false;
     bool is_over_; // the context shuts down
 
+    std::atomic<bool> is_lost_{false}; // a wait, or the timer's, for want of memory
     std::atomic<std::uint32_t> references_{0};
 };
 
