@@ -16,7 +16,7 @@ layers=(
     'detail/mutex.hpp detail/kernel.hpp detail/readiness_word.hpp detail/waker.hpp detail/unverified_events.hpp detail/edge_set.hpp detail/edge_source.hpp'
     'detail/system_calls.hpp'
     '= detail/reactor.hpp detail/reactor_*.hpp'
-    'detail/initiate.hpp detail/transfer.hpp detail/any_waker.hpp detail/drain_policy.hpp'
+    'detail/initiate.hpp detail/transfer.hpp detail/pidfd.hpp detail/any_waker.hpp detail/drain_policy.hpp'
     'detail/waiter.hpp detail/deferred_checks.hpp detail/scheduled_io_host.hpp'
     'detail/wait_queue.hpp detail/transfer_queue.hpp detail/use_checks.hpp'
     'detail/handle_wakers.hpp'

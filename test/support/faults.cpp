@@ -15,6 +15,7 @@
 #include <sys/timerfd.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 namespace {
@@ -65,6 +66,10 @@ const char* name_of(call c) {
                                              "send",
                                              "sendmsg",
                                              "futex",
+                                             "pidfd_open",
+                                             "pidfd_send_signal",
+                                             "waitid",
+                                             "waitid without WNOHANG",
                                              "io_uring_queue_init",
                                              "io_uring_submit",
                                              "io_uring_wait_cqe",
@@ -180,7 +185,20 @@ long __real_syscall(long number, long a, long b, long c, long d, long e, long f)
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f);
 long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f) {
     auto real = [&] { return __real_syscall(number, a, b, c, d, e, f); };
-    return number == SYS_futex ? unless_it_fails(call::futex, real) : real();
+    switch (number) {
+    case SYS_futex:
+        return unless_it_fails(call::futex, real);
+#if defined(SYS_pidfd_open) && defined(SYS_pidfd_send_signal)
+    case SYS_pidfd_open:
+        return unless_it_fails(call::pidfd_open, real);
+    case SYS_pidfd_send_signal:
+        return unless_it_fails(call::pidfd_send_signal, real);
+#endif
+    case SYS_waitid:
+        return unless_it_fails((d & WNOHANG) != 0 ? call::waitid : call::waitid_blocking, real);
+    default:
+        return real();
+    }
 }
 
 } // extern "C"

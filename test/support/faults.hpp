@@ -45,6 +45,10 @@ enum class call : unsigned {
     send,
     sendmsg,
     futex,
+    pidfd_open,
+    pidfd_send_signal,
+    waitid,          // by syscall(2), with WNOHANG
+    waitid_blocking, // the same without
     uring_queue_init,
     uring_submit,
     uring_get_cqe,
