@@ -117,23 +117,19 @@ struct reap_call {
     child_end operator()(error_code& ec) const noexcept { return process->reap(ec); }
 };
 
-/// Passes the status, and another error if there is one.
+/// Passes the status.
 struct say_status {
-    error_code known;
-
     template <class Handler>
     void operator()(Handler&& handler, const error_code& ec, const child_end& end) const {
-        std::forward<Handler>(handler)(known ? known : ec, exit_status(end.status));
+        std::forward<Handler>(handler)(ec, exit_status(end.status));
     }
 };
 
-/// The same, and the resource usage.
+/// Passes the status, and the resource usage.
 struct say_usage {
-    error_code known;
-
     template <class Handler>
     void operator()(Handler&& handler, const error_code& ec, const child_end& end) const {
-        std::forward<Handler>(handler)(known ? known : ec, exit_status(end.status), end.usage);
+        std::forward<Handler>(handler)(ec, exit_status(end.status), end.usage);
     }
 };
 
@@ -184,8 +180,9 @@ struct say_usage {
  * `exit_status`.
  *
  * @par fork
- * A forked child of this process inherits the object, and is not the parent of its child: waits
- * there complete with `errc::no_child_process`, once `notify_fork` was called.
+ * A forked child of this process inherits the object, and is not the parent of its child: once
+ * `notify_fork` was called, waits there complete with `errc::no_child_process`, when the process
+ * ends at the latest.
  *
  * @par Example
  * @code
@@ -545,24 +542,13 @@ private:
             child_ = std::move(c);
     }
 
-    /// (An operation without an interest completes as soon as it can, and makes no call.)
+    /// (`async_io` makes the call at once, unless it is known to have nothing to fetch: so a wait
+    /// for no child ends although the pidfd is not readable.)
     template <class Say, class Handler>
     void start_wait(Handler&& handler) {
-        error_code known = wait_error();
         registration_.async_io(
-            known ? interest() : interest(interest::readable), detail::reap_call{child_},
-            detail::adapt_handler(std::decay_t<Handler>(std::forward<Handler>(handler)),
-                                  Say{known}));
-    }
-
-    /// Why a wait fails at once. (What the registration has to say comes first.)
-    error_code wait_error() const {
-        error_code known = child_ ? child_->wait_error() : error_code();
-        if (!known)
-            return known;
-        error_code ec;
-        registration_.query(ec);
-        return ec ? error_code() : known;
+            interest::readable, detail::reap_call{child_},
+            detail::adapt_handler(std::decay_t<Handler>(std::forward<Handler>(handler)), Say()));
     }
 
     std::shared_ptr<detail::child> child_; // outlives the registration of its pidfd

@@ -1185,14 +1185,14 @@ BOOST_FIXTURE_TEST_CASE(after_a_fork_only_the_parent_has_the_status, fixture) {
         auto deadline = std::chrono::steady_clock::now() + test::cap / 2;
         while (!e && std::chrono::steady_clock::now() < deadline)
             io.run_one_until(deadline);
-        bool right = e.times == 1 && e.ec == no_child && pending.times == 0;
+        bool right = e.times == 1 && e.ec == no_child;
         ::_exit(right ? 0 : 1);
     });
     io.notify_fork(asio::execution_context::fork_parent);
-    BOOST_TEST(forked.reap() == exited(0).native());
     check_pends(io, pending);
     c.exit(27);
     check_ends(io, pending, exited(27));
+    BOOST_TEST(forked.reap() == exited(0).native());
 }
 
 // ---- calls that fail ----------------------------------------------------------------------------
@@ -1243,13 +1243,15 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(an_error_of_waitid_is_one_of_the_wait, Op, all_ope
                        {EINVAL, errc::operation_not_supported}, // Linux 5.3
                        {ENOSYS, errc::operation_not_supported}};
     for (auto& each : cases)
-        for (long n : {1, 2}) { // at the start, or at the end of the child
+        for (long n : {1, 2}) { // at the start, and at the end of the child
             fixture f;
             ended e, later;
             {
                 test::fault fails(call::waitid, each.error, n, 1);
                 Op::start(f.p, e.handler());
                 BOOST_TEST(e.times == 0);
+                if (n == 2)
+                    check_pends(f.io, e);
                 f.c.exit(28);
                 check_fails(f.io, e, each.expected);
                 BOOST_TEST(fails.happened() == 1);
@@ -1265,6 +1267,8 @@ BOOST_AUTO_TEST_CASE(an_interrupted_waitid_is_repeated) {
         ended e;
         test::fault interrupted(call::waitid, EINTR, n, 3);
         f.p.async_wait(e.handler());
+        if (n == 2)
+            check_pends(f.io, e);
         f.c.exit(29);
         check_ends(f.io, e, exited(29));
         BOOST_TEST(interrupted.happened() == 3);

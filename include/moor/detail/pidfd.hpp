@@ -112,15 +112,14 @@ private:
     }
 };
 
-/// Asks how a child ended, without waiting. `would_block`: it has not ended. `reap`: fetches the
-/// status, which is gone from the kernel then.
-inline child_end ask(int handle, bool reap, error_code& ec) noexcept {
+/// Reaps a child, without waiting for its end. `would_block`: it has not ended.
+inline child_end reap(int handle, error_code& ec) noexcept {
     constexpr int by_pidfd = 3;     // P_PIDFD
     constexpr int core_flag = 0x80; // WCOREFLAG
     ::siginfo_t info = {};
     kernel_usage usage = {};
     // __WALL: also a child that was made by clone(2) with another signal than SIGCHLD.
-    int options = WEXITED | WNOHANG | __WALL | (reap ? 0 : WNOWAIT);
+    constexpr int options = WEXITED | WNOHANG | __WALL;
     long r = uninterrupted(
         [&] { return ::syscall(SYS_waitid, by_pidfd, handle, &info, options, &usage); });
     child_end end;
@@ -173,7 +172,7 @@ inline int open(::pid_t, error_code& ec) noexcept {
 inline void send_signal(int, int, error_code& ec) noexcept {
     ec = boost::asio::error::operation_not_supported;
 }
-inline child_end ask(int, bool, error_code& ec) noexcept {
+inline child_end reap(int, error_code& ec) noexcept {
     ec = boost::asio::error::operation_not_supported;
     return child_end();
 }
@@ -222,21 +221,12 @@ public:
     ::pid_t pid() const noexcept { return pid_; }
     int native_handle() const noexcept { return handle_; }
 
-    /// Why there is nothing to wait for, if so: not a child of this process, or not any more.
-    error_code wait_error() noexcept {
-        state_lock lock(mutex_);
-        error_code ec;
-        if (!end_)
-            pidfd_calls::ask(handle_, false, ec);
-        return ec == boost::asio::error::would_block ? error_code() : ec;
-    }
-
     /// How the child ended, fetched now if it was not before; or an error: `would_block` if the
     /// child has not ended.
     child_end reap(error_code& ec) noexcept {
         state_lock lock(mutex_);
         if (!end_) {
-            child_end end = pidfd_calls::ask(handle_, true, ec);
+            child_end end = pidfd_calls::reap(handle_, ec);
             if (ec)
                 return end;
             end_ = end;
