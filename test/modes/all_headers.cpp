@@ -18,6 +18,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdlib>
 #include <iostream>
@@ -334,6 +335,33 @@ void use_watchers(asio::io_context& io, int a, int b) {
     io.run();
 }
 
+void use_operations(asio::io_context& io) {
+    int calls = 0;
+    using operation = moor::operation<void(error_code, int)>;
+    operation op =
+        operation::start([&](error_code ec, int n) { calls += !ec && n == 7; }, io.get_executor());
+    op.on_cancel([](asio::cancellation_type) {});
+    operation other(std::move(op));
+    CHECK(!op && other);
+    other.complete(error_code(), 7);
+    ::pid_t pid = ::fork();
+    if (pid == 0)
+        ::_exit(3);
+    error_code ec;
+    moor::process child(io, pid, ec);
+    CHECK(!ec && child.id() == pid && child.native_handle() >= 0);
+    child.async_wait([&](error_code e, moor::exit_status s) { calls += !e && s.code() == 3; });
+    child.async_wait_usage([&](error_code e, moor::exit_status s, const ::rusage&) {
+        calls += !e && s == moor::exit_status(3 << 8);
+    });
+    io.restart();
+    io.run();
+    CHECK(calls == 3);
+    child.kill(SIGTERM, ec);
+    CHECK(ec == boost::system::errc::no_such_process);
+    child.cancel();
+}
+
 } // namespace
 
 int main() {
@@ -369,6 +397,7 @@ int main() {
         }
         use_descriptors(io, fds[0], fds[1]);
         use_watchers(io, fds[0], fds[1]);
+        use_operations(io);
         std::ostringstream os;
         service.dump(os);
         os << interest::readable << moor::make_error_code(moor::error::gone).message();
