@@ -35,8 +35,8 @@ class any_watch_handler final : public watch_handler {
                   "the handler of a watcher returns nothing, or moor::drained()");
 
 public:
-    template <class G>
-    explicit any_watch_handler(G&& f) : f_(std::forward<G>(f)) {}
+    explicit any_watch_handler(F&& f) : f_(std::move(f)) {}
+    explicit any_watch_handler(const F& f) : f_(f) {}
 
     bool call(const error_code& ec, readiness ready) override {
         if constexpr (std::is_void<result>::value) {
