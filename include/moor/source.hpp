@@ -36,7 +36,8 @@ namespace moor {
  * @endcode
  */
 struct wants {
-    /// The descriptor. Negative: there is none, and the last one is the library's to close.
+    /// The descriptor. Negative if the library has none: the previous one is then taken for closed,
+    /// and its number is not passed to the kernel any more.
     int fd = -1;
     /// What to wait for.
     interest events{};
@@ -79,6 +80,11 @@ private:
 
     void dispatch(const error_code& ec, readiness ready) {
         is_again_ = is_prepared_ = false;
+        if (!is_usable(ec)) { // what prepare() has asked for holds no more
+            watch_.set_interest(interest());
+            watch_.expire_at(watch_state<Executor>::never);
+            watch_.forget_poke();
+        }
         BOOST_TRY { dispatch_(ec, ready); }
         BOOST_CATCH(...) {
             if (is_usable(ec))
@@ -104,13 +110,10 @@ private:
         watch_.set_interest(w.events);
         watch_.expire_at(w.until ? *w.until : watch_state<Executor>::never);
         is_again_ = w.again;
-        if (ec) {
-            watch_.set_interest(interest());
-            watch_.expire_at(watch_state<Executor>::never);
+        if (ec)
             dispatch(ec, readiness());
-        } else if (is_again_) {
+        else if (is_again_)
             watch_.poke();
-        }
     }
 
     /// A wait that was prepared ends without a dispatch.
@@ -143,9 +146,9 @@ private:
  *   before the next `prepare` or at the end (as Wayland wants `wl_display_cancel_read`). It must
  * not throw.
  *
- * The callables may be movable only. They are called on the executor, never from within a member
- * (but `stop` and the destructor call `cancel`), and one at a time. They may stop or destroy their
- * source.
+ * The callables may be movable only. They are called on the executor, one at a time, and never from
+ * within a member function; but `cancel` is called by `stop`, by an assignment, by the destructor,
+ * and when the execution context shuts down, too. The callables may stop or destroy their source.
  *
  * The library may close its descriptor and open another one, also under the same number: each wait
  * compares the file (see `basic_registration::renew`).
@@ -153,7 +156,8 @@ private:
  * @par Errors
  * An error of the wait, or of a descriptor that can't be registered, is dispatched once. Then there
  * is no further `prepare` until `touch` is called. If a callable throws, the exception leaves
- * `run()`; after one from `dispatch`, the source goes on.
+ * `run()`. After an exception from `dispatch`, `prepare` is called again; after one from `prepare`,
+ * the source goes on to wait for what the last `prepare` returned.
  *
  * @par Outstanding Work
  * A source with an interest or a time keeps `run()` from returning, unless `keeps_running(false)`
@@ -176,9 +180,13 @@ private:
  * moor::source bus_source(
  *     io,
  *     [bus] {
- *         std::uint64_t usec = 0;
- *         sd_bus_get_timeout(bus, &usec);
- *         return wants_of(sd_bus_get_fd(bus), sd_bus_get_events(bus), usec);
+ *         moor::wants w{sd_bus_get_fd(bus), moor::interest::readable};
+ *         if (sd_bus_get_events(bus) & POLLOUT)
+ *             w.events |= moor::interest::writable;
+ *         std::uint64_t usec = 0; // of CLOCK_MONOTONIC, as steady_clock
+ *         if (sd_bus_get_timeout(bus, &usec) >= 0 && usec != UINT64_MAX)
+ *             w.until.emplace(std::chrono::microseconds(usec));
+ *         return w;
  *     },
  *     [bus](moor::error_code, moor::readiness) {
  *         while (sd_bus_process(bus, nullptr) > 0) {

@@ -228,13 +228,14 @@ BOOST_FIXTURE_TEST_CASE(after_an_error_the_library_is_asked_when_touched, source
     BOOST_TEST(lib.ec == test::bad_descriptor);
     test::run_all(io); // neither the time nor more to do
     BOOST_TEST(lib.log.empty());
-    lib.now = {p.a.get(), interest::readable};
+    lib.now = {p.a.get(), interest::readable, clock_type::now() + 1h};
     s->touch();
     check_log("p");
     moor::use_registration_service(io).close();
-    run_until_log("e");
+    run_until_log("e"); // the error of a wait
     BOOST_TEST(lib.ec == test::gone);
-    test::run_all(io);
+    test::run_all(io); // the time does not count any more
+    BOOST_TEST(lib.log.empty());
     lib.on_dispatch = [&] {
         lib.on_dispatch = nullptr;
         s->touch(); // in the dispatch of the error

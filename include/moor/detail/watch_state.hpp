@@ -13,17 +13,21 @@
 //   asked_        what pending waits ask for: if a part of the interest is missing, another wait
 //                 begins (settle)
 //   ready_        what waits were told and the handler was not
-//   number_       advances when the pending waits are not to be heard any more
-//   deadline_     with the end of a pause, what the timer is for
+//   number_       incremented to invalidate the pending waits: a completion with an older number
+//                 is ignored
+//   deadline_     the timer runs until the deadline or the end of a pause, whichever is earlier
 //
 // Invariants
-//   1. All but units_ belongs to the executor. A wait comes back in the scheduler's loop, gives its
-//      unit of work back there, and goes on in the executor (resume).
+//   1. The executor guards every member but units_, is_lost_ and references_; executor_ and
+//   is_over_
+//      change only when the context shuts down. A wait comes back in the scheduler's loop, gives
+//      its unit of work back there, and goes on in the executor (resume).
 //   2. The handler is called from the executor's turn of a wait or of the timer, or from a posted
-//      function: never from a member. While is_calling_, nothing is begun: settle() follows.
+//      function: never from a member. While it runs, no wait of the registration begins: settle()
+//      follows. (The timer's wait may begin at once.)
 //   3. If several waits have their events, the last one of them that comes back calls the handler.
-//   4. Each pending wait, and the timer's, has one unit of outstanding work; of these, units_ has
-//      taken back all or none.
+//   4. Each pending wait, and the timer's, counts as one unit of outstanding work. With
+//      keeps_running(false), units_ hides all of them, at the latest when hide_later has run.
 //
 
 #ifndef MOOR_DETAIL_WATCH_STATE_HPP
@@ -184,6 +188,8 @@ public:
         is_poked_ = true;
     }
 
+    void forget_poke() noexcept { is_poked_ = false; }
+
     void keep_running(bool keeps) {
         keeps_running_ = keeps;
         if (is_over_)
@@ -312,7 +318,7 @@ private:
             units_.show();
     }
 
-    /// What came was lost, since there was no memory: waits for it again.
+    /// A completion was lost for want of memory: begins the waits again.
     void recover() {
         if (!is_lost_.load(std::memory_order_relaxed))
             return;
