@@ -35,10 +35,10 @@ namespace detail {
 // ---- cancellation -------------------------------------------------------------------------------
 //
 // The function of `on_cancel` is shared: the operation has a reference, and so has each call of the
-// function. The slot has a weak one, so that the slot may be emitted at any time, and a function
-// that completes its own operation lives until it returns. The memory stays with the slot, and so
-// does not come from the handler's allocator, to which all is given back before the handler is
-// invoked.
+// function. The slot has a weak reference, so that the slot may be emitted at any time, and a
+// function that completes its own operation lives until it returns. The weak reference keeps the
+// function's memory allocated after the completion. So this memory does not come from the handler's
+// allocator, to which all memory is given back before the handler is invoked.
 
 class cancel_function {
 public:
@@ -119,8 +119,8 @@ public:
         // `earlier` is destroyed last.
     }
 
-    /// Queues the operation, whose arguments are there. Returns nothing to wait for: the handler
-    /// may be invoked on another thread before this returns.
+    /// Queues the operation, whose arguments have been set. The handler may be invoked on another
+    /// thread, and the operation destroyed, before this function returns.
     void queue() noexcept;
 
     /// Destroys the operation and its handler.
@@ -159,7 +159,8 @@ public:
     explicit operation_service(asio::execution_context& context)
         : asio::execution_context::service(context), port(context) {}
 
-    /// (A service that was made within the context's shutdown is destroyed without one.)
+    /// (A service that was made during the context's shutdown is destroyed without a call of
+    /// `shutdown()`.)
     ~operation_service() override { destroy_all(); }
 
     class scheduler_access : public scheduler_port {
@@ -213,7 +214,7 @@ inline void operation_base::detach() noexcept {
     *owner_ = nullptr;
     if (cancel_function_) {
         cancel_function_->forget();
-        cancel_function_.reset(); // perhaps the owner of the owner
+        cancel_function_.reset(); // which may own, and so destroy, the `operation` at `owner_`
     }
 }
 
@@ -332,13 +333,14 @@ class operation;
 /**
  * For authors of adapters. A C library takes a function and a `void*`, and calls the function when
  * the library is done. The adapter's initiating function keeps the handler in an `operation`, and
- * the library's callback completes the operation. With `async_initiate`, every completion token
- * works.
+ * the library's callback completes the operation. With `async_initiate`, completion tokens work. (A
+ * token that needs the I/O executor, such as `cancel_after` without a timer, needs an initiation
+ * object with `executor_type` and `get_executor()`, in place of the lambda in the example.)
  *
- * The handler, and everything else that the operation needs, is one block of memory from the
- * handler's associated allocator, which defaults to Asio's recycling allocator. An operation is
- * empty, or pending. It becomes pending in `start`, and empty when it is completed, moved from, or
- * when the execution context of its I/O executor is destroyed.
+ * The handler, the arguments and the work are kept in one block of memory from the handler's
+ * associated allocator, which defaults to Asio's recycling allocator. An operation is empty, or
+ * pending. It becomes pending in `start`, and empty when it is completed, moved from, or when the
+ * execution context of its I/O executor is destroyed.
  *
  * @tparam Signature The completion signature, such as `void(error_code, std::size_t)`. The
  * arguments are values, which may be move-only, or references to constants, which are copied.
@@ -364,11 +366,11 @@ class operation;
  * own executor must outlive the pending operation, as with Asio's own operations.
  *
  * @par Work and executors
- * Outstanding work is tracked on the I/O executor and on the handler's associated executor, which
- * defaults to the I/O executor, until the handler was invoked or destroyed. A completed operation
- * is queued in the context of the I/O executor, whose thread passes the handler to the handler's
- * executor. So the context has to run, also if the handler belongs to another one. The associated
- * immediate executor is not used: `complete` always posts.
+ * A completed operation is queued in the context of the I/O executor, whose thread passes the
+ * handler to the handler's associated executor, which defaults to the I/O executor. So this context
+ * has to run, also if the handler belongs to another one. Work is tracked on the I/O executor until
+ * the handler was passed on, and on the handler's executor until the handler was invoked or
+ * destroyed. The associated immediate executor is not used: `complete` always posts.
  *
  * @par Example
  * The initiating function of an adapter:
@@ -378,6 +380,7 @@ class operation;
  * template <class Token>
  * auto client::async_query(std::string text, Token&& token) {
  *     auto initiation = [this](auto handler, std::string t) {
+ *         assert(!query_); // one query at a time: the assignment would destroy a pending handler
  *         query_ = query_operation::start(std::move(handler), get_executor());
  *         query_.on_cancel([this](asio::cancellation_type) { lib_cancel(lib_); });
  *         lib_query(lib_, t.c_str(), &client::on_result, this);
@@ -417,8 +420,8 @@ public:
      *
      * @par Example
      * @code
-     * auto op = moor::operation<void(moor::error_code)>::start(std::move(handler),
-     * io.get_executor());
+     * using wait_operation = moor::operation<void(moor::error_code)>;
+     * wait_operation op = wait_operation::start(std::move(handler), io.get_executor());
      * @endcode
      */
     template <class Handler, class Executor>
@@ -470,10 +473,11 @@ public:
     /**
      * The handler is never invoked from within this function, but through its associated executor,
      * from within the run of a loop. The memory is given back before the handler is invoked. The
-     * operation is empty afterwards, and may be destroyed by what the function of `on_cancel`
-     * owned. Completing an empty operation does nothing, since the end of the execution context may
-     * have made the operation empty. No memory is needed, so the function throws only what copying
-     * or moving an argument throws; then the operation is still pending.
+     * operation is empty afterwards. `complete` releases the function of `on_cancel`; if that
+     * function owns this operation, the operation is destroyed before `complete` returns.
+     * Completing an empty operation does nothing, since the end of the execution context may have
+     * made the operation empty. No memory is needed, so `complete` throws only what copying or
+     * moving an argument throws; then the operation is still pending.
      *
      * @param args The arguments for the handler.
      *
@@ -513,9 +517,9 @@ public:
      *
      * @par Example
      * @code
-     * op.on_cancel([this](asio::cancellation_type) {
+     * read_.on_cancel([this](asio::cancellation_type) {
      *     lib_cancel(lib_, request_); // does not call back
-     *     op.complete(asio::error::operation_aborted, 0);
+     *     read_.complete(asio::error::operation_aborted, 0);
      * });
      * @endcode
      */

@@ -151,8 +151,8 @@ struct say_usage {
  * @tparam Executor The type of the I/O executor.
  *
  * @par Requirements
- * Linux 5.4. With another system, or an older kernel, or with Linux headers of one, the
- * constructors or the waits report `operation_not_supported`.
+ * Linux 5.4. On other systems, on older kernels, and when compiled against kernel headers without
+ * pidfds, the constructors or the waits fail with `operation_not_supported`.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -170,9 +170,9 @@ struct say_usage {
  *
  * @par Errors
  * A wait completes with @n
- * `errc::no_child_process` if the process is no child of this process, at once, or if its status
- * went elsewhere: to another call of `wait(2)`, `waitpid(2)` or `waitid(2)`, or nowhere, since
- * `SIGCHLD` is ignored; @n
+ * `errc::no_child_process`: at once, if the process is not a child of this process; later, if
+ * another call of `wait(2)`, `waitpid(2)` or `waitid(2)` has reaped the child, or if `SIGCHLD` is
+ * ignored, so that the kernel keeps no status; @n
  * `error::not_registered` if the object has no child, since it was moved from, or its constructor
  * reported an error; @n
  * `operation_aborted` if it was cancelled, or its process object was destroyed; @n
@@ -180,9 +180,9 @@ struct say_usage {
  * `exit_status`.
  *
  * @par fork
- * A forked child of this process inherits the object, and is not the parent of its child: once
- * `notify_fork` was called, waits there complete with `errc::no_child_process`, when the process
- * ends at the latest.
+ * After `fork`, the new process is not the parent of the watched child. Once the new process has
+ * called `notify_fork`, its waits complete with `errc::no_child_process`, at the latest when the
+ * watched child ends.
  *
  * @par Example
  * @code
@@ -234,16 +234,18 @@ public:
      * has ended, and was not reaped yet, can be adopted, too.
      *
      * @param ex The I/O executor.
-     * @param pid The number of the child. Nobody may reap the child before it is adopted: the
-     * number may belong to another process then.
+     * @param pid The child's process ID. Nobody may reap the child before the adoption, because the
+     * kernel may then give the ID to another process.
      * @param ec Set to the error, if any. The object has no child then.
      *
      * @par Errors
-     * `invalid_argument` if the number is not positive, or that of a thread; @n
-     * `errc::no_such_process` if there is no such process; @n
-     * `operation_not_supported` if the kernel has no pidfds; @n
+     * `invalid_argument` if the ID is not positive; @n
+     * `invalid_argument` or `errc::no_such_file_or_directory`, depending on the kernel, if it is
+     * the ID of a thread other than the first of its process; @n `errc::no_such_process` if there
+     * is no such process; @n `operation_not_supported` if the kernel has no pidfds; @n
      * `error::gone` if the service was closed, or the context is gone; @n
-     * or another error of `pidfd_open(2)`. Whether the process is a child, each wait tells.
+     * or another error of `pidfd_open(2)`. Whether the process is a child, the first wait finds
+     * out.
      *
      * @par Example
      * @code
@@ -301,6 +303,7 @@ public:
      * `invalid_argument` if the handle is no pidfd; @n
      * `error::already_registered` if another object of Moor's has the handle in this context; @n
      * `error::gone` if the service was closed, or the context is gone; @n
+     * `operation_not_supported` where there are no pidfds; @n
      * or the error of opening `/proc/thread-self/fdinfo`, which names the process.
      *
      * @par Example
@@ -369,7 +372,7 @@ public:
     basic_process(basic_process<OtherExecutor>&& other)
         : child_(std::move(other.child_)), registration_(std::move(other.registration_)) {}
 
-    /// Lets go of the present child, as the destructor does, and moves a process object.
+    /// Releases the present child, as the destructor does, and moves a process object.
     /**
      * @param other The object to move from, which has no child afterwards.
      */
@@ -381,7 +384,7 @@ public:
         return *this;
     }
 
-    /// Lets go of the present child, and moves a process object on another executor.
+    /// Releases the present child, and moves a process object on another executor.
     /**
      * @param other The object to move from, which has no child afterwards.
      */
@@ -397,7 +400,7 @@ public:
     basic_process(const basic_process&) = delete;
     basic_process& operator=(const basic_process&) = delete;
 
-    /// Lets go of the child, which is neither ended nor reaped.
+    /// Releases the child, which is neither killed nor reaped.
     /**
      * Pending waits complete with `operation_aborted`. The pidfd is closed if the object made it.
      */
@@ -406,11 +409,11 @@ public:
     /// Returns the I/O executor.
     const executor_type& get_executor() const noexcept { return registration_.get_executor(); }
 
-    /// Returns the number of the process; -1 if the object has none.
+    /// Returns the process ID; -1 if the object has no process.
     /**
-     * After the child was reaped, the number may belong to another process. An object that was made
-     * of a pidfd returns -1 if the process had been reaped already, and 0 if the process has no
-     * number in the present pid namespace.
+     * After the child was reaped, the ID may belong to another process. An object that was made of
+     * a pidfd returns -1 if the process had been reaped already, and 0 if the process has no ID in
+     * the present PID namespace.
      */
     ::pid_t id() const noexcept { return child_ ? child_->pid() : -1; }
 
@@ -479,13 +482,13 @@ public:
             initiate_wait<detail::say_status>(this), token);
     }
 
-    /// Waits until the child has ended, and tells what it used, too.
+    /// Waits until the child has ended, and passes its resource usage, too.
     /**
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, exit_status, rusage) @endcode
-     * The `rusage` of `getrusage(2)` adds up what the child used, and the children that it reaped.
+     * The `rusage` is the sum for the child and for those of its own children that it has reaped.
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`. A cancelled wait has no effect: a later one has the status.
      * @par Example
@@ -542,8 +545,8 @@ private:
             child_ = std::move(c);
     }
 
-    /// (`async_io` makes the call at once, unless it is known to have nothing to fetch: so a wait
-    /// for no child ends although the pidfd is not readable.)
+    /// (`async_io` calls `waitid(2)` at once, unless an earlier call would have blocked. So a wait
+    /// for a process that is not a child completes although the pidfd never becomes readable.)
     template <class Say, class Handler>
     void start_wait(Handler&& handler) {
         registration_.async_io(

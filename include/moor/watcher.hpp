@@ -28,24 +28,25 @@ namespace moor {
 
 /// Calls a handler whenever a descriptor is ready: for C libraries that say what to wait for.
 /**
- * Libraries such as libcurl, hiredis and c-ares call back with a descriptor and with what to wait
- * for, and want to be called when that is there. A watcher keeps the descriptor, the interest, a
- * deadline and the handler, until told otherwise.
+ * Libraries such as libcurl, hiredis and c-ares call back with a descriptor and the events to wait
+ * for, and expect a call when one of these events occurs. A watcher keeps the descriptor, the
+ * interest, a deadline and the handler until they are replaced or removed.
  *
  * @par The Handler
  * `void(error_code, readiness)`, or the same returning `drainable<void>`; it may be movable only.
- * The watcher calls the handler on its executor, level-triggered: as long as the interest holds,
- * for each readiness, once for all that is ready of what is wanted at that moment; never from
- * within a member, and never while another call runs. After `stop`, `detach`, `abandon`, `reset` or
- * destruction there is no further call for the old descriptor, not even for an event that was
- * queued before. The handler may stop, reset, replace or destroy its own watcher: the closure lives
- * until it returns. An exception leaves `run()`; the watcher goes on. A handler that has drained
- * the descriptor can return `moor::drained()`, which saves the next check.@n The executor and the
- * allocator that are associated with the handler are not used.
+ * The watcher's I/O executor runs the handler. While an event of the interest is ready, the handler
+ * is called again and again (level-triggered), each time with all the wanted events that are ready.
+ * It is never called from within a member function, and two calls never overlap. After `stop`,
+ * `detach`, `abandon`, `reset` or destruction there is no further call for the old descriptor, not
+ * even for an event that was queued before. The handler may stop, reset, replace or destroy its own
+ * watcher: the closure lives until the call returns. An exception leaves `run()`; the watcher goes
+ * on. A handler that has drained the descriptor can return `moor::drained()`, which saves the next
+ * check. The executor and the allocator that are associated with the handler are not used.
  *
- * @par Files That Tell a Change Once
- * Of a file that may tell each change to one `poll(2)` only, such as `/proc/self/mountinfo`, a
- * change is lost if it is told while its interest is taken back, or meets the rate limit.
+ * @par One-Time Changes
+ * Some files, such as `/proc/self/mountinfo`, report each change to a single `poll(2)`. The handler
+ * misses such a change if it is reported while the interest is being removed, or while the rate
+ * limit suppresses the call.
  *
  * @par Errors
  * The handler is told of an error once, with an empty readiness. The interest is empty then:
@@ -55,8 +56,8 @@ namespace moor {
  * it is.
  *
  * @par Outstanding Work
- * With an interest and a descriptor, or with a deadline, the watcher keeps `run()` from returning,
- * unless `keeps_running(false)` was called. Without, it does not.
+ * The watcher counts as outstanding work while a deadline is set, and while it has a handler, a
+ * descriptor and an interest that is not empty. After `keeps_running(false)` it does not.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -73,13 +74,21 @@ namespace moor {
  *
  * @par Example
  * @code
- * // libcurl: what CURLMOPT_SOCKETFUNCTION is called with
- * moor::watcher& w = watchers[socket];
- * w.renew(socket);
- * w.set_interest(what == CURL_POLL_IN    ? moor::interest::readable
- *                : what == CURL_POLL_OUT ? moor::interest::writable
- *                                        : moor::interest::readable | moor::interest::writable);
+ * // In libcurl's CURLMOPT_SOCKETFUNCTION; watchers is a std::map<int, moor::watcher>.
+ * if (what == CURL_POLL_REMOVE) {
+ *     watchers.erase(socket);
+ *     return 0;
+ * }
+ * moor::watcher& w = watchers.try_emplace(socket, io).first->second;
  * w.on_event([this, socket](moor::error_code ec, moor::readiness r) { act(socket, ec, r); });
+ * w.renew(socket);
+ * moor::interest want;
+ * if (what & CURL_POLL_IN)
+ *     want |= moor::interest::readable;
+ * if (what & CURL_POLL_OUT)
+ *     want |= moor::interest::writable;
+ * w.set_interest(want);
+ * return 0;
  * @endcode
  */
 template <class Executor = boost::asio::any_io_executor>
@@ -152,8 +161,13 @@ public:
         options_ = options;
         reset(handle, ec);
     }
-    /// @copydoc basic_watcher(const
-    /// executor_type&,native_handle_type,Handler&&,registration_options,error_code&)
+    /// Constructs a watcher of a handle, as the overload with options does.
+    /**
+     * @param ex The I/O executor.
+     * @param handle The handle, which stays the caller's.
+     * @param handler The handler.
+     * @param ec Set to the error, if any, as `reset` does; the watcher then has no handle.
+     */
     template <class Handler, std::enable_if_t<is_handler<Handler>, int> = 0>
     basic_watcher(const executor_type& ex, native_handle_type handle, Handler&& handler,
                   error_code& ec)
@@ -188,8 +202,13 @@ public:
                   registration_options options, error_code& ec)
         : basic_watcher(executor_type(context.get_executor()), handle,
                         std::forward<Handler>(handler), options, ec) {}
-    /// @copydoc
-    /// basic_watcher(Context&,native_handle_type,Handler&&,registration_options,error_code&)
+    /// Constructs a watcher of a handle, as the overload with options does.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param handle The handle, which stays the caller's.
+     * @param handler The handler.
+     * @param ec Set to the error, if any, as `reset` does; the watcher then has no handle.
+     */
     template <class Context, class Handler,
               std::enable_if_t<detail::is_context_v<Context> && is_handler<Handler>, int> = 0>
     basic_watcher(Context& context, native_handle_type handle, Handler&& handler, error_code& ec)
@@ -261,11 +280,11 @@ public:
 
     /// Sets what to watch for.
     /**
-     * Nothing is lost when an interest is taken back and given again: an event that was dropped in
-     * between is still there. `read_closed`, `write_closed` and `error` last: take them back once
-     * the handler was called for them.
+     * Removing an interest and setting it again loses no readiness, since the kernel is asked again
+     * (but for one-time changes, see above). `read_closed`, `write_closed` and `error` stay ready:
+     * remove them from the interest once the handler was called for them.
      *
-     * @param want The events. None of them: the watcher is idle.
+     * @param want The events. With an empty interest the watcher is idle.
      */
     void set_interest(interest want) { state()->set_interest(want); }
 

@@ -23,10 +23,10 @@ namespace detail {
 /// The outstanding work of pending operations, which can be hidden from the scheduler: then the
 /// loop may end before they do.
 /**
- * The scheduler counts one unit for each operation. Hiding takes it back, which only the loop may
- * do: elsewhere it might be the last one, and the scheduler would stop before its loop begins. For
- * the same reason, all is shown before an operation is cancelled: its completion is posted, and the
- * count must not reach zero then. What comes back in the loop hides the rest again.
+ * The scheduler counts one unit for each operation. Hiding gives the units back to the scheduler.
+ * This is done only within `run()`: outside, the count could reach zero, and the scheduler would
+ * stop before `run()` begins. For the same reason, every unit is shown before an operation is
+ * cancelled. The next completion within `run()` hides the remaining units again.
  */
 class hideable_work {
 public:
@@ -38,7 +38,7 @@ public:
         ++pending_;
     }
 
-    /// It did not.
+    /// The operation was not started.
     void not_started() noexcept {
         std::lock_guard<std::mutex> lock(mutex_);
         --pending_;
@@ -52,7 +52,7 @@ public:
         settle();
     }
 
-    /// Whether it is hidden, from the loop's next turn on.
+    /// Sets whether the work is hidden, from the loop's next turn on.
     void set_hides(bool hides) {
         std::lock_guard<std::mutex> lock(mutex_);
         hides_ = hides;

@@ -17,8 +17,8 @@
 namespace moor {
 namespace detail {
 
-/// The I/O executor of Moor's own operations: runs their handlers where the scheduler completes
-/// them, and keeps nothing busy but the scheduler.
+/// The I/O executor of Moor's own operations: runs their handlers inline, on the thread on which
+/// the scheduler completes the operation. It tracks no work: the scheduler counts each operation.
 class loop_executor {
 public:
     explicit loop_executor(boost::asio::execution_context& context) noexcept : context_(&context) {}

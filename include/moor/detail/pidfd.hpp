@@ -4,14 +4,13 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// What a process is asked through a pidfd, and how a child ended: fetched once, kept for all who
-// wait. Nothing here knows of registrations or operations.
+// System calls on a pidfd, and how a child ended: fetched once, and kept for all waits. Nothing
+// here knows of registrations or operations.
 //
-// The kernel makes a pidfd readable when the process has ended, for ever after. Whether there is a
-// status to fetch, waitid(2) alone says: it is asked with WNOHANG, so that no call blocks, and with
-// the pidfd, so that no other child's status is taken, and no other process that has the number
-// meanwhile is meant. The calls are made by number: the wrappers of glibc are newer than the calls,
-// and waitid(2) has no wrapper that fetches the resource usage.
+// waitid(2) is called with WNOHANG, so that it does not block, and with the pidfd, so that it can
+// neither take another child's status nor meet a process ID that was given again. (The kernel makes
+// a pidfd readable when the process has ended, for ever after.) The calls go through syscall(2):
+// older versions of glibc have no wrappers, and the wrapper of waitid(2) returns no resource usage.
 //
 
 #ifndef MOOR_DETAIL_PIDFD_HPP
@@ -66,7 +65,7 @@ inline error_code error_now() noexcept {
                            : system_error_now();
 }
 
-/// A pidfd of a process, which closes with exec; -1 and `ec`.
+/// Returns a pidfd that is closed by exec; or -1, and sets `ec`.
 inline int open(::pid_t pid, error_code& ec) noexcept {
     int handle = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0u));
     ec = handle < 0 ? error_now() : error_code();
