@@ -41,7 +41,8 @@ EOT
 # Compiling takes most of the time, and g++ takes twice as long as clang++. So each compiler, standard and
 # sanitizer is here once rather than in all combinations, and clang++ has the larger share. Packaging: the
 # headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the repetitions.
-# Traced: the model of the core, with which what Moor's states do is compared (test/conformance).
+# Traced: the model of the core, with which what Moor's states do is compared (test/conformance). Where not
+# every suite is built, the suites whose states are compared are.
 # Without --all, the first one runs on the backends as the second one does.
 configurations=(
     'clang20|clang++|20||epoll;select;io_uring||ON|-O0'
