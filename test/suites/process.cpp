@@ -1064,7 +1064,10 @@ BOOST_FIXTURE_TEST_CASE(every_token_can_be_used, fixture) {
         ++tuple_called.times;
         BOOST_TEST(std::get<1>(t) == exited(24));
     });
-    test::run_until(io, [&] { return bool(tuple_called); });
+    const auto is_ready = [](auto& f) {
+        return f.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    };
+    test::run_until(io, [&] { return tuple_called && is_ready(future) && is_ready(both); });
     BOOST_TEST(future.get() == exited(24));
     auto [status, usage] = both.get();
     BOOST_TEST(status == exited(24));
