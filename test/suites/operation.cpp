@@ -1021,21 +1021,13 @@ BOOST_FIXTURE_TEST_CASE(a_handler_that_owns_the_adapter_is_released_when_it_was_
 
 namespace {
 
-template <class Context>
-std::unique_ptr<Context> make_context() {
-    if constexpr (std::is_same<Context, asio::thread_pool>::value)
-        return std::make_unique<asio::thread_pool>(1);
-    else
-        return std::make_unique<Context>();
-}
-
 template <class Context, class Make>
 void check_outlives(const char* what, const Make& make) {
     BOOST_TEST_CONTEXT("an operation on " << what) {
         test::once pending(test::expect::destroyed);
         test::once moved(test::expect::destroyed);
         test::once bound(test::expect::destroyed);
-        auto context = make_context<Context>();
+        auto context = test::make_context<Context>();
         auto ex = std::make_unique<decltype(make(*context))>(make(*context));
         plain a = plain::start(pending.handler(), *ex);
         plain b = plain::start(moved.handler(), *ex);

@@ -145,14 +145,6 @@ const char* name_of(history h) {
 void run_ready(asio::io_context& io) { test::run_ready(io); }
 void run_ready(asio::thread_pool&) {}
 
-template <class Context>
-std::unique_ptr<Context> make_context() {
-    if constexpr (std::is_same<Context, asio::thread_pool>::value)
-        return std::make_unique<asio::thread_pool>(1);
-    else
-        return std::make_unique<Context>();
-}
-
 /// Waits until a wait is over, whoever runs the context.
 template <class Context, class Start>
 void wait_once(Context& context, Start start) {
@@ -169,7 +161,7 @@ template <class Context, class Make>
 void check_registration(const Make& make, history h, trigger t) {
     using executor = decltype(make(std::declval<Context&>()));
     test::fd_pair p = test::make_socketpair();
-    auto context = make_context<Context>();
+    auto context = test::make_context<Context>();
     auto r = std::make_unique<moor::basic_registration<executor>>(make(*context), p.a, t);
     auto ignore = [](error_code, auto&&...) {};
     switch (h) {
@@ -209,7 +201,7 @@ template <class Context, class Make>
 void check_stream(const Make& make, history h) {
     using executor = decltype(make(std::declval<Context&>()));
     test::fd_pair p = test::make_socketpair();
-    auto context = make_context<Context>();
+    auto context = test::make_context<Context>();
     std::array<char, 16> bytes{};
     auto s =
         std::make_unique<moor::basic_stream_descriptor<executor>>(make(*context), p.a.release());

@@ -8,14 +8,17 @@
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/test/unit_test.hpp>
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 namespace test {
@@ -121,6 +124,15 @@ private:
     std::atomic<bool> has_bitten_{false};
     std::thread thread_; // last: it uses the others
 };
+
+/// A context, with one thread if it has threads of its own.
+template <class Context>
+std::unique_ptr<Context> make_context() {
+    if constexpr (std::is_same<Context, boost::asio::thread_pool>::value)
+        return std::make_unique<boost::asio::thread_pool>(1);
+    else
+        return std::make_unique<Context>();
+}
 
 /// A context that must have run out of work when the test is over.
 struct context_fixture {

@@ -18,9 +18,8 @@
 //   deadline_     the timer runs until the deadline or the end of a pause, whichever is earlier
 //
 // Invariants
-//   1. The executor guards every member but units_, is_lost_ and references_; executor_ and
-//   is_over_
-//      change only when the context shuts down. A wait comes back in the scheduler's loop, gives
+//   1. The executor guards every member but units_, is_lost_ and references_. Only the context's
+//      shutdown changes executor_ and is_over_. A wait comes back in the scheduler's loop, gives
 //      its unit of work back there, and goes on in the executor (resume).
 //   2. The handler is called from the executor's turn of a wait or of the timer, or from a posted
 //      function: never from a member. While it runs, no wait of the registration begins: settle()
