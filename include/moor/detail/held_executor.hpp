@@ -70,6 +70,15 @@ public:
         return *value_;
     }
 
+    /// Whether it is the io_context's own: then it may be destroyed at any time, and the scheduler
+    /// is where its functions run. Precondition: the context was not shut down.
+    bool is_plain() const noexcept {
+        if constexpr (std::is_same<Executor, asio::any_io_executor>::value)
+            return get().is_plain;
+        else
+            return std::is_same<Executor, asio::io_context::executor_type>::value;
+    }
+
     /// What a user sees: after the shutdown an empty executor, if the type has that.
     const Executor& value() const noexcept {
         if constexpr (std::is_same<Executor, asio::any_io_executor>::value) {
@@ -81,20 +90,12 @@ public:
     }
 
 private:
-    /// Whether the executor may be destroyed at any time.
-    bool is_independent() const noexcept {
-        if constexpr (std::is_same<Executor, asio::any_io_executor>::value)
-            return value_->is_plain;
-        else
-            return std::is_same<Executor, asio::io_context::executor_type>::value;
-    }
-
     void attend() {
-        if (!is_independent())
+        if (!is_plain())
             core_->add_listener(*this);
     }
     void leave() noexcept {
-        if (is_held() && !is_independent())
+        if (is_held() && !is_plain())
             core_->remove_listener(*this);
     }
 

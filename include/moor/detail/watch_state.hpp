@@ -210,10 +210,7 @@ public:
     /// In the loop.
     void hide_now() { units_.hide(); }
 
-    static time_point after(clock::duration d) noexcept {
-        const time_point now = clock::now();
-        return d > never - now ? never : now + d;
-    }
+    static time_point after(clock::duration d) noexcept { return later(clock::now(), d); }
 
 private:
     /// What came: a wait or the timer is over, or a posted function is to go on.
@@ -275,18 +272,11 @@ private:
 
     // ---- executors ------------------------------------------------------------------------------
 
-    bool is_plain() const noexcept {
-        if constexpr (std::is_same<Executor, boost::asio::any_io_executor>::value)
-            return executor_.get().is_plain;
-        else
-            return std::is_same<Executor, boost::asio::io_context::executor_type>::value;
-    }
-
     /// Goes on in the executor.
     void resume(event e) {
         if (is_over_)
             return;
-        if (is_plain())
+        if (executor_.is_plain())
             return e();
         BOOST_TRY { boost::asio::dispatch(executor_.value(), std::move(e)); }
         BOOST_CATCH(...) {
@@ -395,6 +385,10 @@ private:
     }
 
     // ---- the deadline, and the end of a pause ---------------------------------------------------
+
+    static time_point later(time_point t, clock::duration d) noexcept {
+        return d > never - t ? never : t + d;
+    }
 
     void settle_timer() {
         const bool is_pausing = is_paused_ && !interest_.empty() && registration_.is_registered();
@@ -534,7 +528,7 @@ private:
             return true;
         }
         is_paused_ = true;
-        pause_end_ = interval_ > never - window_ ? never : window_ + interval_;
+        pause_end_ = later(window_, interval_);
         settle();
         return false;
     }
