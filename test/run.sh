@@ -32,7 +32,7 @@ the core (test/model), and repetitions. A suite is a file of test/suites, withou
   -j N              the number of parallel jobs (default: the number of processors)
   -h, --help        this text
 
-Each suite is a program afterwards, with the options of Boost.Test:
+A suite that was named is a program afterwards, with the options of Boost.Test:
        build/clang20/test/waits.epoll --list_content
 EOT
 }

@@ -36,12 +36,11 @@ using test::already_registered;
 using test::bad_descriptor;
 using test::error_code;
 using test::gone;
+using test::is_open;
 using test::not_registered;
 using test::registered_elsewhere;
 
 const error_code invalid_argument(asio::error::invalid_argument);
-
-bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
 
 /// The error that a throwing overload throws; success if it does not.
 template <class F>

@@ -43,13 +43,12 @@ using test::both_triggers;
 using test::check_works;
 using test::error_code;
 using test::gone;
+using test::is_open;
 using test::would_block;
 
 using io_executor = asio::io_context::executor_type;
 using io_strand = asio::strand<io_executor>;
 using pool_executor = asio::thread_pool::executor_type;
-
-bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
 
 /// Any object that has native_handle().
 struct holder {

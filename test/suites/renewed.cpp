@@ -47,8 +47,6 @@ const file files[] = {
     {"terminal", [] { return test::swapped(test::make_raw_pty()); }},
 };
 
-unique_fd duplicate(int fd) { return unique_fd(::fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
-
 void put_back(unique_fd& fd, int number) {
     BOOST_REQUIRE_EQUAL(::dup3(fd, number, O_CLOEXEC), number);
 }
@@ -107,7 +105,7 @@ BOOST_AUTO_TEST_CASE(a_file_that_was_abandoned_is_registered_again_under_the_sam
                                        interest::readable | interest::priority}) {
                     asio::io_context io;
                     fd_pair p = f.make();
-                    unique_fd kept = duplicate(p.a);
+                    unique_fd kept(test::duplicate(p.a));
                     moor::registration reg(io, p.a.get(), t), other(io);
                     auto name = [&] {
                         return std::string(test::name_of(t)) + ", " + f.name + ", way " +
@@ -143,7 +141,7 @@ BOOST_AUTO_TEST_CASE(an_asio_object_keeps_the_number_that_was_abandoned_before) 
             attach(results, io, reg, interest::readable);
             unique_fd kept;
             if (is_kept)
-                kept = duplicate(p.a);
+                kept = unique_fd(test::duplicate(p.a));
             fd_pair q = replace(p, [] { return test::make_socketpair(); });
             reg.abandon();
             asio::posix::stream_descriptor theirs(io, q.a.release());
@@ -173,7 +171,7 @@ BOOST_AUTO_TEST_CASE(the_events_of_an_abandoned_file_reach_nobody) {
             for (bool same_number : {false, true}) {
                 asio::io_context io;
                 fd_pair p = f.make(), q = f.make();
-                unique_fd kept = duplicate(p.a);
+                unique_fd kept(test::duplicate(p.a));
                 moor::registration reg(io, p.a.get(), t);
                 attach(results, io, reg, interest::readable | interest::priority);
                 if (same_number)
@@ -235,7 +233,7 @@ BOOST_AUTO_TEST_CASE(renew_registers_another_file_under_the_same_number) {
                     attach(results, io, reg, interest::readable);
                     unique_fd kept;
                     if (is_kept)
-                        kept = duplicate(p.a);
+                        kept = unique_fd(test::duplicate(p.a));
                     fd_pair q = replace(p, g.make);
                     auto name = [&] {
                         return std::string(test::name_of(t)) + ", " + f.name + " to " + g.name;
@@ -256,7 +254,7 @@ BOOST_AUTO_TEST_CASE(renew_with_another_number) {
             moor::registration reg(io, p.a.get(), t);
             attach(results, io, reg, interest::readable);
             if (same_file) {
-                unique_fd number = duplicate(p.a);
+                unique_fd number(test::duplicate(p.a));
                 q = std::move(p);
                 q.a = std::move(number);
             }

@@ -61,6 +61,15 @@ struct fd_pair {
     unique_fd b;
 };
 
+/// A second handle for the same file, for a descriptor to own: what programs do with STDIN_FILENO.
+inline int duplicate(int fd) {
+    int d = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    BOOST_REQUIRE_GE(d, 0);
+    return d;
+}
+
+inline bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
+
 inline void set_nonblocking(int fd) {
     BOOST_REQUIRE_EQUAL(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), 0);
 }

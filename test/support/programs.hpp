@@ -43,13 +43,6 @@ using terminal_streams = streams;
 /// So far away that a timer set to it does not fire in a test.
 inline constexpr std::chrono::hours never(1);
 
-/// A second handle for the same file, for a descriptor to own: what programs do with STDIN_FILENO.
-inline int duplicate(int fd) {
-    int d = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    BOOST_REQUIRE_GE(d, 0);
-    return d;
-}
-
 /// Many bytes, all different enough that a lost or a repeated one shows.
 inline std::string long_text(std::size_t n) {
     std::string s;

@@ -92,7 +92,6 @@ inline const std::string& much() {
 
 // ---- flags and signals --------------------------------------------------------------------------
 
-inline bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
 inline int flags_of(int fd) { return ::fcntl(fd, F_GETFL); }
 inline bool has_nonblock(int fd) { return (flags_of(fd) & O_NONBLOCK) != 0; }
 inline void set_blocking(int fd) {
