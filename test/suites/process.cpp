@@ -67,7 +67,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-
 namespace {
 
 namespace asio = boost::asio;
