@@ -106,6 +106,16 @@ BOOST_AUTO_TEST_CASE(clear_drops_what_was_observed_but_nothing_newer_nor_that_a_
     BOOST_TEST(w.flags() == write_closed);
 }
 
+BOOST_AUTO_TEST_CASE(clear_drops_nothing_newer_of_any_stream) {
+    for (readiness stream : {readable, writable, priority, error}) {
+        word w = with(readable | writable | priority | error);
+        const moor::ready_event e = stamped(w, w.flags());
+        w.set(stream);
+        w.clear(e);
+        BOOST_TEST(w.flags() == stream);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_closed_side_or_an_error_satisfies_readers_and_writers) {
     BOOST_TEST(with(error).matched(readable) == readable);
     BOOST_TEST(with(error).matched(writable) == writable);
