@@ -48,11 +48,48 @@ struct registration_options {
     /// Constructs options.
     /**
      * @param t Level- or edge-triggered.
+     * @param duplicates Whether to register a duplicate of the handle.
      */
-    constexpr registration_options(trigger t = trigger::level) noexcept : mode(t) {}
+    constexpr registration_options(trigger t = trigger::level, bool duplicates = false) noexcept
+        : mode(t), duplicate(duplicates) {}
 
     /// Whether waits are level- or edge-triggered.
     trigger mode;
+
+    /// Whether Moor registers a duplicate of the handle, in place of the handle.
+    /**
+     * For a handle that another object of the same execution context has already: a socket of
+     * Boost.Asio, another registration, or a second library. Moor makes the duplicate with
+     * `fcntl(F_DUPFD_CLOEXEC)`, and closes it when the registration ends, in whatever way: with the
+     * service and with the context, too. The registration's `native_handle` and `deregister`, the
+     * service's snapshot, and reports of mistakes have the caller's number.
+     *
+     * A duplicate costs a descriptor, an `fcntl(2)` and a `close(2)` for each registration, and
+     * nothing for an operation. `register_handle` fails with the errors of `fcntl(2)`, such as
+     * `no_descriptors`.
+     *
+     * The duplicate and the handle are one open file with the same status flags and the same data.
+     * Moor does not notice that the owner closes the handle. The file stays open until the
+     * registration ends: the peer of a socket or a pipe sees no end of file before, although the
+     * owner has closed the handle. So end the registration first, or shut the socket down. With
+     * io_uring, a request that was pending keeps the file open for another turn of the loop.
+     * Closing a duplicate also releases the record locks (`F_SETLK`) which the process has on the
+     * file.
+     *
+     * @par Example
+     * A program learns that the peer has gone, while it does not read:
+     * @code
+     * tcp::socket socket = ...;
+     * moor::registration_options options;
+     * options.duplicate = true;
+     * moor::registration reg(io, socket, options);
+     * reg.async_wait(moor::interest::read_closed, [&](moor::error_code ec, moor::ready_event) {
+     *     if (!ec)
+     *         stop_work_for(socket);
+     * });
+     * @endcode
+     */
+    bool duplicate;
 };
 
 template <class Executor>
@@ -67,7 +104,7 @@ class watch_state;
 /**
  * The registration never closes the handle, and never changes the flags of the handle. The
  * first operation that has to wait adds the handle to the reactor. Within one execution context, a
- * handle can be registered once at a time.
+ * handle can be registered once at a time, and again as a duplicate.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -283,8 +320,8 @@ public:
     /// Returns the I/O executor.
     const executor_type& get_executor() const noexcept { return executor_.value(); }
 
-    /// Returns the registered handle, or -1.
-    native_handle_type native_handle() const noexcept { return io_ ? io_->native_handle() : -1; }
+    /// Returns the registered handle, or -1. Of a duplicate: the handle that it was made of.
+    native_handle_type native_handle() const noexcept { return io_ ? io_->caller_handle() : -1; }
 
     /// Returns whether the registration holds a handle.
     /**
@@ -324,7 +361,8 @@ public:
         else if (io_)
             ec = error::already_open;
         else
-            io_ = core_->open(handle, options.mode, ec);
+            io_ = options.duplicate ? core_->open_duplicate(handle, options.mode, ec)
+                                    : core_->open(handle, options.mode, ec);
         if (name_ && !ec)
             core_->set_name(*io_, *name_);
     }
@@ -430,7 +468,7 @@ public:
      * @endcode
      */
     bool renew(native_handle_type handle, registration_options options, error_code& ec) {
-        if (io_ && io_->is_open() && io_->native_handle() == handle &&
+        if (io_ && io_->is_open() && native_handle() == handle &&
             detail::identify(handle, ec) == io_->identity() && !ec)
             return false;
         reset(handle, options, ec);

@@ -309,6 +309,25 @@ BOOST_FIXTURE_TEST_CASE(a_call_hides_its_error, fixture) {
     check_report(kind::error_hidden, p.a, "check_errno");
 }
 
+BOOST_FIXTURE_TEST_CASE(reports_on_a_duplicate_have_the_callers_number, impatient_fixture) {
+    auto p = test::make_socketpair();
+    moor::registration reg(io, p.a, moor::registration_options(trigger::edge, true));
+    reg.name("library");
+    (void)reg.try_io(interest::writable, [](moor::error_code&) { return -1l; });
+    check_report(kind::error_hidden, p.a, "check_errno");
+    (void)reg.try_io(interest::writable, [](moor::error_code&) {
+        BOOST_TEST(test::wait_for([] { return count_reports() != 0; }));
+    });
+    check_report(kind::call_blocked, p.a, "O_NONBLOCK");
+    test::put(p.b, "first");
+    test::check_readable(io, reg); // and nobody reads
+    test::called later;
+    reg.async_wait_readable(later.handler());
+    wait_for_report(kind::not_drained, p.a, "readable");
+    reg.deregister();
+    test::check_fails(io, later, test::aborted);
+}
+
 /// A cancellation slot that lets another thread act while a wait begins.
 struct slow_slot {
     std::atomic<int>* step;

@@ -24,6 +24,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/config.hpp>
 
+#include <atomic>
 #include <cstdint>
 #include <utility>
 
@@ -68,6 +69,28 @@ public:
         if (asks)
             r = check_for_one(r.empty() ? to_ask(want) : want, ec);
         return make_event(r);
+    }
+
+    // ---- duplicates. duplicate_of_ is the caller's handle if ours is a duplicate, or -1; once the
+    // duplicate was taken, to be closed, it is -2 - the handle.
+
+    /// The handle as the caller knows it.
+    int caller_handle() const noexcept {
+        const int of = duplicate_of_.load(std::memory_order_relaxed);
+        return of >= 0 ? of : of == -1 ? this->native_handle() : -2 - of;
+    }
+    bool is_duplicate() const noexcept {
+        return duplicate_of_.load(std::memory_order_relaxed) != -1;
+    }
+    /// After open(), before anybody else knows the state.
+    void set_duplicate_of(int handle) noexcept {
+        duplicate_of_.store(handle, std::memory_order_relaxed);
+    }
+    /// The duplicate, to be closed by who is the first to ask; otherwise -1.
+    int take_duplicate() noexcept {
+        int of = duplicate_of_.load(std::memory_order_relaxed);
+        return of >= 0 && duplicate_of_.compare_exchange_strong(of, -2 - of) ? this->native_handle()
+                                                                             : -1;
     }
 
     /// What the kernel says. A change that it tells once is news to those that wait, and to an
@@ -115,6 +138,7 @@ public:
         lock_type lock(mutex_);
         scheduled_io_info i{};
         i.handle = this->native_handle();
+        i.caller_handle = caller_handle();
         i.mode = trigger_;
         i.cached = word_.flags();
         i.tick = word_.tick();
@@ -131,6 +155,7 @@ public:
 
 protected:
     using base::bit;
+    using base::duplicate_of_;
     using base::host_;
     using base::mutex_;
     using base::narrow;

@@ -296,7 +296,8 @@ protected:
     const State& state() const noexcept { return static_cast<const State&>(*this); }
 
     host_type& host_;
-    mutable typename Policy::mutex mutex_; // guards all of the state
+    mutable typename Policy::mutex mutex_;                   // guards all of the state
+    typename Policy::template atomic<int> duplicate_of_{-1}; // see handle_readiness; fills a gap
 
 private:
     template <channel C>

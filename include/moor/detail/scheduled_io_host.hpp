@@ -45,6 +45,7 @@ struct wait_counts {
 /// A snapshot of one handle, for users.
 struct scheduled_io_info {
     int handle;
+    int caller_handle; // see handle_readiness
     std::string name;
     trigger mode;
     interest waited_for;

@@ -20,6 +20,7 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/state_table.hpp>
+#include <moor/detail/system_calls.hpp>
 #include <moor/detail/use_checks.hpp>
 #include <moor/error.hpp>
 
@@ -36,6 +37,7 @@
 #include <vector>
 
 #include <poll.h>
+#include <unistd.h>
 
 namespace moor {
 namespace detail {
@@ -90,8 +92,20 @@ public:
 
     bool is_closed() const noexcept { return closed_.load(std::memory_order_acquire); }
 
+    /// Registers a duplicate of a handle, which is closed when the registration ends.
+    scheduled_io_ptr open_duplicate(int handle, trigger mode, error_code& ec) {
+        duplicated_handle own;
+        own.duplicate(handle);
+        if ((ec = own.ec()))
+            return nullptr;
+        scheduled_io_ptr state = open(own.get(), mode, ec, handle);
+        if (state)
+            own.release();
+        return state;
+    }
+
     /// Registers a handle. On an error nothing has happened to it.
-    scheduled_io_ptr open(int handle, trigger mode, error_code& ec) {
+    scheduled_io_ptr open(int handle, trigger mode, error_code& ec, int duplicate_of = -1) {
         ec = error_code();
         if (is_closed()) {
             ec = error::gone;
@@ -124,14 +138,17 @@ public:
             state = take_free();
             states_.insert(handle, *state);
             state->open(handle, id, mode);
+            state->set_duplicate_of(duplicate_of);
             ++registered_;
-            if (stale)
+            if (stale) {
                 ++deregistered_;
+                stale->take_duplicate(); // which was closed
+            }
         }
         if (stale) {
             check_number(*this, *stale, "deregister it before its owner closes it");
             stale->close(scheduled_io::handle_closed, false);
-            keep_counts(*stale);
+            note_end(*stale);
         }
         return state;
     }
@@ -144,15 +161,15 @@ public:
             if (states_.erase(state.native_handle(), state))
                 ++deregistered_;
         }
-        state.close(scheduled_io::deregistered, ours);
-        keep_counts(state);
+        state.close(scheduled_io::deregistered, ours || state.is_duplicate());
+        note_end(state);
     }
 
     /// Ends every registration with `gone`.
     void close() {
         taken_states(*this).for_each([this](scheduled_io& s) {
             s.close(scheduled_io::service_closed, true);
-            keep_counts(s);
+            note_end(s);
         });
     }
 
@@ -163,7 +180,10 @@ public:
         port.shut_down();
         life_.store(shutting_down, std::memory_order_release);
         item_queue items;
-        states.for_each([&](scheduled_io& s) { s.abandon(items); });
+        states.for_each([&](scheduled_io& s) {
+            s.abandon(items);
+            close_duplicate(s);
+        });
         while (shutdown_listener* l = take_listener())
             l->on_shutdown_(*l);
         // `items` is destroyed first, then the references: both outside every lock.
@@ -270,10 +290,19 @@ private:
     }
 
     /// The registration has ended. (The state may be referred to for long.)
-    void keep_counts(scheduled_io& state) noexcept {
+    void note_end(scheduled_io& state) noexcept {
+        close_duplicate(state);
         std::lock_guard<state_mutex> lock(mutex_);
         state.move_counts(ended_);
         states_.forget_name(state);
+    }
+
+    /// Once the handle has left the reactor. (The service and the registration may end at the same
+    /// time.)
+    static void close_duplicate(scheduled_io& state) noexcept {
+        const int duplicate = state.take_duplicate();
+        if (duplicate >= 0)
+            ::close(duplicate);
     }
 
     shutdown_listener* take_listener() noexcept {

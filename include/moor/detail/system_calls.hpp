@@ -283,6 +283,8 @@ public:
 
     /// -1: there was none to be had, and ec() says why.
     int get() const noexcept { return handle_; }
+    /// From now on somebody else closes it.
+    void release() noexcept { handle_ = -1; }
     const error_code& ec() const noexcept { return ec_; }
 
 private:

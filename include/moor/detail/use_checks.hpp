@@ -251,7 +251,7 @@ private:
                 s.looks = before->second.looks + (before->second.turns != s.turns);
                 if (s.looks == enough && before->second.looks != enough)
                     reports.push_back(
-                        {misuse::kind::not_drained, i.handle, i.name,
+                        {misuse::kind::not_drained, i.caller_handle, i.name,
                          "an edge-triggered wait for " + text_of(i.waits) +
                              " has been pending for more than " + text_of_limit() +
                              " without an event, although poll(2) reports " + text_of(r) +
@@ -283,7 +283,7 @@ template <class Core>
 class call_watch<Core, true> final : private watched {
 public:
     template <class State>
-    explicit call_watch(State& state) noexcept : handle_(state.native_handle()) {
+    explicit call_watch(State& state) noexcept : handle_(state.caller_handle()) {
         BOOST_TRY {
             name_ = static_cast<Core&>(state.host()).name_of(state);
             use_watch::instance().add_call(*this);
@@ -326,7 +326,7 @@ template <class Core, class State, class F>
 void report_misuse(misuse::kind what, Core& core, const State& state, const char* text,
                    F more) noexcept {
     report_misuse([&] {
-        return misuse_report{what, state.native_handle(), core.name_of(state),
+        return misuse_report{what, state.caller_handle(), core.name_of(state),
                              std::string(text) + more()};
     });
 }
