@@ -70,11 +70,15 @@ struct registration_options {
      *
      * The duplicate and the handle are one open file with the same status flags and the same data.
      * Moor does not notice that the owner closes the handle. The file stays open until the
-     * registration ends: the peer of a socket or a pipe sees no end of file before, although the
-     * owner has closed the handle. So end the registration first, or shut the socket down. With
-     * io_uring, a request that was pending keeps the file open for another turn of the loop.
-     * Closing a duplicate also releases the record locks (`F_SETLK`) which the process has on the
-     * file.
+     * registration ends, so end the registration before the owner closes the handle. Otherwise the
+     * peer of a socket or a pipe sees no end of file, and `renew` does not notice that a library
+     * has opened the same file again. And on epoll, Asio leaves it to the kernel to remove a socket
+     * that Asio has opened: while the duplicate keeps the file open, the events of that file
+     * complete waits on other handles.
+     *
+     * With io_uring, a request that was pending keeps the file open for another turn of the loop.
+     * On select, the number of the duplicate has to be below `FD_SETSIZE`, too. Closing a duplicate
+     * releases the record locks (`F_SETLK`) which the process has on the file.
      *
      * @par Example
      * A program learns that the peer has gone, while it does not read:
@@ -87,6 +91,8 @@ struct registration_options {
      *     if (!ec)
      *         stop_work_for(socket);
      * });
+     * ...
+     * reg.deregister(); // before socket.close()
      * @endcode
      */
     bool duplicate;
@@ -102,9 +108,9 @@ class watch_state;
 
 /// A native handle, registered with an execution context to wait for its readiness.
 /**
- * The registration never closes the handle, and never changes the flags of the handle. The
- * first operation that has to wait adds the handle to the reactor. Within one execution context, a
- * handle can be registered once at a time, and again as a duplicate.
+ * The registration never closes the handle of the caller, and never changes the flags of the
+ * handle. The first operation that has to wait adds the handle to the reactor. Within one execution
+ * context, a handle can be registered once at a time, and again as a duplicate.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -413,7 +419,8 @@ public:
     /// Ends the registration of a handle that its owner has closed already.
     /**
      * Moor does not pass the number to the kernel, since the number may belong to another file by
-     * now. Pending operations complete with `operation_aborted`. Without a handle, nothing happens.
+     * now. (A duplicate is Moor's own, and is closed.) Pending operations complete with
+     * `operation_aborted`. Without a handle, nothing happens.
      */
     void abandon() noexcept { end(false); }
 

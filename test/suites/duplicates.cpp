@@ -22,6 +22,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <future>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -31,6 +32,7 @@
 #include <vector>
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -44,6 +46,7 @@ using moor::interest;
 using moor::registration_options;
 using moor::trigger;
 using test::error_code;
+using test::is_open;
 
 constexpr registration_options duplicate(trigger::level, true);
 
@@ -65,8 +68,6 @@ std::vector<int> numbers_of(int fd) {
 
 bool has_duplicate(int fd) { return numbers_of(fd).size() == 2; }
 bool has_none(int fd) { return numbers_of(fd) == std::vector<int>{fd}; }
-
-bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
 /// The number of the duplicate.
 int duplicate_of(int fd) {
@@ -592,6 +593,106 @@ BOOST_FIXTURE_TEST_CASE(a_duplicate_that_was_closed_behind_moors_back_is_not_clo
     reg.deregister();
     BOOST_TEST(is_open(number));
     test::check_works(io, next, number, other.a == number ? other.b : other.a);
+}
+
+// ---- numbers ------------------------------------------------------------------------------------
+
+BOOST_FIXTURE_TEST_CASE(a_duplicate_may_get_the_number_of_a_handle_that_was_closed, fixture) {
+    // A library closes its number; its registration ends a moment later.
+    for (bool is_anonymous : {false, true}) {
+        test::unique_fd kept(is_anonymous ? ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+                                          : test::duplicate(p.a));
+        test::unique_fd closed(is_anonymous ? ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+                                            : test::duplicate(p.a));
+        moor::registration stale(io, closed);
+        test::called aborted;
+        stale.async_wait_readable(aborted.handler());
+        test::run_ready(io);
+        // The kernel gives out the lowest number that is free.
+        const int number = closed.release();
+        std::vector<test::unique_fd> below;
+        for (int n = 3; n < number; ++n)
+            if (!is_open(n))
+                below.emplace_back(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+        ::close(number);
+        error_code ec;
+        moor::registration reg(io);
+        reg.register_handle(kept, duplicate, ec);
+        BOOST_TEST(!ec, ec.message());
+        BOOST_TEST(is_open(number));
+        stale.abandon();
+        BOOST_TEST(is_open(number));
+        test::run_until(io, [&] { return bool(aborted); });
+        test::called wait;
+        reg.async_wait_readable(wait.handler());
+        test::check_pends(io, wait);
+        reg.deregister();
+        BOOST_TEST(!is_open(number));
+        test::run_until(io, [&] { return bool(wait); });
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_duplicate_is_never_a_standard_stream, fixture) {
+    test::unique_fd input(::fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3));
+    ::close(STDIN_FILENO);
+    moor::registration reg(io, p.a, duplicate);
+    const std::vector<int> numbers = numbers_of(p.a);
+    ::dup2(input, STDIN_FILENO);
+    BOOST_TEST(numbers.size() == 2u);
+    BOOST_TEST(numbers[0] > STDERR_FILENO);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_duplicate_that_somebody_closed_is_not_closed_again, fixture) {
+    moor::registration reg(io, p.a, duplicate);
+    const int number = duplicate_of(p.a);
+    ::close(number);
+    test::unique_fd stranger = reopen(number);
+    reg.deregister();
+    BOOST_TEST(is_open(stranger));
+}
+
+BOOST_AUTO_TEST_CASE(a_handler_learns_of_the_end_after_the_duplicate_was_closed) {
+    test::fd_pair p = test::make_socketpair();
+    asio::thread_pool pool(1);
+    for (int i = 0; i != 300; ++i) {
+        moor::registration reg(pool, p.a, duplicate);
+        const int number = duplicate_of(p.a);
+        std::promise<bool> was_open;
+        reg.async_wait_readable([&](error_code) { was_open.set_value(is_open(number)); });
+        reg.deregister();
+        BOOST_TEST(!was_open.get_future().get());
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_socket_that_asio_opened_can_be_closed_after_the_registration, fixture) {
+    // Asio leaves it to the kernel to take such a socket out of epoll, which happens with the last
+    // number of the file only.
+    using tcp = asio::ip::tcp;
+    asio::io_context other;
+    tcp::acceptor acceptor(other, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
+    auto connect = [&](tcp::socket& socket, tcp::socket& peer) {
+        socket.open(tcp::v4());
+        socket.connect(acceptor.local_endpoint());
+        acceptor.accept(peer);
+    };
+    tcp::socket first(io), first_peer(other), second(io), second_peer(other);
+    connect(first, first_peer);
+    moor::registration reg(io, first, duplicate);
+    test::called closed;
+    reg.async_wait(interest::read_closed,
+                   [&](error_code ec, moor::ready_event) { closed.handler()(ec); });
+    test::run_ready(io);
+    reg.deregister();
+    first.close();
+    test::run_until(io, [&] { return bool(closed); });
+    connect(second, second_peer);
+    test::called wait;
+    second.async_wait(tcp::socket::wait_read, wait.handler());
+    error_code ec;
+    first_peer.write_some(asio::buffer("x", 1), ec);
+    test::check_pends(io, wait);
+    second_peer.write_some(asio::buffer("x", 1));
+    test::run_until(io, [&] { return bool(wait); });
 }
 
 BOOST_AUTO_TEST_SUITE_END()

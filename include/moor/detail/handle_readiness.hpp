@@ -24,7 +24,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/config.hpp>
 
-#include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <utility>
 
@@ -71,26 +71,18 @@ public:
         return make_event(r);
     }
 
-    // ---- duplicates. duplicate_of_ is the caller's handle if ours is a duplicate, or -1; once the
-    // duplicate was taken, to be closed, it is -2 - the handle.
+    std::uint64_t next_id() noexcept { return host_.next_id(); }
 
-    /// The handle as the caller knows it.
+    /// The handle as the caller knows it: ours may be a duplicate.
+    bool is_duplicate() const noexcept { return this->duplicate_of_ >= 0; }
     int caller_handle() const noexcept {
-        const int of = duplicate_of_.load(std::memory_order_relaxed);
-        return of >= 0 ? of : of == -1 ? this->native_handle() : -2 - of;
+        return is_duplicate() ? this->duplicate_of_ : this->native_handle();
     }
-    bool is_duplicate() const noexcept {
-        return duplicate_of_.load(std::memory_order_relaxed) != -1;
-    }
-    /// After open(), before anybody else knows the state.
-    void set_duplicate_of(int handle) noexcept {
-        duplicate_of_.store(handle, std::memory_order_relaxed);
-    }
-    /// The duplicate, to be closed by who is the first to ask; otherwise -1.
-    int take_duplicate() noexcept {
-        int of = duplicate_of_.load(std::memory_order_relaxed);
-        return of >= 0 && duplicate_of_.compare_exchange_strong(of, -2 - of) ? this->native_handle()
-                                                                             : -1;
+
+    /// Whether the number still stands for the registered file; true of a registration that ended.
+    bool is_same_file(error_code& ec) const noexcept {
+        lock_type lock(mutex_);
+        return !state().is_open() || identify(this->native_handle(), ec) == this->identity();
     }
 
     /// What the kernel says. A change that it tells once is news to those that wait, and to an
@@ -155,7 +147,6 @@ public:
 
 protected:
     using base::bit;
-    using base::duplicate_of_;
     using base::host_;
     using base::mutex_;
     using base::narrow;
@@ -171,8 +162,9 @@ protected:
     explicit handle_readiness(host_type& host) noexcept : base(host) {}
     ~handle_readiness() = default;
 
-    void open(int handle, const file_identity& id, trigger mode) noexcept {
+    void open(int handle, const file_identity& id, trigger mode, int duplicate_of = -1) noexcept {
         base::open(handle, id);
+        this->duplicate_of_ = duplicate_of;
         trigger_ = mode;
         always_ready_ = Policy::is_always_ready(handle, id);
         tells_state_ = always_ready_ || Policy::tells_state(handle, id);
@@ -506,6 +498,17 @@ protected:
     }
     ready_event make_event(readiness r) const noexcept {
         return ready_event_access::make(r, word_.tick());
+    }
+
+    /// Closes the duplicate, once the reactor has let go of it, unless somebody else has.
+    void close_duplicate() const noexcept {
+        if (!is_duplicate())
+            return;
+        const int error = errno;
+        error_code ec;
+        if (identify(this->native_handle(), ec) == this->identity() && !ec)
+            ::close(this->native_handle());
+        errno = error;
     }
 
     wait_queue queue_;

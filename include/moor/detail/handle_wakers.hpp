@@ -296,8 +296,8 @@ protected:
     const State& state() const noexcept { return static_cast<const State&>(*this); }
 
     host_type& host_;
-    mutable typename Policy::mutex mutex_;                   // guards all of the state
-    typename Policy::template atomic<int> duplicate_of_{-1}; // see handle_readiness; fills a gap
+    mutable typename Policy::mutex mutex_; // guards all of the state
+    int duplicate_of_ = -1;                // the caller's handle, if ours is a duplicate of it
 
 private:
     template <channel C>

@@ -88,12 +88,10 @@ public:
 
     /// Makes a new or recycled state stand for `handle`. The reactor is told of it by the first
     /// operation that has to wait.
-    void open(int handle, const file_identity& id, trigger mode) noexcept {
-        base::open(handle, id, mode);
+    void open(int handle, const file_identity& id, trigger mode, int duplicate_of = -1) noexcept {
+        base::open(handle, id, mode, duplicate_of);
         closed_.store(still_open, std::memory_order_release);
     }
-
-    std::uint64_t next_id() noexcept { return host_.next_id(); }
 
     enum close_reason : std::uint8_t { still_open, deregistered, service_closed, handle_closed };
 
@@ -109,15 +107,17 @@ public:
             shut_down(why, items);
             this->detach(ours);
         }
+        if (ours)
+            this->close_duplicate(); // before anybody learns of the end
         host_.port.post_counted(items);
     }
 
-    /// The execution context is shutting down: hands every operation over, to be destroyed. The
-    /// reactor gives the wakers back in its own shutdown.
+    /// The execution context is shutting down: hands every operation over, to be destroyed.
     void abandon(item_queue& items) {
         lock_type lock(mutex_);
         shut_down(service_closed, items);
         this->abandon_reactor();
+        this->close_duplicate();
     }
 
     /// The number was closed, and is not another file's yet.

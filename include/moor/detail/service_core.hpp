@@ -37,7 +37,6 @@
 #include <vector>
 
 #include <poll.h>
-#include <unistd.h>
 
 namespace moor {
 namespace detail {
@@ -127,9 +126,9 @@ public:
                 return nullptr;
             }
             // If it has one, the number was closed behind that registration's back, and is another
-            // file now.
+            // file now. (A duplicate's number has just been given out.)
             stale.reset(states_.find(handle));
-            if (stale && stale->identity() == id) {
+            if (stale && duplicate_of < 0 && stale->identity() == id) {
                 ec = error::already_registered;
                 return nullptr;
             }
@@ -137,18 +136,15 @@ public:
             states_.reserve(handle);
             state = take_free();
             states_.insert(handle, *state);
-            state->open(handle, id, mode);
-            state->set_duplicate_of(duplicate_of);
+            state->open(handle, id, mode, duplicate_of);
             ++registered_;
-            if (stale) {
+            if (stale)
                 ++deregistered_;
-                stale->take_duplicate(); // which was closed
-            }
         }
         if (stale) {
             check_number(*this, *stale, "deregister it before its owner closes it");
             stale->close(scheduled_io::handle_closed, false);
-            note_end(*stale);
+            keep_counts(*stale);
         }
         return state;
     }
@@ -162,14 +158,14 @@ public:
                 ++deregistered_;
         }
         state.close(scheduled_io::deregistered, ours || state.is_duplicate());
-        note_end(state);
+        keep_counts(state);
     }
 
     /// Ends every registration with `gone`.
     void close() {
         taken_states(*this).for_each([this](scheduled_io& s) {
             s.close(scheduled_io::service_closed, true);
-            note_end(s);
+            keep_counts(s);
         });
     }
 
@@ -180,10 +176,7 @@ public:
         port.shut_down();
         life_.store(shutting_down, std::memory_order_release);
         item_queue items;
-        states.for_each([&](scheduled_io& s) {
-            s.abandon(items);
-            close_duplicate(s);
-        });
+        states.for_each([&](scheduled_io& s) { s.abandon(items); });
         while (shutdown_listener* l = take_listener())
             l->on_shutdown_(*l);
         // `items` is destroyed first, then the references: both outside every lock.
@@ -290,19 +283,10 @@ private:
     }
 
     /// The registration has ended. (The state may be referred to for long.)
-    void note_end(scheduled_io& state) noexcept {
-        close_duplicate(state);
+    void keep_counts(scheduled_io& state) noexcept {
         std::lock_guard<state_mutex> lock(mutex_);
         state.move_counts(ended_);
         states_.forget_name(state);
-    }
-
-    /// Once the handle has left the reactor. (The service and the registration may end at the same
-    /// time.)
-    static void close_duplicate(scheduled_io& state) noexcept {
-        const int duplicate = state.take_duplicate();
-        if (duplicate >= 0)
-            ::close(duplicate);
     }
 
     shutdown_listener* take_listener() noexcept {

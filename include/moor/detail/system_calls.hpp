@@ -274,9 +274,9 @@ public:
     duplicated_handle(const duplicated_handle&) = delete;
     duplicated_handle& operator=(const duplicated_handle&) = delete;
 
-    /// Once.
+    /// Once. Never a number of the standard streams, for which others may write.
     void duplicate(int handle) noexcept {
-        handle_ = ::fcntl(handle, F_DUPFD_CLOEXEC, 0);
+        handle_ = ::fcntl(handle, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
         if (handle_ < 0)
             ec_ = system_error_now();
     }

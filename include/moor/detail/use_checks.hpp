@@ -351,7 +351,7 @@ bool check_number(Core& core, const State& state, const char* advice) noexcept {
     if (!checks_use)
         return true;
     error_code ec;
-    if (!state.is_open() || identify(state.native_handle(), ec) == state.identity())
+    if (state.is_same_file(ec))
         return true;
     auto more = [advice] { return advice; };
     if (ec == boost::asio::error::bad_descriptor)
