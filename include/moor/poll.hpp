@@ -1,0 +1,385 @@
+//
+// moor/poll.hpp
+//
+// Distributed under the Boost Software License, Version 1.0. (See accompanying
+// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+
+#ifndef MOOR_POLL_HPP
+#define MOOR_POLL_HPP
+
+#include <moor/detail/held_executor.hpp>
+#include <moor/detail/initiate.hpp>
+#include <moor/detail/poll_list.hpp>
+#include <moor/detail/poll_op.hpp>
+#include <moor/detail/wait_op.hpp>
+#include <moor/error.hpp>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/execution/context.hpp>
+#include <boost/asio/execution/executor.hpp>
+#include <boost/asio/query.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <type_traits>
+#include <utility>
+
+#include <poll.h>
+
+namespace moor {
+
+namespace detail {
+
+template <class Executor>
+service_core_ptr poll_core_of(const Executor& ex) {
+    if constexpr (asio::execution::is_executor<Executor>::value)
+        return core_access::core_of(asio::query(ex, asio::execution::context));
+    else
+        return core_access::core_of(ex.context());
+}
+
+/// Starts an async_poll, now or later, as the token wants.
+template <class Executor>
+class initiate_poll {
+public:
+    using executor_type = Executor;
+
+    explicit initiate_poll(const Executor& ex) : executor_(ex) {}
+
+    const executor_type& get_executor() const noexcept { return executor_; }
+
+    template <class Handler>
+    void operator()(Handler&& handler, ::pollfd* fds, std::size_t n, poll_timeout timeout) const {
+        std::decay_t<Handler> h(std::forward<Handler>(handler));
+        const poll_list_ptr list(new poll_list(poll_core_of(executor_), false));
+        start_poll(list, io_executor<Executor>{executor_}, h, fds, n, timeout);
+    }
+
+private:
+    Executor executor_;
+};
+
+} // namespace detail
+
+/// Waits for any of several descriptors, as `poll(2)` does, without registrations that stay.
+/**
+ * For a list that is waited for once. For a list that is waited for again and again, use a
+ * `poll_set`.
+ *
+ * The operation ends when `poll(2)` reports at least one descriptor of the list, or when the time
+ * is over. It then has filled in `revents` for the whole list, with what `poll(2)` reports: also
+ * `POLLNVAL` for a number that is not open; nothing for a negative number; the same for a number
+ * that is in the list several times. `revents` is left alone if the operation fails or is
+ * cancelled.
+ *
+ * If something is ready at once, the operation is one call of `poll(2)`. Otherwise each number is
+ * registered until the operation is over. If the number is registered with this context already, by
+ * Moor or by an object of Boost.Asio, a duplicate of the descriptor is registered instead. Before
+ * the handler is invoked, all registrations have ended, and all duplicates are closed.
+ *
+ * @param ex The I/O executor.
+ * @param fds The list. It must stay valid and unchanged until the operation is over.
+ * @param n The length of the list. With 0 the operation waits for the timeout alone.
+ * @param timeout How long to wait, rounded up to what the clock can tell. Zero: do not wait.
+ * Negative, or longer than the clock can tell: wait for ever.
+ * @param token The completion token.
+ *
+ * @par Completion Signature
+ * @code void(error_code, std::size_t ready) @endcode
+ * `ready` is how many places of the list have `revents`; 0 when the time is over.
+ * @par Per-Operation Cancellation
+ * `terminal`, `partial`, `total`. A cancelled operation leaves `revents` alone.
+ * @par Asynchronous Operations
+ * What `basic_registration` says of its operations holds for this one, too.
+ * @par Thread Safety
+ * Any number of operations may run concurrently, also on the same descriptors, each with a list of
+ * its own.
+ * @par Errors
+ * `operation_aborted` if the operation was cancelled; @n
+ * `error::gone` if the service was closed; @n
+ * `invalid_argument` if the list is longer than `RLIMIT_NOFILE`; @n
+ * `no_descriptors` if a duplicate is needed, and the process may open no more descriptors; @n
+ * or another error of `poll(2)` or of the reactor. The select reactor refuses numbers from
+ * `FD_SETSIZE` on which are not ready at once, with Asio's `fd_set_failure`.
+ *
+ * @par Example
+ * @code
+ * std::vector<pollfd> fds(snd_pcm_poll_descriptors_count(pcm));
+ * snd_pcm_poll_descriptors(pcm, fds.data(), fds.size());
+ * co_await moor::async_poll(co_await asio::this_coro::executor, fds.data(), fds.size(), 1s,
+ *                           asio::use_awaitable);
+ * unsigned short events;
+ * snd_pcm_poll_descriptors_revents(pcm, fds.data(), fds.size(), &events);
+ * @endcode
+ */
+template <class Executor, class Rep, class Period,
+          class Token = boost::asio::default_completion_token_t<Executor>,
+          std::enable_if_t<!detail::is_context_v<Executor>, int> = 0>
+auto async_poll(const Executor& ex, ::pollfd* fds, std::size_t n,
+                std::chrono::duration<Rep, Period> timeout, Token&& token = Token())
+    -> detail::initiated<void(error_code, std::size_t), Token, detail::initiate_poll<Executor>,
+                         ::pollfd*, std::size_t, detail::poll_timeout> {
+    return detail::initiate<void(error_code, std::size_t), Token>(
+        detail::initiate_poll<Executor>(ex), token, std::move(fds), std::move(n),
+        detail::poll_timeout(timeout));
+}
+
+/// Waits for any of several descriptors, as the other overload does.
+/**
+ * @param context The execution context whose executor is the I/O executor.
+ * @param fds The list. It must stay valid and unchanged until the operation is over.
+ * @param n The length of the list.
+ * @param timeout How long to wait.
+ * @param token The completion token.
+ *
+ * @par Completion Signature
+ * @code void(error_code, std::size_t ready) @endcode
+ */
+template <class Context, class Rep, class Period,
+          class Token = boost::asio::default_completion_token_t<typename Context::executor_type>,
+          std::enable_if_t<detail::is_context_v<Context>, int> = 0>
+auto async_poll(Context& context, ::pollfd* fds, std::size_t n,
+                std::chrono::duration<Rep, Period> timeout, Token&& token = Token())
+    -> detail::initiated<void(error_code, std::size_t), Token,
+                         detail::initiate_poll<typename Context::executor_type>, ::pollfd*,
+                         std::size_t, detail::poll_timeout> {
+    return detail::initiate<void(error_code, std::size_t), Token>(
+        detail::initiate_poll<typename Context::executor_type>(context.get_executor()), token,
+        std::move(fds), std::move(n), detail::poll_timeout(timeout));
+}
+
+/// Waits for lists of descriptors, again and again, and keeps the registrations in between.
+/**
+ * One after the other, a set waits for any lists. What `async_poll` says of the list, of
+ * `revents` and of the timeout holds for a set, too. A wait which has to be pending compares the
+ * list with the list of the last such wait: a number that is new is registered, and the
+ * registration of a number that is not in the list any more ends. A number that is in both lists is
+ * compared by its identity (device and inode, one `fstat(2)`), and registered anew if it stands for
+ * another file. While the list stays the same, a wait makes no other system call than `poll(2)` and
+ * `fstat(2)`.
+ *
+ * eventfds, timerfds and other anonymous files can't be told apart by their identity: call `forget`
+ * if such a file was closed, and its number may be used again.
+ *
+ * Between two waits, the set does not keep `run()` from returning.
+ *
+ * @tparam Executor The type of the I/O executor.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe. The executor need not be a strand: waits complete correctly on a
+ * context that several threads run.
+ *
+ * @par Lifetimes
+ * Destroying a set completes a pending wait with `operation_aborted`, and ends the registrations. A
+ * wait goes on when its set is moved. A set may outlive its execution context: its waits fail with
+ * `error::gone` then.
+ *
+ * @par Example
+ * @code
+ * moor::poll_set set(io);
+ * for (;;) {
+ *     curl_multi_waitfds(multi, fds.data(), fds.size(), &n); // converted to pollfd
+ *     co_await set.async_wait(fds.data(), n, 1s, asio::use_awaitable);
+ *     curl_multi_perform(multi, &running);
+ * }
+ * @endcode
+ */
+template <class Executor = boost::asio::any_io_executor>
+class basic_poll_set {
+    class initiate_wait;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
+
+public:
+    /// The type of the I/O executor.
+    using executor_type = Executor;
+
+    /// The set's type with another executor.
+    template <class OtherExecutor>
+    struct rebind_executor {
+        /// The set's type.
+        using other = basic_poll_set<OtherExecutor>;
+    };
+
+    /// Constructs a set without registrations.
+    /**
+     * @param ex The I/O executor.
+     */
+    explicit basic_poll_set(const executor_type& ex)
+        : core_(detail::poll_core_of(ex)), executor_(ex, *core_) {}
+
+    /// Constructs a set without registrations.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     */
+    template <class Context, std::enable_if_t<detail::is_context_v<Context>, int> = 0>
+    explicit basic_poll_set(Context& context)
+        : basic_poll_set(executor_type(context.get_executor())) {}
+
+    /// Moves a set, with its registrations and its pending wait.
+    /**
+     * @param other The set to move from, which has no registrations afterwards.
+     */
+    basic_poll_set(basic_poll_set&& other) noexcept
+        : core_(other.core_), executor_(other.executor_, *core_), list_(std::move(other.list_)) {}
+
+    /// Moves a set on another executor.
+    /**
+     * @param other The set to move from, which has no registrations afterwards.
+     */
+    template <class OtherExecutor,
+              std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
+                                   !std::is_same<OtherExecutor, Executor>::value,
+                               int> = 0>
+    basic_poll_set(basic_poll_set<OtherExecutor>&& other)
+        : core_(other.core_), executor_(other.executor_, *core_), list_(std::move(other.list_)) {}
+
+    /// Ends what this set does, as the destructor does, and moves a set.
+    /**
+     * @param other The set to move from, which has no registrations afterwards.
+     */
+    basic_poll_set& operator=(basic_poll_set&& other) noexcept {
+        if (this != &other) {
+            end();
+            executor_.assign(other.executor_, *other.core_);
+            core_ = other.core_;
+            list_ = std::move(other.list_);
+        }
+        return *this;
+    }
+
+    /// Ends what this set does, and moves a set on another executor.
+    /**
+     * @param other The set to move from, which has no registrations afterwards.
+     */
+    template <class OtherExecutor,
+              std::enable_if_t<std::is_convertible<OtherExecutor, Executor>::value &&
+                                   !std::is_same<OtherExecutor, Executor>::value,
+                               int> = 0>
+    basic_poll_set& operator=(basic_poll_set<OtherExecutor>&& other) {
+        *this = basic_poll_set(std::move(other));
+        return *this;
+    }
+
+    basic_poll_set(const basic_poll_set&) = delete;
+    basic_poll_set& operator=(const basic_poll_set&) = delete;
+
+    /// Ends the registrations.
+    /**
+     * A pending wait completes with `operation_aborted`, and leaves `revents` alone.
+     */
+    ~basic_poll_set() { end(); }
+
+    /// Returns the I/O executor.
+    const executor_type& get_executor() const noexcept { return executor_.value(); }
+
+    /// Waits for any of several descriptors, as `poll(2)` does.
+    /**
+     * @param fds The list. It must stay valid and unchanged until the operation is over.
+     * @param n The length of the list. With 0 the operation waits for the timeout alone.
+     * @param timeout How long to wait, rounded up to what the clock can tell. Zero: do not wait.
+     * Negative, or longer than the clock can tell: wait for ever.
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code, std::size_t ready) @endcode
+     * `ready` is how many places of the list have `revents`; 0 when the time is over.
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`. A cancelled wait leaves `revents` alone, and has no effect on
+     * later ones.
+     * @par Errors
+     * `asio::error::already_started` if another wait of this set is pending; otherwise as
+     * `async_poll`.
+     * @par Example
+     * @code
+     * set.async_wait(fds.data(), fds.size(), 250ms, [&](moor::error_code ec, std::size_t ready) {
+     *     if (!ec)
+     *         library_checks(lib, fds.data(), ready); // 0: the time is over
+     * });
+     * @endcode
+     */
+    template <class Rep, class Period, class Token = default_token>
+    auto async_wait(::pollfd* fds, std::size_t n, std::chrono::duration<Rep, Period> timeout,
+                    Token&& token = default_token())
+        -> detail::initiated<void(error_code, std::size_t), Token, initiate_wait, ::pollfd*,
+                             std::size_t, detail::poll_timeout> {
+        return detail::initiate<void(error_code, std::size_t), Token>(
+            initiate_wait(this), token, std::move(fds), std::move(n),
+            detail::poll_timeout(timeout));
+    }
+
+    /// Completes a pending wait with `operation_aborted`. The registrations stay.
+    void cancel() {
+        if (list_)
+            list_->cancel();
+    }
+
+    /// Drops the registration of a number that was closed, or stands for another file by now.
+    /**
+     * Moor does not pass the number to the kernel. Needed for anonymous files only, such as
+     * eventfds, and before another object registers such a number. If a wait for the number is
+     * pending, the file that the number stands for now is registered.
+     *
+     * @param fd The number. If it is not registered, nothing happens.
+     */
+    void forget(int fd) {
+        if (list_)
+            list_->forget(fd);
+    }
+
+private:
+    template <class OtherExecutor>
+    friend class basic_poll_set;
+
+    /// Starts a wait, now or later, as the token wants.
+    class initiate_wait {
+    public:
+        using executor_type = Executor;
+
+        explicit initiate_wait(basic_poll_set* self) noexcept : self_(self) {}
+
+        const executor_type& get_executor() const noexcept { return self_->get_executor(); }
+
+        template <class Handler>
+        void operator()(Handler&& handler, ::pollfd* fds, std::size_t n,
+                        detail::poll_timeout timeout) const {
+            std::decay_t<Handler> h(std::forward<Handler>(handler));
+            self_->start_wait(h, fds, n, timeout);
+        }
+
+    private:
+        basic_poll_set* self_;
+    };
+
+    template <class Handler>
+    void start_wait(Handler& handler, ::pollfd* fds, std::size_t n,
+                    const detail::poll_timeout& timeout) {
+        if (!core_->context_exists())
+            return detail::complete_without_context(
+                detail::wait_completion<Handler, detail::deliver_ready>{
+                    std::move(handler), {make_error_code(error::gone), 0}});
+        if (!executor_.is_held())
+            return; // the context is shutting down, and destroys handlers
+        if (!list_)
+            list_.reset(new detail::poll_list(core_, true));
+        detail::start_poll(detail::poll_list_ptr(list_), executor_.get(), handler, fds, n, timeout);
+    }
+
+    void end() noexcept {
+        if (const detail::poll_list_ptr list = std::move(list_))
+            list->close();
+    }
+
+    detail::service_core_ptr core_;
+    detail::held_executor<Executor> executor_; // refers to the core
+    detail::poll_list_ptr list_;
+};
+
+/// A set on any I/O executor.
+using poll_set = basic_poll_set<>;
+
+} // namespace moor
+
+#endif // MOOR_POLL_HPP
