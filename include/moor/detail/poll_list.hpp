@@ -19,8 +19,7 @@
 //     with poll(2). (Not so for a file that tells each change to one poll(2) only: see `told`.)
 // Edge-triggered waits begin without a call of poll(2), which the operation has just made, and do
 // not complete again and again where an event means less than poll(2) was asked for. Where the
-// reactor reports levels, an edge-triggered handle needs another descriptor: waits are
-// level-triggered there.
+// reactor reports levels, an edge-triggered handle needs another descriptor: waits check there.
 //
 
 #ifndef MOOR_DETAIL_POLL_LIST_HPP
@@ -441,7 +440,7 @@ private:
             if (poll_entry* e = find(number))
                 if (const error_code ec = wait_for(*e))
                     return finish(ec);
-        if (must_poll_)
+        if (must_poll_) // a wait completed while the operation was being started
             poll_soon();
         return nullptr;
     }
@@ -500,7 +499,8 @@ private:
         }
         if (ec == asio::error::bad_descriptor) { // which poll(2) reports, if it is still so
             e.end(*core_, true);
-            must_register_ = must_poll_ = true;
+            must_register_ = true;
+            poll_soon();
         } else if (ec == asio::error::operation_not_supported) {
             e.is_constant = true;
         } else {
@@ -533,7 +533,8 @@ private:
         if (!ec) {
             note_change(e, e.waits->event().ready());
             e.is_constant = e.io->info().always_ready;
-            must_poll_ = must_poll_ || !e.is_constant;
+            if (!e.is_constant)
+                poll_soon(); // the news may be old
         }
         return false;
     }
