@@ -30,7 +30,7 @@ import measuring
 import sections
 from measuring import BACKENDS, note
 
-GROUPS = ["waits", "counts", "threads", "streams", "echo", "wake_ups", "memory"]
+GROUPS = ["waits", "counts", "threads", "streams", "poll", "echo", "wake_ups", "memory"]
 EPOLL_ONLY = ["wake_ups", "memory"]
 
 # Without other loops, and without what the goals do not need
@@ -157,6 +157,10 @@ def wanted_streams(args, backend):
     return "^(pipe|socketpair|tcp|bulk)/(asio|moor)(/|$)" if args.quick else "."
 
 
+def wanted_poll(args, backend):
+    return "." if not args.quick else "/10:"
+
+
 def wanted_counts(args, backend):
     names, wanted = list(sections.COMPETITORS), []
     if backend != "epoll":
@@ -213,7 +217,7 @@ def measure(args, programs):
     case = lambda wanted: {b: wanted(args, b) for b in args.backend}
     found = {}
     for group, wanted in (("waits", wanted_waits), ("threads", wanted_threads),
-                          ("streams", wanted_streams)):
+                          ("streams", wanted_streams), ("poll", wanted_poll)):
         found[group] = (measuring.measure_times(programs, group, n, args.min_time, case(wanted))
                         if group in args.only else {})
     found["echo"] = (measuring.measure_echo(programs, n, case(wanted_echo))
@@ -266,8 +270,8 @@ def load(text):
     data = json.loads(text)
     measured = data.pop("measured")
     for r in data.values():
-        for group in ("waits", "threads", "streams"):
-            r[group] = {b: measuring.Times(x) for b, x in r[group].items()}
+        for group in ("waits", "threads", "streams", "poll"):
+            r[group] = {b: measuring.Times(x) for b, x in r.get(group, {}).items()}
         r["echo"] = {b: {w: measuring.Times(x) for w, x in whats.items()}
                      for b, whats in r["echo"].items()}
         r["counts"] = {b: {tuple(k.split(" ")): x for k, x in counts.items()}

@@ -56,6 +56,17 @@ STREAM_COMPETITORS = {
     "asio_socket": "Asio's socket",
     "moor": "Moor `stream_descriptor`",
 }
+POLL_WORKLOADS = {
+    "ready": "one is ready at once",
+    "pending": "one becomes ready",
+    "changed": "one becomes ready, the list changes",
+}
+POLL_COMPETITORS = {
+    "moor_set": "Moor `poll_set`",
+    "moor_once": "Moor `async_poll`",
+    "thread": "`poll(2)` in a thread, `post`",
+    "nested": "an epoll set, Moor `async_wait`",
+}
 ECHO_KINDS = {"unix": "Unix sockets", "tcp": "TCP, loopback"}
 ECHO_CONNECTIONS = {"epoll": [1, 100, 1000], "io_uring": [1, 100, 1000], "select": [1, 100]}
 ECHO_BYTES = {64: "64 bytes", 16384: "16 KiB"}
@@ -86,8 +97,8 @@ SUMMARY = {
 class Results:
     """Everything that was measured of one variant."""
 
-    def __init__(self, waits, threads, streams, counts, echo, wake_ups, idle, waiting):
-        self.waits, self.threads, self.streams = waits, threads, streams
+    def __init__(self, waits, threads, streams, counts, echo, wake_ups, idle, waiting, poll=None):
+        self.waits, self.threads, self.streams, self.poll = waits, threads, streams, poll or {}
         self.counts, self.echo = counts, echo
         self.wake_ups, self.idle, self.waiting = wake_ups, idle, waiting
 
@@ -358,6 +369,30 @@ def streams(r, chart):
     return parts(*found)
 
 
+def poll(r, chart):
+    found = []
+    for b in BACKENDS:
+        if b not in r.poll:
+            continue
+        t, rows = r.poll[b], []
+        workloads = sorted({n.partition(":")[0] for n in t.samples},
+                           key=lambda w: (list(POLL_WORKLOADS).index(w.partition("/")[0]),
+                                          int(w.partition("/")[2])))
+        for w in workloads:
+            name = lambda c: f"{w}:{c}/real_time"
+            what, _, n = w.partition("/")
+            rows.append([f"{int(n):,} pipes: {POLL_WORKLOADS[what]}"]
+                        + [f"{t.median(name(c)) / 1000:.1f}" if name(c) in t else ""
+                           for c in POLL_COMPETITORS]
+                        + [text(t.ratio(name(c), name("thread"))) for c in POLL_COMPETITORS
+                           if c != "thread"])
+        found.append(table([f"{b}, lists, by the clock"]
+                           + [f"µs, {who}" for who in POLL_COMPETITORS.values()]
+                           + [f"to a thread, {who}" for c, who in POLL_COMPETITORS.items()
+                              if c != "thread"], rows))
+    return parts(*found)
+
+
 def echo(r, chart):
     found = []
     for b in BACKENDS:
@@ -491,7 +526,7 @@ def goals(r, chart):
 
 
 SECTIONS = {f.__name__: f for f in (summary, epoll, backends, growth, variants, workloads, threads,
-                                    wake_ups, streams, echo, memory, goals)}
+                                    wake_ups, streams, poll, echo, memory, goals)}
 
 
 # ---- before and after

@@ -110,6 +110,15 @@ public:
         return i;
     }
 
+    /// Where the reactor reports levels, an edge-triggered handle needs another descriptor, so
+    /// waits check. But an eventfd that can be read says POLLIN, and never POLLRDNORM: a wait that
+    /// checks would complete again and again.
+    trigger mode() const noexcept {
+        const bool is_exact = ((events & POLLIN) || !(events & POLLRDNORM)) &&
+                              ((events & POLLOUT) || !(events & (POLLWRNORM | POLLWRBAND)));
+        return reactor_port::reports_levels && is_exact ? trigger::level : trigger::edge;
+    }
+
     const int number;
     short events = 0;         ///< of all places in the list that have the number
     bool is_constant = false; ///< a file that can't be polled: poll(2) always says the same
@@ -122,10 +131,8 @@ public:
     poll_list_ptr owner;       ///< for as long
 
 private:
-    static constexpr trigger mode = reactor_port::reports_levels ? trigger::level : trigger::edge;
-
     void register_number(service_core& core, int fd, error_code& ec) {
-        io = core.open(fd, mode, ec);
+        io = core.open(fd, mode(), ec);
         if (io)
             tells_state = detail::tells_state(fd, io->identity());
     }

@@ -18,8 +18,8 @@
 //   - Nothing of what completes between two operations has to be kept: the next operation begins
 //     with poll(2). (Not so for a file that tells each change to one poll(2) only: see `told`.)
 // Edge-triggered waits begin without a call of poll(2), which the operation has just made, and do
-// not complete again and again where an event means less than poll(2) was asked for. Where the
-// reactor reports levels, an edge-triggered handle needs another descriptor: waits check there.
+// not complete again and again where an event means less than poll(2) was asked for. (See also
+// poll_entry::mode().)
 //
 
 #ifndef MOOR_DETAIL_POLL_LIST_HPP
@@ -33,7 +33,6 @@
 #include <moor/detail/waiter.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
-#include <moor/registration_service.hpp>
 
 #include <boost/asio/error.hpp>
 #include <boost/core/no_exceptions_support.hpp>
@@ -53,13 +52,6 @@
 
 namespace moor {
 namespace detail {
-
-/// Gives the parts of a poll_set what the service shares with its registrations.
-struct core_access {
-    static service_core_ptr core_of(asio::execution_context& context) {
-        return use_registration_service(context).core_;
-    }
-};
 
 /// An operation without its handler.
 class poll_op : public scheduler_item {
@@ -485,6 +477,8 @@ private:
                 e.io->cancel(interest()); // waits for more when it has come back
             return error_code();
         }
+        if (e.io && e.io->mode() != e.mode())
+            e.end(*core_, true);
         error_code ec;
         for (;;) {
             ec = e.io ? error_code() : e.open(*core_);

@@ -18,6 +18,7 @@
 #include <moor/detail/service_core.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/error.hpp>
+#include <moor/registration_service.hpp>
 
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/basic_waitable_timer.hpp>
@@ -35,6 +36,13 @@
 
 namespace moor {
 namespace detail {
+
+/// Gives the parts of a poll_set what the service shares with its registrations.
+struct core_access {
+    static service_core_ptr core_of(asio::execution_context& context) {
+        return use_registration_service(context).core_;
+    }
+};
 
 /// How long an operation may wait, in the terms of the timer.
 class poll_timeout {
