@@ -123,8 +123,8 @@ public:
         list_ = list;
         if (timeout.has_end()) {
             timer_.emplace(ex, timeout.end());
-            timer_->async_wait([list, number](const error_code& ec) {
-                if (!ec)
+            timer_->async_wait([list, number](const error_code& cancelled) {
+                if (!cancelled)
                     list->expire(number);
             });
         }
