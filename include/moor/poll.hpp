@@ -77,7 +77,8 @@ private:
  * If something is ready at once, the operation is one call of `poll(2)`. Otherwise each number is
  * registered until the operation is over. If the number is registered with this context already, by
  * Moor or by an object of Boost.Asio, a duplicate of the descriptor is registered instead. Before
- * the handler is invoked, all registrations have ended, and all duplicates are closed.
+ * the handler is invoked, all registrations have ended, and all duplicates are closed. As with
+ * `poll(2)`, a number that is closed meanwhile ends nothing by itself.
  *
  * @param ex The I/O executor.
  * @param fds The list. It must stay valid and unchanged until the operation is over.
@@ -160,8 +161,9 @@ auto async_poll(Context& context, ::pollfd* fds, std::size_t n,
  * another file. While the list stays the same, a wait makes no other system call than `poll(2)` and
  * `fstat(2)`.
  *
- * eventfds, timerfds and other anonymous files can't be told apart by their identity: call `forget`
- * if such a file was closed, and its number may be used again.
+ * The identity does not tell eventfds, timerfds and other anonymous files apart, nor a file that was
+ * closed and opened again: call `forget` if such a file was closed, and its number may be used
+ * again.
  *
  * Between two waits, the set does not keep `run()` from returning.
  *
@@ -318,8 +320,8 @@ public:
 
     /// Drops the registration of a number that was closed, or stands for another file by now.
     /**
-     * Moor does not pass the number to the kernel. Needed for anonymous files only, such as
-     * eventfds, and before another object registers such a number. If a wait for the number is
+     * Moor does not pass the number to the kernel. Needed for anonymous files, such as eventfds, and
+     * for files that were opened again; and before another object registers such a number. If a wait for the number is
      * pending, the file that the number stands for now is registered.
      *
      * @param fd The number. If it is not registered, nothing happens.
