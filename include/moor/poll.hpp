@@ -161,8 +161,8 @@ auto async_poll(Context& context, ::pollfd* fds, std::size_t n,
  * another file. While the list stays the same, a wait makes no other system call than `poll(2)` and
  * `fstat(2)`.
  *
- * The identity does not tell eventfds, timerfds and other anonymous files apart, nor a file that was
- * closed and opened again: call `forget` if such a file was closed, and its number may be used
+ * The identity does not tell eventfds, timerfds and other anonymous files apart, nor a file that
+ * was closed and opened again: call `forget` if such a file was closed, and its number may be used
  * again.
  *
  * Between two waits, the set does not keep `run()` from returning.
@@ -320,9 +320,9 @@ public:
 
     /// Drops the registration of a number that was closed, or stands for another file by now.
     /**
-     * Moor does not pass the number to the kernel. Needed for anonymous files, such as eventfds, and
-     * for files that were opened again; and before another object registers such a number. If a wait for the number is
-     * pending, the file that the number stands for now is registered.
+     * Moor does not pass the number to the kernel. Needed for anonymous files, such as eventfds,
+     * and for files that were opened again; and before another object registers such a number. If a
+     * wait for the number is pending, the file that the number stands for now is registered.
      *
      * @param fd The number. If it is not registered, nothing happens.
      */
