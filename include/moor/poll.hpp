@@ -17,9 +17,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
-#include <boost/asio/execution/context.hpp>
-#include <boost/asio/execution/executor.hpp>
-#include <boost/asio/query.hpp>
+#include <boost/asio/execution_context.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -32,33 +30,26 @@ namespace moor {
 
 namespace detail {
 
-template <class Executor>
-service_core_ptr poll_core_of(const Executor& ex) {
-    if constexpr (asio::execution::is_executor<Executor>::value)
-        return core_access::core_of(asio::query(ex, asio::execution::context));
-    else
-        return core_access::core_of(ex.context());
-}
-
 /// Starts an async_poll, now or later, as the token wants.
 template <class Executor>
 class initiate_poll {
 public:
     using executor_type = Executor;
 
-    explicit initiate_poll(const Executor& ex) : executor_(ex) {}
+    explicit initiate_poll(const Executor& ex) : executor_(ex), context_(context_of(ex)) {}
 
     const executor_type& get_executor() const noexcept { return executor_; }
 
     template <class Handler>
     void operator()(Handler&& handler, ::pollfd* fds, std::size_t n, poll_timeout timeout) const {
         std::decay_t<Handler> h(std::forward<Handler>(handler));
-        const poll_list_ptr list(new poll_list(poll_core_of(executor_), false));
+        const poll_list_ptr list(new poll_list(core_access::core_of(context_), false));
         start_poll(list, io_executor<Executor>{executor_}, h, fds, n, timeout);
     }
 
 private:
     Executor executor_;
+    asio::execution_context& context_;
 };
 
 } // namespace detail
@@ -210,7 +201,7 @@ public:
      * @param ex The I/O executor.
      */
     explicit basic_poll_set(const executor_type& ex)
-        : core_(detail::poll_core_of(ex)), executor_(ex, *core_) {}
+        : core_(detail::core_access::core_of(detail::context_of(ex))), executor_(ex, *core_) {}
 
     /// Constructs a set without registrations.
     /**

@@ -32,6 +32,7 @@
 #include <utility>
 #include <vector>
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
 #include <sys/timerfd.h>
@@ -408,6 +409,22 @@ BOOST_FIXTURE_TEST_CASE(a_wait_for_what_its_kind_of_file_never_has, fixture) {
         reg.deregister();
         test::run_ready(io);
     }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_report_that_a_list_causes_may_use_the_set, fixture) {
+    auto p = test::make_pipe();
+    auto reg = make_registration(p.a);
+    p = test::reuse_number(p.a, test::make_pipe());
+    moor::poll_set set(io);
+    ::pollfd fds[] = {{p.a, POLLIN, 0}};
+    test::called done;
+    {
+        std::lock_guard<std::mutex> lock(reports_mutex);
+        on_report = [&] { set.cancel(); }; // takes the lock of the list
+    }
+    set.async_wait(fds, 1, std::chrono::hours(1), done.handler());
+    check_report(kind::number_reused, p.a, "another file");
+    test::check_fails(io, done, asio::error::operation_aborted);
 }
 
 boost::test_tools::assertion_result may_start_threads_in_a_child(boost::unit_test::test_unit_id) {

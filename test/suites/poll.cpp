@@ -629,6 +629,86 @@ BOOST_FIXTURE_TEST_CASE(a_service_that_is_closed_ends_operations, test::context_
     check_ends(io, later_once, test::gone);
 }
 
+BOOST_AUTO_TEST_CASE(a_service_that_is_closed_ends_operations_that_wait_for_the_time_alone) {
+    test::unique_fd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
+    const std::vector<::pollfd> lists[] = {{}, {entry(-1), entry(-7)}, {entry(file, 0)}};
+    for (const std::vector<::pollfd>& list : lists) {
+        test::context_fixture of_once, of_set;
+        in_a_set way(of_set.io);
+        std::vector<::pollfd> fds = list, more = list;
+        called_poll done, once_done;
+        way.start(fds.data(), fds.size(), for_ever, done.handler());
+        moor::async_poll(of_once.io, more.data(), more.size(), 10s, once_done.handler());
+        for (asio::io_context* io : {&of_set.io, &of_once.io}) {
+            test::run_ready(*io);
+            moor::use_registration_service(*io).close();
+            moor::use_registration_service(*io).close();
+        }
+        BOOST_TEST(done.times == 0);
+        way.set.cancel(); // of a wait that is over
+        check_ends(of_set.io, done, test::gone);
+        check_ends(of_once.io, once_done, test::gone);
+        for (const ::pollfd& f : fds)
+            BOOST_TEST(f.revents == untouched);
+    }
+}
+
+/// A handler whose operation has begun, and does not wait yet, when its slot is connected.
+struct interfering_handler {
+    struct slot {
+        const std::function<void()>* interfere;
+        bool is_connected() const noexcept { return true; }
+        template <class Canceller, class... Args>
+        void emplace(Args&&...) {
+            (*interfere)();
+        }
+    };
+    using cancellation_slot_type = slot;
+
+    const std::function<void()>* interfere;
+    called_poll* done;
+
+    slot get_cancellation_slot() const noexcept { return {interfere}; }
+    void operator()(error_code ec, std::size_t n) const { done->handler()(ec, n); }
+};
+
+BOOST_AUTO_TEST_CASE(an_operation_that_is_ended_while_it_begins_completes) {
+    test::fd_pair p = test::make_pipe();
+    for (std::size_t n : {0, 1}) {
+        test::context_fixture f;
+        in_a_set way(f.io);
+        ::pollfd fds[] = {entry(p.a)};
+        std::function<void()> interfere = [&] { way.set.cancel(); };
+        called_poll cancelled, closed;
+        way.start(fds, n, 10s, interfering_handler{&interfere, &cancelled});
+        check_ends(f.io, cancelled, aborted);
+        interfere = [&] { moor::use_registration_service(f.io).close(); };
+        way.start(fds, n, 10s, interfering_handler{&interfere, &closed});
+        BOOST_TEST(closed.times == 0);
+        check_ends(f.io, closed, test::gone);
+        BOOST_TEST(fds[0].revents == untouched);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_service_may_be_closed_while_other_threads_begin_operations) {
+    test::fd_pair p = test::make_pipe();
+    for (int round = 0; round != 20; ++round) {
+        asio::thread_pool pool(2);
+        std::vector<::pollfd> fds(8, entry(p.a));
+        std::atomic<int> begun{0}, gone{0};
+        for (std::size_t i = 0; i != fds.size(); ++i)
+            asio::post(pool, [&, i] {
+                ++begun;
+                moor::async_poll(pool, &fds[i], i % 2, 20s,
+                                 [&](error_code ec, std::size_t) { gone += ec == test::gone; });
+            });
+        test::wait_for([&] { return begun > round % 8; });
+        moor::use_registration_service(pool).close();
+        pool.join();
+        BOOST_TEST(gone.load() == 8);
+    }
+}
+
 BOOST_FIXTURE_TEST_CASE(a_service_that_is_closed_between_two_waits_ends_the_set_well,
                         test::context_fixture) {
     test::fd_pair p = test::make_pipe();
@@ -674,6 +754,23 @@ BOOST_AUTO_TEST_CASE(handlers_are_destroyed_with_their_context) {
     BOOST_TEST(test::open_descriptors() == before);
     BOOST_TEST(fds[0].revents == untouched);
     BOOST_TEST(more[0].revents == untouched);
+}
+
+BOOST_AUTO_TEST_CASE(an_operation_that_begins_while_its_context_is_destroyed_is_destroyed) {
+    ::pollfd fds[] = {entry(-1)};
+    test::once first(test::expect::destroyed), once_more(test::expect::destroyed),
+        set_once_more(test::expect::destroyed);
+    auto io = std::make_unique<asio::io_context>();
+    moor::poll_set set(*io);
+    std::shared_ptr<void> begins(nullptr, [&, context = io.get()](void*) {
+        moor::async_poll(*context, fds, 1, 10s, once_more.handler());
+        set.async_wait(fds, 1, 10s, set_once_more.handler());
+    });
+    moor::async_poll(*io, fds, 1, 10s,
+                     [begins, h = first.handler()](error_code ec, std::size_t) mutable { h(ec); });
+    begins.reset();
+    test::run_ready(*io);
+    io.reset();
 }
 
 template <class Set, class Make>
@@ -1046,6 +1143,17 @@ BOOST_FIXTURE_TEST_CASE(any_completion_token_will_do, test::context_fixture) {
         way.start(fds, 1, no_time, unique.handler());
         test::run_all(io);
     });
+}
+
+BOOST_AUTO_TEST_CASE(an_empty_executor_is_an_error_at_once) {
+    const asio::any_io_executor none;
+    BOOST_CHECK_THROW(moor::poll_set{none}, asio::execution::bad_executor);
+    called_poll never;
+    BOOST_CHECK_THROW(moor::async_poll(none, nullptr, 0, no_time, never.handler()),
+                      asio::execution::bad_executor);
+    BOOST_CHECK_THROW((void)moor::async_poll(none, nullptr, 0, no_time, asio::deferred),
+                      asio::execution::bad_executor);
+    BOOST_TEST(never.times == 0);
 }
 
 BOOST_AUTO_TEST_CASE(an_operation_that_finds_no_memory_throws_and_leaves_the_set_usable) {

@@ -30,6 +30,7 @@
 #include <moor/detail/poll_entry.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/service_core.hpp>
+#include <moor/detail/use_checks.hpp>
 #include <moor/detail/waiter.hpp>
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
@@ -69,14 +70,20 @@ protected:
 
 /// The registrations, and the operation.
 /**
- * `mutex_` guards all of it. It is taken before the service's lock. Operations are completed, and
- * timers destroyed, without it.
+ * `mutex_` guards all of it. It is taken before the service's lock. Without it, operations are
+ * completed, timers destroyed, and mistakes reported.
  */
 class poll_list final : private shutdown_listener {
 public:
     /// `is_kept`: the registrations stay when an operation is over.
     poll_list(service_core_ptr core, bool is_kept) noexcept
-        : shutdown_listener(&poll_list::shut_down), core_(std::move(core)), is_kept_(is_kept) {}
+        : shutdown_listener(
+              &poll_list::shut_down,
+              [](shutdown_listener& l) noexcept {
+                  intrusive_ptr_add_ref(&static_cast<poll_list&>(l));
+              },
+              &poll_list::service_closed),
+          core_(std::move(core)), is_kept_(is_kept) {}
     poll_list(const poll_list&) = delete;
     poll_list& operator=(const poll_list&) = delete;
 
@@ -96,7 +103,7 @@ public:
 
     /// Begins an operation, with poll(2). Zero: it is over. Otherwise its number; wait() is next.
     std::uint64_t begin(poll_op& op, ::pollfd* fds, std::size_t n, bool may_wait) {
-        state_lock lock(mutex_);
+        list_lock lock(*this);
         if (core_->is_closed())
             op.ec = error::gone;
         else if (op_)
@@ -122,7 +129,7 @@ public:
 
     /// The operation can't wait after all: it is not known here any more.
     void withdraw() noexcept {
-        state_lock lock(mutex_);
+        list_lock lock(*this);
         op_ = nullptr;
         is_starting_ = is_over_ = false;
     }
@@ -131,11 +138,16 @@ public:
     void wait() {
         poll_op* over;
         {
-            state_lock lock(mutex_);
+            list_lock lock(*this);
             core_->port.work_started();
             core_->add_listener(*this);
             is_starting_ = false;
-            over = is_over_ ? take() : guarded([this] { return wait_for_all(true); });
+            if (is_over_)
+                over = take();
+            else if (core_->is_closed()) // since begin(); later, the listener is told
+                over = finish(error::gone);
+            else
+                over = guarded([this] { return wait_for_all(true); });
         }
         complete(over);
     }
@@ -144,7 +156,7 @@ public:
     void cancel(std::uint64_t number = 0) {
         poll_op* over = nullptr;
         {
-            state_lock lock(mutex_);
+            list_lock lock(*this);
             if (is_pending(number))
                 over = finish(asio::error::operation_aborted);
         }
@@ -155,7 +167,7 @@ public:
     void expire(std::uint64_t number) {
         poll_op* over = nullptr;
         {
-            state_lock lock(mutex_);
+            list_lock lock(*this);
             if (is_pending(number)) {
                 error_code ec;
                 const std::size_t ready = poll(ec);
@@ -171,7 +183,7 @@ public:
     void close() {
         poll_op* over = nullptr;
         {
-            state_lock lock(mutex_);
+            list_lock lock(*this);
             drop_all();
             is_kept_ = false;
             if (is_pending(0))
@@ -182,7 +194,7 @@ public:
 
     /// A number stands for another file, or is about to.
     void forget(int number) {
-        state_lock lock(mutex_);
+        list_lock lock(*this);
         if (number < 0 || static_cast<std::size_t>(number) >= entries_.size())
             return;
         std::unique_ptr<poll_entry>& e = entries_[static_cast<std::size_t>(number)];
@@ -197,6 +209,16 @@ public:
 
 private:
     friend class poll_entry;
+
+    /// What a registration finds to report is told when the lock has been given back.
+    class list_lock {
+    public:
+        explicit list_lock(poll_list& l) : lock_(l.mutex_) {}
+
+    private:
+        [[maybe_unused]] deferred_reports<checks_use> reports_; // the first: destroyed last
+        state_lock lock_;
+    };
 
     /// What has to be done in the loop: to call poll(2) again, or to end the waits of a set without
     /// an operation, which keep the loop running.
@@ -302,11 +324,23 @@ private:
         const poll_list_ptr keep(&list);
         poll_op* op;
         {
-            state_lock lock(list.mutex_);
+            list_lock lock(list);
             op = std::exchange(list.op_, nullptr);
         }
         if (op)
             op->destroy();
+    }
+
+    /// The waits have ended already, if there were any.
+    static void service_closed(shutdown_listener& l) noexcept {
+        const poll_list_ptr list(&static_cast<poll_list&>(l), false);
+        poll_op* over = nullptr;
+        {
+            list_lock lock(*list);
+            if (list->is_pending(0))
+                over = list->finish(error::gone);
+        }
+        list->complete(over);
     }
 
     /// `f` returns an operation that is over, or null. Without memory, the operation is over.
@@ -338,7 +372,7 @@ private:
     void run_task() {
         poll_op* over = nullptr;
         {
-            state_lock lock(mutex_);
+            list_lock lock(*this);
             is_task_queued_ = false;
             if (op_) {
                 if (must_poll_ && !is_starting_)
@@ -363,7 +397,7 @@ private:
         poll_op* over = nullptr;
         std::unique_ptr<poll_entry> dropped;
         {
-            state_lock lock(mutex_);
+            list_lock lock(*this);
             const error_code ec = e.waits->ec();
             const readiness r = e.waits->event().ready();
             e.waits.reset();
@@ -385,7 +419,7 @@ private:
     /// The execution context is shutting down.
     void was_destroyed(poll_entry& e) noexcept {
         std::unique_ptr<poll_entry> dropped;
-        state_lock lock(mutex_);
+        list_lock lock(*this);
         e.waits.reset();
         if (e.is_dropped)
             dropped.reset(&e);

@@ -47,12 +47,19 @@ protected:
     using callback = void (*)(shutdown_listener&) noexcept;
 
     explicit shutdown_listener(callback on_shutdown) noexcept : on_shutdown_(on_shutdown) {}
+    /// For a listener with references that is told of `service_core::close()`, too: `add_reference`
+    /// is called under the service's lock, and then `on_close`, which gives the reference back,
+    /// without the lock. Such a listener does not listen any more.
+    shutdown_listener(callback on_shutdown, callback add_reference, callback on_close) noexcept
+        : on_shutdown_(on_shutdown), add_reference_(add_reference), on_close_(on_close) {}
     ~shutdown_listener() = default;
 
 private:
     friend class service_core;
 
     callback on_shutdown_;
+    callback add_reference_ = nullptr;
+    callback on_close_ = nullptr;
     shutdown_listener* next_ = nullptr;
     shutdown_listener** link_ = nullptr; // what points to this one, while it listens
 };
@@ -167,6 +174,8 @@ public:
             s.close(scheduled_io::service_closed, true);
             keep_counts(s);
         });
+        while (shutdown_listener* l = take_closed())
+            l->on_close_(*l);
     }
 
     /// The execution context is shutting down: handlers are destroyed, not invoked.
@@ -294,6 +303,19 @@ private:
         shutdown_listener* l = listeners_;
         if (l)
             unlink(*l);
+        return l;
+    }
+
+    /// A listener that is told of close(), with a reference.
+    shutdown_listener* take_closed() noexcept {
+        std::lock_guard<state_mutex> lock(mutex_);
+        shutdown_listener* l = listeners_;
+        while (l && !l->on_close_)
+            l = l->next_;
+        if (l) {
+            unlink(*l);
+            l->add_reference_(*l);
+        }
         return l;
     }
 

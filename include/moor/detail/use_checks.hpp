@@ -54,11 +54,49 @@ struct misuse_report {
     std::string name;
     std::string message;
 
-    /// Not under a lock.
-    void deliver() const noexcept {
+    /// Not under a lock, except within a `deferred_reports`.
+    void deliver() const noexcept;
+    void deliver_now() const noexcept {
         current_misuse_handler.load()(misuse{what, handle, name.c_str(), message.c_str()});
     }
 };
+
+/// Keeps the reports of this thread until its scope ends: constructed before a lock is taken, under
+/// which states are registered.
+template <bool Checks>
+class deferred_reports {};
+
+template <>
+class deferred_reports<true> {
+public:
+    deferred_reports() noexcept : outer_(std::exchange(current(), this)) {}
+    deferred_reports(const deferred_reports&) = delete;
+    deferred_reports& operator=(const deferred_reports&) = delete;
+    ~deferred_reports() {
+        current() = outer_;
+        for (const misuse_report& r : reports_)
+            r.deliver();
+    }
+
+    static deferred_reports*& current() noexcept {
+        thread_local deferred_reports* d = nullptr;
+        return d;
+    }
+    void keep(const misuse_report& r) { reports_.push_back(r); }
+
+private:
+    deferred_reports* outer_;
+    std::vector<misuse_report> reports_;
+};
+
+inline void misuse_report::deliver() const noexcept {
+    using deferred = deferred_reports<true>;
+    if (!deferred::current())
+        return deliver_now();
+    BOOST_TRY { deferred::current()->keep(*this); }
+    BOOST_CATCH(...) {} // without memory, it is not told
+    BOOST_CATCH_END
+}
 
 /// Delivers the report that `make` returns, if there is memory for it.
 template <class F>
