@@ -19,23 +19,43 @@
 
 #include <moor.hpp>
 
+#include <boost/asio/any_completion_handler.hpp>
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/append.hpp>
+#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_allocator.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
 #include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/consign.hpp>
 #include <boost/asio/deferred.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/experimental/parallel_group.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/prepend.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/spawn.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
+#if defined(BOOST_ASIO_HAS_CO_AWAIT)
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#endif
+#if BOOST_ASIO_VERSION >= 102700 // Boost 1.82
+#include <boost/asio/bind_immediate_executor.hpp>
+#endif
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <exception>
 #include <functional>
 #include <future>
 #include <limits>
@@ -44,6 +64,7 @@
 #include <ratio>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -1125,25 +1146,253 @@ BOOST_FIXTURE_TEST_CASE(handlers_keep_their_executor_and_allocator, test::contex
     });
 }
 
-BOOST_FIXTURE_TEST_CASE(any_completion_token_will_do, test::context_fixture) {
-    on_both(io, [&](auto& way) {
-        test::fd_pair p = test::make_pipe();
-        ::pollfd fds[] = {entry(p.b, POLLOUT)};
-        std::future<std::size_t> f = way.start(fds, 1, for_ever, asio::use_future);
-        test::run_all(io);
-        BOOST_TEST(f.get() == 1u);
-        auto later = way.start(fds, 1, for_ever, asio::deferred);
-        fds[0].revents = 0;
-        test::run_all(io);
-        BOOST_TEST(fds[0].revents == 0);
-        called_poll done;
-        std::move(later)(done.handler());
-        check_ready(io, done, 1);
-        test::once unique;
-        way.start(fds, 1, no_time, unique.handler());
-        test::run_all(io);
+/// A pipe, and an operation for its reading end with any token.
+struct token_fixture : test::context_fixture {
+    test::fd_pair p = test::make_pipe();
+    ::pollfd fds[1] = {entry(p.a)};
+
+    template <class Token>
+    auto start(Token&& token) {
+        return moor::async_poll(io, fds, 1, 10s, std::forward<Token>(token));
+    }
+
+    auto success(int& times) {
+        return [&times](error_code ec, std::size_t ready) {
+            ++times;
+            BOOST_TEST(!ec);
+            BOOST_TEST(ready == 1u);
+        };
+    }
+
+    /// Calls `start` for an operation that pends, and for one that is ready at once.
+    template <class Start>
+    void pending_and_ready(Start start) {
+        for (bool is_ready : {false, true}) {
+            if (is_ready)
+                test::put(p.b, "x");
+            int times = 0;
+            start(times);
+            BOOST_TEST(times == 0);
+            if (!is_ready) {
+                test::run_ready(io);
+                BOOST_TEST(times == 0);
+                test::put(p.b, "x");
+            }
+            test::run_until(io, [&] { return times != 0; });
+            test::run_ready(io);
+            BOOST_TEST(times == 1);
+            test::drain(p.a);
+        }
+    }
+};
+
+BOOST_FIXTURE_TEST_CASE(a_set_takes_completion_tokens, test::context_fixture) {
+    test::fd_pair p = test::make_pipe();
+    ::pollfd fds[] = {entry(p.b, POLLOUT)};
+    auto set = asio::deferred.as_default_on(moor::poll_set(io));
+    std::future<std::size_t> f = set.async_wait(fds, 1, for_ever, asio::use_future);
+    test::run_all(io);
+    BOOST_TEST(f.get() == 1u);
+    auto later = set.async_wait(fds, 1, for_ever);
+    fds[0].revents = 0;
+    test::run_all(io);
+    BOOST_TEST(fds[0].revents == 0);
+    called_poll done;
+    std::move(later)(done.handler());
+    check_ready(io, done, 1);
+    test::once unique;
+    set.async_wait(fds, 1, no_time, unique.handler());
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_handler_is_a_token, token_fixture) {
+    pending_and_ready([&](int& times) {
+        auto handler = success(times);
+        start(handler); // copied
+    });
+    pending_and_ready([&](int& times) {
+        start([&times, moved = std::make_unique<int>(0)](error_code, std::size_t) { ++times; });
+    });
+    pending_and_ready([&](int& times) {
+        asio::any_completion_handler<void(error_code, std::size_t)> handler = success(times);
+        start(std::move(handler));
+    });
+    start(asio::detached);
+    test::put(p.b, "x");
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_future_is_a_token, token_fixture) {
+    error_code ec;
+    std::future<std::size_t> ready = start(asio::use_future),
+                             none = start(asio::redirect_error(asio::use_future, ec));
+    asio::cancellation_signal signal;
+    auto failed = start(asio::bind_cancellation_slot(signal.slot(), asio::use_future));
+    test::run_ready(io);
+    signal.emit(asio::cancellation_type::total);
+    test::put(p.b, "x");
+    test::run_all(io);
+    BOOST_TEST(ready.get() == 1u);
+    BOOST_TEST(none.get() == 1u);
+    BOOST_TEST(!ec);
+    BOOST_CHECK_EXCEPTION(failed.get(), boost::system::system_error,
+                          [](auto& e) { return e.code() == aborted; });
+}
+
+BOOST_FIXTURE_TEST_CASE(a_deferred_operation_starts_when_it_is_invoked, token_fixture) {
+    { [[maybe_unused]] auto dropped = start(asio::deferred); }
+    test::run_all(io);
+    BOOST_TEST(fds[0].revents == untouched);
+    pending_and_ready([&](int& times) { start(asio::deferred)(success(times)); });
+    using executor = asio::deferred_t::executor_with_default<asio::io_context::executor_type>;
+    pending_and_ready([&](int& times) {
+        moor::async_poll(executor(io.get_executor()), fds, 1, 10s)(success(times));
     });
 }
+
+BOOST_FIXTURE_TEST_CASE(adapted_handlers_are_tokens, token_fixture) {
+    pending_and_ready(
+        [&](int& times) { start(asio::as_tuple([&](auto t) { std::apply(success(times), t); })); });
+    pending_and_ready([&](int& times) {
+        start(asio::append(asio::prepend(
+                               [&](int before, error_code ec, std::size_t n, int behind) {
+                                   BOOST_TEST(before == 3);
+                                   BOOST_TEST(behind == 4);
+                                   success(times)(ec, n);
+                               },
+                               3),
+                           4));
+    });
+    pending_and_ready([&](int& times) {
+        auto object = std::make_shared<int>(1);
+        std::weak_ptr<int> watch = object;
+        start(asio::consign(success(times), std::move(object)));
+        BOOST_TEST(!watch.expired());
+    });
+}
+
+BOOST_FIXTURE_TEST_CASE(a_stackful_coroutine_waits, token_fixture) {
+    pending_and_ready([&](int& times) {
+        asio::spawn(
+            io,
+            [&](asio::yield_context yield) {
+                error_code ec = asio::error::fault;
+                BOOST_TEST(start(yield[ec]) == 1u);
+                BOOST_TEST(!ec);
+                ++times;
+            },
+            asio::detached);
+    });
+}
+
+BOOST_FIXTURE_TEST_CASE(the_first_of_a_group_cancels_the_other, token_fixture) {
+    ::pollfd others[] = {entry(p.b, POLLOUT)};
+    int times = 0;
+    asio::experimental::make_parallel_group(start(asio::deferred),
+                                            moor::async_poll(io, others, 1, 10s, asio::deferred))
+        .async_wait(asio::experimental::wait_for_one(),
+                    [&](std::array<std::size_t, 2>, error_code a, std::size_t, error_code b,
+                        std::size_t ready) {
+                        ++times;
+                        BOOST_CHECK_EQUAL(a, aborted);
+                        success(times)(b, ready);
+                    });
+    test::run_all(io);
+    BOOST_TEST(times == 2);
+}
+
+#if defined(BOOST_ASIO_HAS_CO_AWAIT)
+BOOST_FIXTURE_TEST_CASE(a_coroutine_waits, token_fixture) {
+    using namespace asio::experimental::awaitable_operators;
+    using asio::use_awaitable;
+    moor::poll_set set(io);
+    bool is_last = false;
+    auto body = [&]() -> asio::awaitable<void> {
+        const std::size_t none = co_await set.async_wait(fds, 1, 1ms, use_awaitable);
+        BOOST_TEST(none == 0u);
+        const auto first =
+            co_await (start(use_awaitable) || set.async_wait(fds, 0, 1ms, use_awaitable));
+        BOOST_TEST(first.index() == 1u); // and the other is cancelled
+        asio::post(io, [&] { test::put(p.b, "x"); });
+        const std::size_t ready = co_await start(use_awaitable);
+        BOOST_TEST(ready == 1u);
+        const auto [ec, n] =
+            co_await set.async_wait(fds, 1, for_ever, asio::as_tuple(use_awaitable));
+        BOOST_TEST(!ec);
+        BOOST_TEST(n == 1u);
+        const std::size_t direct = co_await set.async_wait(fds, 1, for_ever, asio::deferred);
+        BOOST_TEST(direct == 1u);
+        test::drain(p.a);
+        is_last = true;
+        co_await set.async_wait(fds, 1, for_ever, use_awaitable); // until the signal
+    };
+    asio::cancellation_signal signal;
+    std::exception_ptr error;
+    asio::co_spawn(
+        io, body(),
+        asio::bind_cancellation_slot(signal.slot(), [&](std::exception_ptr e) { error = e; }));
+    test::run_until(io, [&] { return is_last; });
+    test::run_ready(io);
+    BOOST_TEST(!error);
+    signal.emit(asio::cancellation_type::terminal);
+    test::run_all(io);
+    BOOST_REQUIRE(error);
+    BOOST_CHECK_EXCEPTION(std::rethrow_exception(error), boost::system::system_error,
+                          [](auto& e) { return e.code() == aborted; });
+}
+#endif
+
+#if BOOST_ASIO_VERSION >= 102700 // Boost 1.82; before, what is ready at once is posted, too
+BOOST_FIXTURE_TEST_CASE(what_is_ready_at_once_completes_through_its_immediate_executor,
+                        token_fixture) {
+    on_both(io, [&](auto& way) {
+        test::tracker_executor ex(1, io.get_executor());
+        test::allocation_counts memory;
+        int times = 0;
+        auto begin = [&](auto timeout) {
+            way.start(fds, 1, timeout,
+                      asio::bind_allocator(
+                          test::counting_allocator<>(memory),
+                          asio::bind_immediate_executor(ex, [&](error_code ec, std::size_t) {
+                              BOOST_TEST(!ec);
+                              BOOST_TEST(memory.live == 0);
+                              BOOST_TEST(test::running_on(1) == (times == 0));
+                              ++times;
+                          })));
+        };
+        asio::post(io, [&] {
+            begin(no_time);
+            BOOST_TEST(times == 1); // dispatched
+            begin(1ms);
+            BOOST_TEST(times == 1);
+        });
+        test::run_all(io);
+        BOOST_TEST(times == 2);
+        BOOST_TEST(ex.executed() == 1);
+    });
+}
+
+BOOST_FIXTURE_TEST_CASE(only_so_many_operations_in_a_row_complete_inline, token_fixture) {
+    moor::use_registration_service(io).inline_budget(3);
+    moor::poll_set set(io);
+    int left = 20, depth = 0, deepest = 0;
+    std::function<void()> begin = [&] {
+        set.async_wait(
+            fds, 1, no_time,
+            asio::bind_immediate_executor(io.get_executor(), [&](error_code, std::size_t) {
+                deepest = std::max(deepest, ++depth);
+                if (--left != 0)
+                    begin();
+                --depth;
+            }));
+    };
+    asio::post(io, begin);
+    test::run_all(io);
+    BOOST_TEST(left == 0);
+    BOOST_TEST(deepest <= 4);
+    BOOST_TEST(deepest >= 3);
+}
+#endif
 
 BOOST_AUTO_TEST_CASE(an_empty_executor_is_an_error_at_once) {
     const asio::any_io_executor none;
