@@ -30,7 +30,6 @@
 #include <boost/asio/consign.hpp>
 #include <boost/asio/deferred.hpp>
 #include <boost/asio/detached.hpp>
-#include <boost/asio/experimental/parallel_group.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
@@ -51,7 +50,6 @@
 #endif
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -212,7 +210,7 @@ BOOST_FIXTURE_TEST_CASE(a_regular_file_that_is_asked_for_nothing_waits_without_a
         for (short events : {short(0), short(POLLPRI), short(POLLRDBAND), short(POLLWRBAND)}) {
             ::pollfd fds[] = {entry(file, events)};
             called_poll done;
-            way.start(fds, 1, 30ms, done.handler());
+            way.start(fds, 1, 4ms, done.handler());
             check_pends(io, done);
             check_ready(io, done, 0);
         }
@@ -261,12 +259,12 @@ BOOST_FIXTURE_TEST_CASE(when_the_time_is_over_nothing_is_ready_and_there_is_no_e
         ::pollfd fds[] = {entry(p.a)};
         called_poll done;
         const auto begin = std::chrono::steady_clock::now();
-        way.start(fds, 1, 20ms, done.handler());
+        way.start(fds, 1, 5ms, done.handler());
         check_pends(io, done);
         BOOST_TEST(fds[0].revents == untouched);
         check_ready(io, done, 0);
         BOOST_TEST(fds[0].revents == 0);
-        BOOST_TEST((std::chrono::steady_clock::now() - begin >= 20ms));
+        BOOST_TEST((std::chrono::steady_clock::now() - begin >= 5ms));
     });
 }
 
@@ -276,9 +274,9 @@ BOOST_FIXTURE_TEST_CASE(an_empty_list_is_a_timeout, test::context_fixture) {
         const auto begin = std::chrono::steady_clock::now();
         way.start(nullptr, 0, no_time, at_once.handler());
         check_ready(io, at_once, 0);
-        way.start(nullptr, 0, 20ms, done.handler());
+        way.start(nullptr, 0, 5ms, done.handler());
         check_ready(io, done, 0);
-        BOOST_TEST((std::chrono::steady_clock::now() - begin >= 20ms));
+        BOOST_TEST((std::chrono::steady_clock::now() - begin >= 5ms));
     });
 }
 
@@ -334,7 +332,7 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_is_closed_meanwhile_is_reported_when_the_t
         test::fd_pair p = test::make_pipe();
         ::pollfd fds[] = {entry(p.a)};
         called_poll done;
-        way.start(fds, 1, 20ms, done.handler());
+        way.start(fds, 1, 5ms, done.handler());
         p.a.close();
         check_ready(io, done, 1);
         BOOST_TEST(fds[0].revents == POLLNVAL);
@@ -1285,22 +1283,6 @@ BOOST_FIXTURE_TEST_CASE(a_stackful_coroutine_waits, token_fixture) {
     });
 }
 
-BOOST_FIXTURE_TEST_CASE(the_first_of_a_group_cancels_the_other, token_fixture) {
-    ::pollfd others[] = {entry(p.b, POLLOUT)};
-    int times = 0;
-    asio::experimental::make_parallel_group(start(asio::deferred),
-                                            moor::async_poll(io, others, 1, 10s, asio::deferred))
-        .async_wait(asio::experimental::wait_for_one(),
-                    [&](std::array<std::size_t, 2>, error_code a, std::size_t, error_code b,
-                        std::size_t ready) {
-                        ++times;
-                        BOOST_CHECK_EQUAL(a, aborted);
-                        success(times)(b, ready);
-                    });
-    test::run_all(io);
-    BOOST_TEST(times == 2);
-}
-
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
 BOOST_FIXTURE_TEST_CASE(a_coroutine_waits, token_fixture) {
     using namespace asio::experimental::awaitable_operators;
@@ -1460,7 +1442,7 @@ struct consumer {
 };
 
 BOOST_AUTO_TEST_CASE(sets_lose_nothing_on_a_context_with_several_threads) {
-    constexpr int bytes = 3000;
+    constexpr int bytes = 700;
     constexpr std::size_t each = 5;
     asio::thread_pool pool(3);
     std::vector<std::unique_ptr<consumer>> consumers;
@@ -1495,7 +1477,7 @@ BOOST_AUTO_TEST_CASE(operations_may_be_cancelled_while_other_threads_complete_th
     asio::thread_pool pool(2);
     test::fd_pair p = test::make_socketpair(), q = test::make_pipe();
     int completed = 0, cancelled = 0;
-    for (int i = 0; i != 400; ++i) {
+    for (int i = 0; i != 100; ++i) {
         ::pollfd fds[] = {entry(p.a), entry(q.a)};
         asio::cancellation_signal signal;
         std::promise<error_code> promise;
@@ -1516,7 +1498,7 @@ BOOST_AUTO_TEST_CASE(operations_may_be_cancelled_while_other_threads_complete_th
         if (ec)
             BOOST_TEST(fds[0].revents == untouched);
     }
-    BOOST_TEST(completed >= 200);
+    BOOST_TEST(completed >= 50);
     pool.join();
     (void)cancelled;
 }
@@ -1742,7 +1724,7 @@ BOOST_AUTO_TEST_CASE(random_lists_report_what_poll_reports) {
     ::signal(SIGPIPE, SIG_IGN);
     test::tally t;
     const std::uint64_t first = test::from_environment("MOOR_TEST_SEED", 1);
-    const std::uint64_t runs = test::from_environment("MOOR_TEST_RUNS", 60);
+    const std::uint64_t runs = test::from_environment("MOOR_TEST_RUNS", 40);
     for (std::uint64_t seed = first; seed != first + runs; ++seed) {
         asio::io_context io;
         on_both(io, [&](auto& way) { play(io, way, seed, t); });
