@@ -30,7 +30,7 @@ layers=(
     'detail/held_executor.hpp detail/hideable_work.hpp detail/loop_executor.hpp detail/wait_op.hpp'
     'detail/io_op.hpp'
     'registration_service.hpp'
-    'detail/poll_entry.hpp'
+    'detail/poll_copy.hpp detail/poll_entry.hpp'
     'detail/poll_list.hpp'
     'detail/poll_op.hpp'
     'registration.hpp'

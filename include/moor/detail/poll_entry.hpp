@@ -110,6 +110,12 @@ public:
         return i;
     }
 
+    /// What `told` is in a place of the list that asks for `asked`.
+    short told_events(short asked) const noexcept {
+        const int bits = to_poll_events(told) | (told.is_error() ? POLLERR : 0);
+        return static_cast<short>(bits & (asked | POLLERR));
+    }
+
     /// Where the reactor reports levels, an edge-triggered handle needs another descriptor, so
     /// waits check. But an eventfd that can be read says POLLIN, and never POLLRDNORM: a wait that
     /// checks would complete again and again.

@@ -18,15 +18,14 @@
 //   - Nothing of what completes between two operations has to be kept: the next operation begins
 //     with poll(2). (Not so for a file that tells each change to one poll(2) only: see `told`.)
 // Edge-triggered waits begin without a call of poll(2), which the operation has just made, and do
-// not complete again and again where an event means less than poll(2) was asked for. (See also
-// poll_entry::mode().)
+// not complete again and again where an event means less than poll(2) was asked for.
 //
 
 #ifndef MOOR_DETAIL_POLL_LIST_HPP
 #define MOOR_DETAIL_POLL_LIST_HPP
 
-#include <moor/detail/kernel.hpp>
 #include <moor/detail/mutex.hpp>
+#include <moor/detail/poll_copy.hpp>
 #include <moor/detail/poll_entry.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/service_core.hpp>
@@ -40,16 +39,13 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include <poll.h>
-#include <sys/resource.h>
 
 namespace moor {
 namespace detail {
@@ -77,12 +73,8 @@ class poll_list final : private shutdown_listener {
 public:
     /// `is_kept`: the registrations stay when an operation is over.
     poll_list(service_core_ptr core, bool is_kept) noexcept
-        : shutdown_listener(
-              &poll_list::shut_down,
-              [](shutdown_listener& l) noexcept {
-                  intrusive_ptr_add_ref(&static_cast<poll_list&>(l));
-              },
-              &poll_list::service_closed),
+        : shutdown_listener(&poll_list::shut_down, &poll_list::add_reference,
+                            &poll_list::service_closed),
           core_(std::move(core)), is_kept_(is_kept) {}
     poll_list(const poll_list&) = delete;
     poll_list& operator=(const poll_list&) = delete;
@@ -108,18 +100,17 @@ public:
             op.ec = error::gone;
         else if (op_)
             op.ec = asio::error::already_started;
-        else if (is_too_long(n))
+        else if (poll_copy::is_too_long(n))
             op.ec = asio::error::invalid_argument;
         if (op.ec)
             return 0;
-        polls_.assign(fds, fds + n);
-        fds_ = fds;
+        polls_.assign(fds, n);
         ++number_;
         must_poll_ = false;
         op.ready = poll(op.ec);
         if (op.ready != 0 || op.ec || !may_wait) {
             if (!op.ec)
-                tell();
+                polls_.tell();
             return 0;
         }
         op_ = &op;
@@ -237,28 +228,10 @@ private:
         }
     };
 
-    // ---- what poll(2) says ----------------------------------------------------------------------
-
-    /// poll(2) refuses such a list, before it reads the list.
-    static bool is_too_long(std::size_t n) noexcept {
-        if (n <= 64)
-            return false;
-        ::rlimit limit{};
-        return n > (std::numeric_limits<unsigned>::max)() ||
-               (::getrlimit(RLIMIT_NOFILE, &limit) == 0 && n > limit.rlim_cur);
-    }
-
     std::size_t poll(error_code& ec) noexcept {
         must_poll_ = false;
-        int n;
-        do
-            n = ::poll(polls_.data(), static_cast<::nfds_t>(polls_.size()), 0);
-        while (n < 0 && errno == EINTR);
-        if (n < 0) {
-            ec = error_code(errno, asio::error::get_system_category());
-            return 0;
-        }
-        return static_cast<std::size_t>(n) + (has_changes_ ? add_changes() : 0);
+        const std::size_t n = polls_.poll(ec);
+        return n + (has_changes_ && !ec ? add_changes() : 0);
     }
 
     /// Some files tell a change to one poll(2) only, which was the reactor's.
@@ -266,8 +239,7 @@ private:
         std::size_t n = 0;
         for (::pollfd& p : polls_)
             if (const poll_entry* e = find(p.fd); e && p.revents == 0 && !e->told.empty()) {
-                const int bits = to_poll_events(e->told) | (e->told.is_error() ? POLLERR : 0);
-                p.revents = static_cast<short>(bits & (p.events | POLLERR));
+                p.revents = e->told_events(p.events);
                 n += p.revents != 0;
             }
         for (const std::unique_ptr<poll_entry>& e : entries_)
@@ -275,12 +247,6 @@ private:
                 e->told = readiness();
         has_changes_ = false;
         return n;
-    }
-
-    /// Tells the caller.
-    void tell() noexcept {
-        for (std::size_t i = 0; i != polls_.size(); ++i)
-            fds_[i].revents = polls_[i].revents;
     }
 
     // ---- the end of an operation ----------------------------------------------------------------
@@ -294,7 +260,7 @@ private:
         op_->ec = ec;
         op_->ready = ec ? 0 : ready;
         if (!ec)
-            tell();
+            polls_.tell();
         is_over_ = true;
         return is_starting_ ? nullptr : take();
     }
@@ -331,6 +297,10 @@ private:
             op->destroy();
     }
 
+    static void add_reference(shutdown_listener& l) noexcept {
+        intrusive_ptr_add_ref(&static_cast<poll_list&>(l));
+    }
+
     /// The waits have ended already, if there were any.
     static void service_closed(shutdown_listener& l) noexcept {
         const poll_list_ptr list(&static_cast<poll_list&>(l), false);
@@ -353,8 +323,6 @@ private:
         BOOST_CATCH_END
         return failed && is_pending(0) ? finish(asio::error::no_memory) : over;
     }
-
-    // ---- the task -------------------------------------------------------------------------------
 
     bool keep_task() noexcept {
         is_task_queued_ = true;
@@ -409,7 +377,7 @@ private:
                     must_poll_ = must_poll_ || ec != asio::error::operation_aborted;
                 else if (op_)
                     over = ec == asio::error::operation_aborted
-                               ? guarded([&] { return result(wait_for(e)); })
+                               ? guarded([&] { return start_wait(e); })
                                : poll_again(e, ec);
             }
         }
@@ -455,7 +423,11 @@ private:
         return guarded([this] { return wait_for_all(must_register_); });
     }
 
-    poll_op* result(const error_code& ec) noexcept { return ec ? finish(ec) : nullptr; }
+    /// Returns the operation if it is over.
+    poll_op* start_wait(poll_entry& e) {
+        const error_code ec = wait_for(e);
+        return ec ? finish(ec) : nullptr;
+    }
 
     /// Has each number wait. `is_new`: the list, or what its numbers stand for, may have changed.
     poll_op* wait_for_all(bool is_new) {
@@ -464,8 +436,8 @@ private:
         must_register_ = false;
         for (int number : numbers_)
             if (poll_entry* e = find(number))
-                if (const error_code ec = wait_for(*e))
-                    return finish(ec);
+                if (poll_op* over = start_wait(*e))
+                    return over;
         if (must_poll_) // a wait completed while the operation was being started
             poll_soon();
         return nullptr;
@@ -592,9 +564,8 @@ private:
     std::atomic<std::uint32_t> references_{0};
 
     poll_op* op_ = nullptr;
-    ::pollfd* fds_ = nullptr;     // the caller's
-    std::vector<::pollfd> polls_; // a copy: the caller's is left alone until there is a result
-    std::uint64_t number_ = 0;    // of the operation
+    poll_copy polls_;
+    std::uint64_t number_ = 0; // of the operation
     bool is_kept_;
     bool is_starting_ = false;   // begin() was called, and wait() is next
     bool is_over_ = false;       // meanwhile
