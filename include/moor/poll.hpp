@@ -66,9 +66,10 @@ private:
  * cancelled.
  *
  * If something is ready at once, the operation is one call of `poll(2)`. Otherwise each number is
- * registered until the operation is over. If the number is registered with this context already, by
- * Moor or by an object of Boost.Asio, a duplicate of the descriptor is registered instead. Before
- * the handler is invoked, all registrations have ended, and all duplicates are closed. As with
+ * registered until the operation is over, which costs two calls of `fstat(2)` and, on epoll, two of
+ * `epoll_ctl(2)` for each number. If the number is registered with this context already, by Moor or
+ * by an object of Boost.Asio, a duplicate of the descriptor is registered instead. Before the
+ * handler is invoked, all registrations have ended, and all duplicates are closed. As with
  * `poll(2)`, a number that is closed meanwhile ends nothing by itself.
  *
  * @param ex The I/O executor.
@@ -77,6 +78,7 @@ private:
  * @param timeout How long to wait, rounded up to what the clock can tell. Zero: do not wait.
  * Negative, or longer than the clock can tell: wait for ever.
  * @param token The completion token.
+ * @throws boost::asio::execution::bad_executor If `ex` is an empty `any_io_executor`.
  *
  * @par Completion Signature
  * @code void(error_code, std::size_t ready) @endcode
@@ -199,6 +201,7 @@ public:
     /// Constructs a set without registrations.
     /**
      * @param ex The I/O executor.
+     * @throws boost::asio::execution::bad_executor If it is an empty `any_io_executor`.
      */
     explicit basic_poll_set(const executor_type& ex)
         : core_(detail::core_access::core_of(detail::context_of(ex))), executor_(ex, *core_) {}
