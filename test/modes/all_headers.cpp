@@ -27,6 +27,7 @@
 #include <utility>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -362,6 +363,29 @@ void use_operations(asio::io_context& io) {
     child.cancel();
 }
 
+void use_lists(asio::io_context& io, int a, int b) {
+    ::pollfd fds[] = {{a, POLLIN, 0}};
+    int calls = 0;
+    auto counted = [&](error_code ec, std::size_t ready) { calls += !ec && ready == 1; };
+    moor::poll_set set(io);
+    set.async_wait(fds, 1, std::chrono::hours(1), counted);
+    set.cancel();
+    set.forget(a);
+    io.restart();
+    io.run();
+    CHECK(calls == 0);
+    moor::basic_poll_set<asio::io_context::executor_type> concrete(io.get_executor());
+    concrete.async_wait(fds, 1, std::chrono::seconds(-1), counted);
+    set = std::move(concrete);
+    moor::async_poll(io, fds, 1, std::chrono::seconds(10), asio::deferred)(counted);
+    send(b);
+    moor::async_poll(set.get_executor(), fds, 1, std::chrono::milliseconds(0), counted);
+    io.restart();
+    io.run();
+    error_code ec;
+    CHECK(calls == 3 && fds[0].revents == POLLIN && reader{a}(ec) == 1);
+}
+
 } // namespace
 
 int main() {
@@ -398,6 +422,7 @@ int main() {
         use_descriptors(io, fds[0], fds[1]);
         use_watchers(io, fds[0], fds[1]);
         use_operations(io);
+        use_lists(io, fds[0], fds[1]);
         std::ostringstream os;
         service.dump(os);
         os << interest::readable << moor::make_error_code(moor::error::gone).message();
