@@ -37,8 +37,8 @@ namespace {
 /// Sends a text to itself through a pipe. Both descriptors come and go.
 class pushing_library {
 public:
-    std::function<void(int fd, short events)>
-        watch; // "please call act(fd) for these events of poll(2)"
+    // "Please call act(fd) for these events of poll(2)"; no events: "and no more".
+    std::function<void(int fd, short events)> watch;
     std::function<void(std::string)> done;
 
     void start(std::string text) {
