@@ -11,7 +11,7 @@ root=$(dirname "$here")
 . "$root/test/support/setup.sh"
 moor_need_packages g++ libboost1.81-dev
 
-programs=(tour child two_shapes)
+programs=(tour child two_shapes poll_list peer_gone)
 built=$root/build/example
 mkdir -p "$built"
 building=()

@@ -9,7 +9,7 @@ usage() {
     cat <<'EOT'
 Usage: test/run.sh [OPTION...]            the tests that a change needs, in less than five minutes
        test/run.sh [OPTION...] SUITE...   these suites only, on epoll
-       test/run.sh --all [OPTION...]      all tests, in less than forty minutes
+       test/run.sh --all [OPTION...]      all tests, in about an hour
 
 Builds the tests, runs them, and ends with CTest's summary. On Debian 12, run as root, the script first
 installs the packages that are missing.
@@ -149,7 +149,7 @@ if [ -n "$asio" ]; then
         failed "there is no boost/asio/version.hpp in $asio"
 fi
 if [ "$all" = yes ]; then
-    packages+=(spin tcc)
+    packages+=(spin tcc pkg-config libsystemd-dev dbus)
 fi
 [ "$install" = no ] || moor_need_packages "${packages[@]}" || failed "installing packages"
 
