@@ -621,8 +621,9 @@ public:
      * @param want The events to wait for; any of them will do.
      * @param f The call, as `R f(error_code&)`. `R` is `void`, or a default-constructible type (its
      * value for an operation that fails before the call), or a `drainable` of one of these (see
-     * `drained`, `drained_if`, `short_transfer`). A negative number without an error is an error in
-     * the program, which an assertion reports: see `check_errno`.
+     * `drained`, `drained_if`, `short_transfer`, and `wait_for` for calls whose direction changes).
+     * A negative number without an error is an error in the program, which an assertion reports:
+     * see `check_errno`.
      * @param token The completion token.
      *
      * @par Completion Signature
@@ -647,6 +648,40 @@ public:
                       "operation that fails before it is called");
         return detail::initiate<detail::io_signature_of<std::decay_t<F>>, Token>(
             initiate_io(this), token, std::move(want), std::decay_t<F>(std::forward<F>(f)));
+    }
+
+    /// Runs a call that may block without a statement about the handle, until it does not block.
+    /**
+     * As the other overload, for libraries whose would-block says nothing of the descriptor
+     * (`zmq_msg_recv` fails with `EAGAIN` although `ZMQ_FD` is readable). After a call that would
+     * block, Moor asks the kernel with `poll(2)`. While the kernel reports an event of interest,
+     * the call is made again; otherwise the operation waits for the next event. After 16 calls in a
+     * row, what else the execution context has to do comes first.
+     *
+     * The loop stays busy for as long as the descriptor is ready and the library refuses.
+     *
+     * @param want The events to wait for; any of them will do.
+     * @param f The call, as for the other overload.
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code, R) // or void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * As the other overload.
+     * @par Example
+     * @code
+     * reg.async_io(moor::interest::readable, moor::ask_kernel, [&](moor::error_code& ec) {
+     *     return moor::check_errno(zmq_msg_recv(&message, socket, ZMQ_DONTWAIT), ec);
+     * }, handler);
+     * @endcode
+     */
+    template <class F, class Token = default_token>
+    auto async_io(interest want, ask_kernel_t, F&& f, Token&& token = default_token())
+        -> decltype(std::declval<basic_registration&>().async_io(
+            want, std::declval<detail::asking_kernel<std::decay_t<F>>>(),
+            std::forward<Token>(token))) {
+        return async_io(want, detail::asking_kernel<std::decay_t<F>>{std::forward<F>(f)},
+                        std::forward<Token>(token));
     }
 
     /// Runs a non-blocking call if the handle is ready; does not wait.
@@ -690,7 +725,7 @@ public:
             return failed(boost::asio::error::would_block);
         detail::io_outcome<raw> outcome;
         if (!detail::attempt(*io, event, want, f, outcome, [&] { return io->is_open(); }))
-            io->note_call_would_block(event, want);
+            io->note_call_would_block(event, want, detail::next_of(outcome));
         return std::move(outcome).result();
     }
 
@@ -975,10 +1010,11 @@ private:
         if (ec)
             return failed(ec);
         bool refused = false;
+        interest next;
         for (;;) {
             if (refused || event.ready().empty()) {
                 boost::system::result<ready_event> r =
-                    keep(want, why, waker, refused ? &event : nullptr);
+                    keep(want, why, waker, refused ? &event : nullptr, next);
                 if (!r)
                     return failed(r.error());
                 event = *r;
@@ -987,6 +1023,8 @@ private:
             if (detail::attempt(*io, event, want, f, outcome, [&] { return io->is_open(); }))
                 return std::move(outcome).result();
             refused = true;
+            if (!(next = detail::next_of(outcome)).empty())
+                want = next;
             if ((ec = usable(want))) // `f` may end the registration
                 return failed(ec);
             if (io != io_) // or begin another
@@ -996,16 +1034,18 @@ private:
 
     /// Keeps a waker: would_block. Or gives it back, with what came meanwhile.
     boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker,
-                                            const ready_event* refused = nullptr) {
+                                            const ready_event* refused = nullptr,
+                                            interest next = interest()) {
         boost::system::result<ready_event> r = error_code(boost::asio::error::no_memory);
-        BOOST_TRY { r = try_to_keep(want, why, waker, refused); }
+        BOOST_TRY { r = try_to_keep(want, why, waker, refused, next); }
         BOOST_CATCH(...) {}
         BOOST_CATCH_END
         return r;
     }
 
     boost::system::result<ready_event> try_to_keep(interest want, detail::purpose why,
-                                                   waker_type& waker, const ready_event* refused) {
+                                                   waker_type& waker, const ready_event* refused,
+                                                   interest next) {
         if (!executor_.is_held())
             return make_error_code(error::gone);
         detail::check_wait(*core_, *io_, want);
@@ -1016,7 +1056,7 @@ private:
         op_type* op = memory.construct(kept, detail::io_executor<detail::no_executor>{}, want, why);
         if (refused)
             op->set_refused(*refused);
-        if (refused ? io_->restart(*op) : io_->start(*op)) {
+        if (refused ? io_->restart(*op, next) : io_->start(*op)) {
             memory.release();
             return error_code(boost::asio::error::would_block);
         }

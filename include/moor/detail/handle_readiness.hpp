@@ -109,10 +109,14 @@ public:
 
     /// A call for `want` that `e` allowed would have blocked, or has drained the handle, as its
     /// callable says.
-    void note_call_would_block(const ready_event& e, interest want) noexcept {
+    void note_call_would_block(const ready_event& e, interest want, interest next = {}) noexcept {
         lock_type lock(mutex_);
-        if (state().is_open())
+        if (!state().is_open())
+            return;
+        if (next.empty())
             note_would_block(e, want);
+        else
+            note_would_block(stamped(next, e), next);
     }
 
     void add_counts(wait_counts& totals) const noexcept {
@@ -253,6 +257,28 @@ protected:
                 for (channel c : {read_channel, write_channel})
                     if (w.want_.contains(interest_of(c)))
                         sources_[c].refused();
+    }
+
+    static ready_event stamped(interest next, const ready_event& e) noexcept {
+        return ready_event_access::make(next, ready_event_access::stamp(e));
+    }
+
+    /// A call would have blocked after `w.event_`. It may say what it waits for `next`; and where
+    /// the callable asks the kernel, the call says nothing of the handle.
+    void note_blocked(waiter& w, interest next, bool asks_kernel) noexcept {
+        w.is_deferred_ = false;
+        w.ec_ = error_code();
+        if (!next.empty()) {
+            w.is_refused_ = w.is_refused_ && w.want_ == next;
+            w.want_ = next;
+            w.event_ = stamped(next, w.event_);
+        }
+        if (asks_kernel) {
+            check(w.want_, w.ec_);
+            return;
+        }
+        note_refused(w);
+        note_would_block(w.event_, w.want_);
     }
 
     // ---- the kernel's answer --------------------------------------------------------------------

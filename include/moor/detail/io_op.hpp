@@ -69,10 +69,19 @@ struct io_outcome<void> {
 
 template <class R>
 struct io_outcome<drainable<R>> : io_outcome<R> {
+    interest next; // after a call that would have blocked, if it says so
+
     template <class F>
     BOOST_FORCEINLINE void call(F& f) {
         this->ec = error_code();
+        next = interest();
         auto d = f(this->ec);
+        if (BOOST_UNLIKELY(d.next.has_value()) && !this->ec) {
+            next = *d.next;
+            this->ec = next.empty() ? boost::asio::error::invalid_argument
+                                    : boost::asio::error::would_block;
+            return;
+        }
         this->is_drained = d.is_drained;
         if constexpr (!std::is_void<R>::value) {
             this->is_short = d.is_short;
@@ -80,6 +89,31 @@ struct io_outcome<drainable<R>> : io_outcome<R> {
         }
     }
 };
+
+/// What a call that would have blocked waits for, if it says so.
+template <class R>
+interest next_of(const io_outcome<R>&) noexcept {
+    return interest();
+}
+template <class R>
+interest next_of(const io_outcome<drainable<R>>& outcome) noexcept {
+    return outcome.next;
+}
+
+/// A callable whose would-block says nothing of the handle.
+template <class F>
+struct asking_kernel {
+    using asks_kernel = void;
+
+    F f;
+
+    decltype(auto) operator()(error_code& ec) { return f(ec); }
+};
+
+template <class F, class = void>
+struct asks_kernel : std::false_type {};
+template <class F>
+struct asks_kernel<F, std::void_t<typename F::asks_kernel>> : std::true_type {};
 
 template <class R>
 struct io_value {
@@ -296,6 +330,7 @@ public:
     }
 
 private:
+    static constexpr int max_calls = 16; // in one turn, of a callable that asks the kernel
     static constexpr bool may_leave = has_own_executor<Handler, IoExecutor>::value;
 
     /// One turn, run on the handler's executor unless the call is Moor's own. The turn owns the
@@ -371,19 +406,26 @@ private:
                 inline_run::reset();
         } else if (ec() || (!is_transfer<F>::value && !may_run())) {
             outcome.ec = ec();
-        } else if (!attempt_here(outcome)) {
-            bool waits = false;
-            BOOST_TRY { waits = state_->restart(*this); }
-            BOOST_CATCH(...) { fail(boost::asio::error::no_memory); } // as an event's waits do
-            BOOST_CATCH_END
-            if (waits)
-                return false;
-            if (!ec()) {
-                // Something newer has come meanwhile. Give others their turn, then try again.
-                state_->host().port.post_new(this);
-                return false;
+        } else {
+            for (int left = asks_kernel<F>::value ? max_calls : 1; !attempt_here(outcome);) {
+                bool waits = false;
+                BOOST_TRY {
+                    waits = state_->restart(*this, next_of(outcome), asks_kernel<F>::value);
+                }
+                BOOST_CATCH(...) { fail(boost::asio::error::no_memory); } // as an event's waits do
+                BOOST_CATCH_END
+                if (waits)
+                    return false;
+                if (ec()) {
+                    outcome.ec = ec();
+                    break;
+                }
+                if (--left == 0) {
+                    // Something newer has come meanwhile. Give others their turn, then try again.
+                    state_->host().port.post_new(this);
+                    return false;
+                }
             }
-            outcome.ec = ec();
         }
         return true;
     }

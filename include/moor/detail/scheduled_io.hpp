@@ -179,8 +179,9 @@ public:
         return waits;
     }
 
-    /// A call would have blocked after `w.event()`: waits for a newer event. As start().
-    bool restart(waiter& w) {
+    /// A call would have blocked after `w.event()`: waits for a newer event, or for what the call
+    /// said that it waits for. `asks_kernel`: unless poll(2) reports it. As start().
+    bool restart(waiter& w, interest next = interest(), bool asks_kernel = false) {
         waiter* displaced = nullptr;
         bool waits = false;
         {
@@ -193,10 +194,9 @@ public:
                 w.fail(boost::asio::error::operation_not_supported);
                 return false;
             }
-            this->note_refused(w);
-            w.is_deferred_ = false;
-            w.ec_ = error_code();
-            this->note_would_block(w.event_, w.want_);
+            this->note_blocked(w, next, asks_kernel);
+            if (w.ec_)
+                return false;
             readiness newer = this->satisfied(w);
             if (!newer.empty()) {
                 w.event_ = this->make_event(newer);
