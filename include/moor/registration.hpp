@@ -1018,13 +1018,13 @@ private:
                 if (!r)
                     return failed(r.error());
                 event = *r;
+                want = next.empty() ? want : next;
             }
             detail::io_outcome<raw> outcome;
             if (detail::attempt(*io, event, want, f, outcome, [&] { return io->is_open(); }))
                 return std::move(outcome).result();
             refused = true;
-            if (!(next = detail::next_of(outcome)).empty())
-                want = next;
+            next = detail::next_of(outcome);
             if ((ec = usable(want))) // `f` may end the registration
                 return failed(ec);
             if (io != io_) // or begin another

@@ -108,15 +108,15 @@ public:
     }
 
     /// A call for `want` that `e` allowed would have blocked, or has drained the handle, as its
-    /// callable says.
+    /// callable says. Or it says what it waits for `next`, as in note_blocked().
     void note_call_would_block(const ready_event& e, interest want, interest next = {}) noexcept {
         lock_type lock(mutex_);
         if (!state().is_open())
             return;
-        if (next.empty())
-            note_would_block(e, want);
-        else
-            note_would_block(stamped(next, e), next);
+        if (next.empty() || next == want)
+            return note_would_block(e, want);
+        error_code ignored;
+        check_for_one(next, ignored);
     }
 
     void add_counts(wait_counts& totals) const noexcept {
@@ -259,26 +259,32 @@ protected:
                         sources_[c].refused();
     }
 
-    static ready_event stamped(interest next, const ready_event& e) noexcept {
-        return ready_event_access::make(next, ready_event_access::stamp(e));
-    }
-
-    /// A call would have blocked after `w.event_`. It may say what it waits for `next`; and where
-    /// the callable asks the kernel, the call says nothing of the handle.
-    void note_blocked(waiter& w, interest next, bool asks_kernel) noexcept {
+    /// A call would have blocked after `w.event_`: returns what the next call need not wait for.
+    /// The kernel is asked if the call says that it waits for something else `next`, which it may
+    /// not have tried, and where a call says nothing of the handle.
+    readiness note_blocked(waiter& w, interest next, bool asks_kernel) {
         w.is_deferred_ = false;
         w.ec_ = error_code();
-        if (!next.empty()) {
-            w.is_refused_ = w.is_refused_ && w.want_ == next;
+        if (!next.empty() && next != w.want_) {
             w.want_ = next;
-            w.event_ = stamped(next, w.event_);
+            asks_kernel = true;
         }
-        if (asks_kernel) {
-            check(w.want_, w.ec_);
-            return;
-        }
+        if (asks_kernel)
+            return check_again(w);
         note_refused(w);
         note_would_block(w.event_, w.want_);
+        return satisfied(w);
+    }
+
+    BOOST_NOINLINE readiness check_again(waiter& w) {
+        w.is_refused_ = !tells_state_; // a change stays in the cache, and is to be told once
+        if (tells_state_)
+            return check(w.want_, w.ec_);
+        ++counts_.checks;
+        readiness r = readiness_word::match(check_changes(true, w.ec_), w.want_);
+        r |= satisfied(w);
+        state().complete_satisfied(); // others are told, too
+        return w.ec_ ? readiness() : r;
     }
 
     // ---- the kernel's answer --------------------------------------------------------------------

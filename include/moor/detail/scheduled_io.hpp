@@ -36,7 +36,8 @@
 //      events are states: they are told for as long as they last.
 //   7. A check drops an event that the reactor reported only if poll(2) is known to repeat the
 //      state of the file.
-//   8. A call that would have blocked is made again only for a newer event.
+//   8. A call that would have blocked is made again only for a newer event, or if poll(2) is asked
+//      instead and reports what the call waits for: see note_blocked().
 //
 // mutex_ guards all of it but for what is atomic. The service's lock is taken before it, the
 // reactor's after it. No handler is run, moved or destroyed under it.
@@ -190,19 +191,16 @@ public:
             running_frame frame{*this, w, waits};
             if (!may_go_on(w))
                 return false;
-            if (always_ready_) { // it can't block, and did
-                w.fail(boost::asio::error::operation_not_supported);
-                return false;
-            }
-            this->note_blocked(w, next, asks_kernel);
-            if (w.ec_)
-                return false;
-            readiness newer = this->satisfied(w);
+            readiness newer;
+            if (!always_ready_ || asks_kernel)
+                newer = this->note_blocked(w, next, asks_kernel);
             if (!newer.empty()) {
                 w.event_ = this->make_event(newer);
                 return false;
             }
-            waits = pend(w, displaced);
+            if (always_ready_ && !w.ec_) // it can't block, and did
+                w.fail(boost::asio::error::operation_not_supported);
+            waits = !w.ec_ && pend(w, displaced);
         }
         if (BOOST_UNLIKELY(displaced != nullptr))
             host_.port.post_counted(displaced);
