@@ -72,6 +72,7 @@ struct scene {
     test::context_fixture context;
     asio::io_context& io = context.io;
     test::fd_pair p = test::make_socketpair();
+    trigger mode;
     moor::registration reg;
     std::vector<interest> says;
     std::size_t calls = 0;
@@ -79,7 +80,7 @@ struct scene {
     int value = 0;
 
     /// `is_warm`: both directions have been waited for, and were ready.
-    explicit scene(trigger t, bool is_warm = false) : reg(io, p.a.get(), t) {
+    explicit scene(trigger t, bool is_warm = false) : mode(t), reg(io, p.a.get(), t) {
         if (!is_warm)
             return;
         test::check_writable(io, reg);
@@ -468,10 +469,9 @@ BOOST_AUTO_TEST_CASE(try_io_drops_what_the_call_found_to_be_blocked) {
         BOOST_TEST_CONTEXT(test::name_of(t)) {
             scene s(t, true);
             s.make_ready(interest::readable);
-            called event;
-            s.reg.async_wait(both, event.handler());
-            test::check_completes(s.io, event);
-            BOOST_TEST(s.reg.ready(both).ready() == both);
+            test::check_readable(s.io, s.reg);
+            test::run_ready(s.io); // the same event may have told of room
+            BOOST_TEST(s.reg.ready(interest::readable).is_readable());
             test::fill(s.p.a);
             s.says = {interest::writable};
             auto r = s.reg.try_io(interest::readable, s.call());
@@ -538,6 +538,440 @@ BOOST_AUTO_TEST_CASE(the_polling_interface_calls_again_if_the_new_direction_is_r
         BOOST_REQUIRE(r.has_value());
         BOOST_TEST(*r == 4);
     });
+}
+
+// ---- ask_kernel ---------------------------------------------------------------------------------
+
+/// A call that refuses a number of times, whatever the descriptor has.
+struct refusing {
+    std::size_t refusals;
+    std::size_t calls = 0;
+    std::function<void()> during = [] {};
+
+    any_call call() {
+        return [this](error_code& ec) -> moor::drainable<int> {
+            ++calls;
+            during();
+            if (calls > refusals)
+                return {static_cast<int>(calls)};
+            ec = asio::error::try_again;
+            return {};
+        };
+    }
+};
+
+BOOST_AUTO_TEST_CASE(a_refused_call_is_made_again_while_the_kernel_reports_the_descriptor) {
+    for (trigger t : test::both_triggers)
+        for (bool is_warm : {false, true})
+            for (interest want : {interest(interest::readable), interest(interest::writable), both})
+                BOOST_TEST_CONTEXT(test::name_of(t) << name_of(is_warm) << ", " << want) {
+                    scene s(t, is_warm);
+                    s.make_ready(want & interest::readable);
+                    refusing r{40};
+                    const test::call_counts before = test::counts();
+                    s.reg.async_io(want, moor::ask_kernel, r.call(), s.done.handler());
+                    test::check_completes(s.io, s.done);
+                    BOOST_TEST(r.calls == 41u);
+                    BOOST_TEST((test::counts() - before).poll == 40);
+                }
+}
+
+BOOST_AUTO_TEST_CASE(a_refused_call_waits_while_the_kernel_reports_nothing) {
+    for_each_change([](scene& s, interest from, interest to) {
+        refusing r{2};
+        s.reg.async_io(to, moor::ask_kernel, r.call(), s.done.handler());
+        const test::call_counts before = test::counts();
+        test::check_pends(s.io, s.done);
+        s.make_ready(from); // no event of interest
+        test::check_pends(s.io, s.done);
+        BOOST_TEST(r.calls == 1u);
+        s.make_ready(to);
+        test::check_completes(s.io, s.done);
+        BOOST_TEST(r.calls == 3u);
+        BOOST_TEST((test::counts() - before).poll <= 5); // the first waits ask, too
+    });
+}
+
+BOOST_AUTO_TEST_CASE(an_event_during_the_refused_call_is_not_missed) {
+    for_each_change([](scene& s, interest, interest to) {
+        refusing r{1};
+        r.during = [&] {
+            if (r.calls == 1)
+                s.make_ready(to);
+        };
+        s.reg.async_io(to, moor::ask_kernel, r.call(), s.done.handler());
+        test::check_completes(s.io, s.done);
+        BOOST_TEST(r.calls == 2u);
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_refused_call_may_wait_for_the_other_direction) {
+    for_each_change([](scene& s, interest from, interest to) {
+        s.make_ready(from);
+        s.says = {to, to};
+        s.reg.async_io(from, moor::ask_kernel, s.call(), s.done.handler());
+        test::check_pends(s.io, s.done);
+        BOOST_TEST(s.calls == 1u);
+        s.make_ready(to);
+        test::check_completes(s.io, s.done); // the kernel reports it, although the call refuses
+        BOOST_TEST(s.calls == 3u);
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_library_that_refuses_leaves_a_turn_to_others) {
+    for (trigger t : test::both_triggers) {
+        scene s(t);
+        s.make_ready(interest::readable);
+        refusing r{1000000};
+        s.reg.async_io(interest::readable, moor::ask_kernel, r.call(), s.done.handler());
+        bool has_run = false;
+        r.during = [&] {
+            if (r.calls == 1)
+                asio::post(s.io, [&] {
+                    has_run = true;
+                    r.refusals = r.calls + 2;
+                });
+        };
+        test::check_completes(s.io, s.done);
+        BOOST_TEST(has_run);
+        BOOST_TEST(r.calls == 16u + 3u);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(an_operation_can_be_cancelled_while_its_library_refuses) {
+    enum class by { direction, slot, itself, deregistration };
+    for (trigger t : test::both_triggers)
+        for (by how : {by::direction, by::slot, by::itself, by::deregistration}) {
+            scene s(t);
+            s.make_ready(interest::readable);
+            refusing r{1000000};
+            asio::cancellation_signal signal;
+            s.reg.async_io(interest::readable, moor::ask_kernel, r.call(),
+                           asio::bind_cancellation_slot(signal.slot(), s.done.handler()));
+            auto end = [&] {
+                if (how == by::slot)
+                    signal.emit(asio::cancellation_type::partial);
+                else if (how == by::deregistration)
+                    s.reg.deregister();
+                else
+                    s.reg.cancel(moor::direction::read);
+            };
+            r.during = [&] {
+                if (r.calls == 5 && how == by::itself)
+                    end();
+                else if (r.calls == 5)
+                    asio::post(s.io, end);
+            };
+            test::check_fails(s.io, s.done, test::aborted);
+            BOOST_TEST(r.calls == (how == by::itself ? 5u : 16u));
+        }
+}
+
+BOOST_AUTO_TEST_CASE(a_number_that_is_closed_during_a_refused_call_is_reported) {
+    for_each_change([](scene& s, interest from, interest to) {
+        refusing r{1000000};
+        for (bool asks : {true, false}) {
+            test::fd_pair q = test::make_socketpair();
+            test::put(q.b, "x");
+            s.reg = moor::registration(s.io, q.a.get(), s.mode);
+            auto close = [&] { q.a.close(); };
+            s.done = called();
+            if (asks) {
+                r.during = [&] {
+                    if (r.calls == 5)
+                        close();
+                };
+                s.reg.async_io(from, moor::ask_kernel, r.call(), s.done.handler());
+            } else {
+                s.reg.async_io(from, any_call([&](error_code&) -> moor::drainable<int> {
+                                   close();
+                                   return moor::wait_for(to);
+                               }),
+                               s.done.handler());
+            }
+            test::check_fails(s.io, s.done, test::bad_descriptor);
+            s.reg.abandon();
+        }
+        BOOST_TEST(r.calls == 5u);
+    });
+}
+
+BOOST_AUTO_TEST_CASE(a_regular_file_is_always_ready) {
+    for (trigger t : test::both_triggers) {
+        asio::io_context io;
+        std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), &std::fclose);
+        BOOST_REQUIRE(file);
+        moor::registration reg(io, ::fileno(file.get()), t);
+        refusing r{40};
+        called asked, believed;
+        reg.async_io(interest::readable, moor::ask_kernel, r.call(), asked.handler());
+        test::check_completes(io, asked);
+        BOOST_TEST(r.calls == 41u);
+        // A would-block of its own, whatever the direction, is a mistake.
+        reg.async_io(interest::readable, any_call([](error_code&) -> moor::drainable<int> {
+                         return moor::wait_for(interest::writable);
+                     }),
+                     believed.handler());
+        test::check_fails(io, believed, asio::error::operation_not_supported);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_change_that_is_told_once_makes_a_refused_call_once) {
+    test::changer c;
+    if (!c.exists()) {
+        BOOST_TEST_MESSAGE("no mounts of our own");
+        return;
+    }
+    for (trigger t : test::both_triggers)
+        for (bool is_shared : {false, true})
+            BOOST_TEST_CONTEXT(test::name_of(t) << (is_shared ? ", beside a wait" : "")) {
+                test::context_fixture context;
+                asio::io_context& io = context.io;
+                test::unique_fd file(
+                    ::open(c.file("mountinfo").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+                moor::registration reg(io, file.get(), t);
+                refusing r{1000000};
+                called done, wait, told;
+                reg.async_io(interest::priority, moor::ask_kernel, r.call(), done.handler());
+                test::check_pends(io, done);
+                const std::size_t at_start = r.calls; // the file tells what it never told
+                BOOST_TEST(at_start <= 2u);
+                if (is_shared) {
+                    reg.async_wait(interest::priority, wait.handler());
+                    test::check_pends(io, wait);
+                }
+                BOOST_REQUIRE(c.change_mounts());
+                test::run_until(io, [&] { return r.calls != at_start; });
+                test::check_pends(io, done);
+                BOOST_TEST(r.calls <= at_start + 2); // the reactor tells it, and poll(2) may
+                if (is_shared)
+                    test::check_completes(io, wait);
+                // The readiness check behind the call finds a change that a wait waits for, too.
+                r.refusals = r.calls + 1;
+                r.during = [&] {
+                    if (r.calls != r.refusals)
+                        return;
+                    if (is_shared)
+                        reg.async_wait(interest::priority, told.handler());
+                    BOOST_REQUIRE(c.change_mounts());
+                };
+                BOOST_REQUIRE(c.change_mounts());
+                test::check_completes(io, done);
+                if (is_shared)
+                    test::check_completes(io, told);
+            }
+}
+
+// ---- counts -------------------------------------------------------------------------------------
+
+/// What a number of events cost, each of which leads to one call. The call exhausts its direction
+/// and waits for the other one, or it refuses.
+test::call_counts cost_of(trigger t, int events, bool asks) {
+    scene s(t, true);
+    s.exhaust(both);
+    bool is_over = false;
+    interest next = interest::readable;
+    any_call call = [&](error_code& ec) -> moor::drainable<int> {
+        ++s.calls;
+        if (is_over)
+            return {1};
+        s.exhaust(next);
+        if (asks) {
+            ec = asio::error::would_block;
+            return {};
+        }
+        next = both - next;
+        return moor::wait_for(next);
+    };
+    if (asks)
+        s.reg.async_io(next, moor::ask_kernel, std::move(call), s.done.handler());
+    else
+        s.reg.async_io(next, std::move(call), s.done.handler());
+    s.check_waits(1);
+    auto turns = [&](int n) {
+        for (std::size_t so_far = s.calls; n != 0; --n) {
+            s.make_ready(next);
+            ++so_far;
+            test::run_until(s.io, [&] { return s.calls == so_far; });
+        }
+    };
+    turns(300); // past what select and io_uring find out on the way
+    const test::call_counts before = test::counts();
+    turns(events);
+    const test::call_counts spent = test::counts() - before;
+    is_over = true;
+    s.make_ready(next);
+    test::check_completes(s.io, s.done);
+    return spent;
+}
+
+BOOST_AUTO_TEST_CASE(a_would_block_costs_one_poll) {
+    for (trigger t : test::both_triggers)
+        for (bool asks : {false, true})
+            BOOST_TEST_CONTEXT(test::name_of(t) << (asks ? ", asks" : ", changes")) {
+                BOOST_TEST(cost_of(t, 1000, asks).poll == 1000);
+            }
+}
+
+BOOST_AUTO_TEST_CASE(a_would_block_allocates_nothing,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    for (trigger t : test::both_triggers)
+        for (bool asks : {false, true})
+            BOOST_TEST_CONTEXT(test::name_of(t) << (asks ? ", asks" : ", changes")) {
+                BOOST_TEST(cost_of(t, 1000, asks).allocations == 0);
+            }
+}
+
+// ---- random programs ----------------------------------------------------------------------------
+
+/// Several operations of each form on one registration, whose calls try a direction and wait for
+/// what blocked, or wait for what they have not tried. poll(2) is the oracle: when nothing is left
+/// to run, no operation waits for what is there.
+class program {
+public:
+    program(std::uint64_t seed, trigger t, bool is_alone)
+        : dice_(seed), reg_(io_, p_.a.get(), t), is_level_(t == trigger::level),
+          is_alone_(is_alone) {}
+    ~program() {
+        reg_.cancel();
+        test::run_all(io_);
+    }
+
+    void run() {
+        for (int step = 0; step != 60; ++step) {
+            switch (dice_.below(8)) {
+            case 0:
+                test::put(p_.b, "x");
+                break;
+            case 1:
+                test::drain(p_.b);
+                break;
+            case 2:
+                test::drain(p_.a);
+                break;
+            case 3:
+                test::fill(p_.a);
+                break;
+            case 4:
+                reg_.cancel(dice_.one_in(2) ? moor::direction::read : moor::direction::write);
+                break;
+            case 5:
+                if (!is_alone_)
+                    wait();
+                break;
+            default:
+                start();
+            }
+            if (dice_.one_in(2))
+                settle();
+        }
+    }
+
+    long calls = 0;   // after a would-block
+    long without_news = 0;
+
+private:
+    struct operation {
+        interest waits_for;
+        bool is_trusted = false; // its call has said that it found nothing, and had not tried
+        bool is_over = false;
+        bool has_blocked = false;
+    };
+
+    interest one() { return dice_.one_in(2) ? interest::readable : interest::writable; }
+
+    void start() {
+        if (is_alone_ && !operations_.empty() && !operations_.back()->is_over)
+            return;
+        operations_.push_back(std::make_unique<operation>());
+        operation& o = *operations_.back();
+        o.waits_for = dice_.one_in(4) ? both : one();
+        const bool asks = dice_.one_in(3);
+        any_call call = [this, &o, asks](error_code& ec) { return make_call(o, asks, ec); };
+        auto over = [&o](error_code, int) { o.is_over = true; };
+        if (asks)
+            reg_.async_io(o.waits_for, moor::ask_kernel, std::move(call), std::move(over));
+        else
+            reg_.async_io(o.waits_for, std::move(call), std::move(over));
+    }
+
+    moor::drainable<int> make_call(operation& o, bool asks, error_code& ec) {
+        if (o.has_blocked) {
+            ++calls;
+            without_news += !is_there(p_.a, o.waits_for);
+        }
+        if (asks && dice_.one_in(4)) { // refuses, whatever is there
+            o.has_blocked = true;
+            ec = asio::error::would_block;
+            return {};
+        }
+        for (int left = 3;; --left) {
+            const interest d = one();
+            if (!asks && d != o.waits_for && dice_.one_in(4)) // has not tried it
+                return block(o, d);
+            char c = 'x';
+            const ::ssize_t n = d.is_readable() ? ::recv(p_.a, &c, 1, MSG_DONTWAIT)
+                                                : ::send(p_.a, &c, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (n < 0)
+                return block(o, d);
+            if (left == 0)
+                return {1};
+        }
+    }
+
+    moor::drainable<int> block(operation& o, interest d) {
+        o.has_blocked = true;
+        o.waits_for = d;
+        return moor::wait_for(d);
+    }
+
+    void wait() {
+        if (!is_level_)
+            return;
+        operations_.push_back(std::make_unique<operation>());
+        operation& o = *operations_.back();
+        o.waits_for = one();
+        wait_for_one(reg_, o.waits_for, [&o](error_code) { o.is_over = true; });
+    }
+
+    void settle() {
+        test::run_ready(io_);
+        for (const auto& o : operations_)
+            if (!o->is_over && is_there(p_.a, o->waits_for)) {
+                BOOST_ERROR("an operation waits for what is there: " << o->waits_for);
+                o->is_over = true;
+            }
+        while (!operations_.empty() && operations_.front()->is_over)
+            operations_.erase(operations_.begin());
+    }
+
+    asio::io_context io_;
+    test::fd_pair p_ = test::make_socketpair();
+    test::dice dice_;
+    moor::registration reg_;
+    bool is_level_;
+    bool is_alone_;
+    std::vector<std::unique_ptr<operation>> operations_;
+};
+
+BOOST_AUTO_TEST_CASE(no_operation_waits_for_what_is_there) {
+    const std::uint64_t first = test::from_environment("MOOR_TEST_SEED", 1);
+    const std::uint64_t n = test::from_environment("MOOR_TEST_PROGRAMS", 100);
+    for (trigger t : test::both_triggers)
+        for (bool is_alone : {false, true}) {
+            long calls = 0, without_news = 0;
+            for (std::uint64_t seed = first; seed != first + n; ++seed)
+                BOOST_TEST_CONTEXT(test::name_of(t) << (is_alone ? ", alone" : "") << ", MOOR_TEST_SEED="
+                                                    << seed) {
+                    program p(seed, t, is_alone);
+                    p.run();
+                    calls += p.calls;
+                    without_news += p.without_news;
+                }
+            BOOST_TEST_MESSAGE(test::name_of(t) << (is_alone ? ", alone: " : ": ") << calls
+                                                << " calls, without news: " << without_news);
+            BOOST_TEST(calls > 10);
+        }
 }
 
 BOOST_AUTO_TEST_SUITE_END()
