@@ -265,15 +265,19 @@ protected:
     readiness note_blocked(waiter& w, interest next, bool asks_kernel) {
         w.is_deferred_ = false;
         w.ec_ = error_code();
-        if (!next.empty() && next != w.want_) {
+        w.names_next_ = !next.empty();
+        if (w.names_next_ && next != w.want_) {
             w.want_ = next;
             asks_kernel = true;
         }
-        if (asks_kernel)
-            return check_again(w);
-        note_refused(w);
-        note_would_block(w.event_, w.want_);
-        return satisfied(w);
+        if (!asks_kernel) {
+            note_refused(w);
+            note_would_block(w.event_, w.want_);
+            const readiness newer = satisfied(w);
+            if (newer.empty() || !w.names_next_) // the call may have used up what came meanwhile
+                return newer;
+        }
+        return check_again(w);
     }
 
     BOOST_NOINLINE readiness check_again(waiter& w) {
@@ -521,9 +525,10 @@ protected:
 
     // ---- vocabulary -----------------------------------------------------------------------------
 
-    /// Whether a wait must not be told of the past.
+    /// Whether an operation must not be told of the past: a wait, or a call that is not to be made
+    /// without news.
     BOOST_FORCEINLINE bool is_exact(const waiter& w) const noexcept {
-        return trigger_ == trigger::level && !w.is_call();
+        return w.names_next_ || (trigger_ == trigger::level && !w.is_call());
     }
     std::uint32_t tick_of(channel c) const noexcept {
         return c == write_channel ? word_.tick().write : word_.tick().read;

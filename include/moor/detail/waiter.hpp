@@ -100,6 +100,7 @@ private:
     bool must_check_ = false;   // the next event may be older than the operation
     bool is_deferred_ = false;  // the readiness check of its start is still to be made
     bool is_refused_ = false;   // a call would have blocked after event_
+    bool names_next_ = false;   // that call has said what the next one waits for
     bool takes_turns_ = false;
     bool has_unit_ = false;   // of outstanding work, although it did not wait
     bool has_turn_ = false;   // of the transfers of its direction
