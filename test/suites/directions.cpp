@@ -263,15 +263,19 @@ BOOST_AUTO_TEST_CASE(a_new_direction_that_becomes_ready_during_the_call_is_not_m
 
 BOOST_AUTO_TEST_CASE(a_call_may_wait_for_both_directions) {
     for_each_change([](scene& s, interest from, interest to) {
-        s.start(from, {both, both});
+        any_call call = [&](error_code&) -> moor::drainable<int> {
+            if (++s.calls == 3)
+                return {3};
+            s.exhaust(both);
+            return moor::wait_for(both);
+        };
+        s.reg.async_io(from, std::move(call), s.done.handler());
         s.check_waits(1);
         s.make_ready(to);
-        test::run_ready(s.io);
-        BOOST_TEST(s.calls == 2u);
-        BOOST_TEST(!s.done);
-        s.exhaust(to);
+        s.check_waits(2);
         s.make_ready(from);
-        s.check_ends(3);
+        test::check_completes(s.io, s.done);
+        BOOST_TEST(s.calls == 3u);
     });
     for_each_change([](scene& s, interest from, interest to) {
         s.start(both, {to, both, from});
@@ -810,7 +814,9 @@ BOOST_AUTO_TEST_CASE(a_would_block_costs_one_poll) {
     for (trigger t : test::both_triggers)
         for (bool asks : {false, true})
             BOOST_TEST_CONTEXT(test::name_of(t) << (asks ? ", asks" : ", changes")) {
-                BOOST_TEST(cost_of(t, 1000, asks).poll == 1000);
+                // Beside an armed edge waker, an event for a writer may be of another kind.
+                const bool checks_room = !test::on_epoll() && t == trigger::level && !asks;
+                BOOST_TEST(cost_of(t, 1000, asks).poll == (checks_room ? 1500 : 1000));
             }
 }
 
@@ -1117,6 +1123,8 @@ public:
             return make(first, *last, seen, call, ec);
         };
         reg.async_io(first, std::move(f), [handler = std::move(handler)](error_code ec, int n) {
+            if (ec == test::aborted)
+                return; // the test has failed
             BOOST_REQUIRE_MESSAGE(!ec, ec.message());
             handler(n);
         });
@@ -1127,22 +1135,12 @@ public:
             interest::readable, [s = ssl.get()] { return SSL_do_handshake(s); }, std::move(then));
     }
 
-    /// Sends `left` bytes, and renews the keys with `renew` once in a while.
-    void send(std::size_t left, std::size_t until_renewal, int (*renew)(SSL*)) {
-        is_sent_ = left == 0;
-        if (is_sent_)
-            return;
-        if (renewed_ + until_renewal <= sent_) {
-            renewed_ = sent_;
-            BOOST_REQUIRE_EQUAL(renew(ssl.get()), 1);
-        }
-        const int n = static_cast<int>(std::min(left, buffer.size()));
-        start(
-            interest::writable, [this, n] { return SSL_write(ssl.get(), buffer.data(), n); },
-            [=](int written) {
-                sent_ += static_cast<std::size_t>(written);
-                send(left - static_cast<std::size_t>(written), until_renewal, renew);
-            });
+    /// Sends `n` bytes, and renews the keys once in a while.
+    void send(std::size_t n, std::size_t until_renewal, int (*renew)(SSL*)) {
+        to_send_ = n;
+        until_renewal_ = until_renewal;
+        renew_ = renew;
+        send();
     }
 
     void receive(std::size_t left) {
@@ -1155,17 +1153,57 @@ public:
             [=](int n) {
                 for (int i = 0; i < n; i += 1024)
                     is_right = is_right && into[static_cast<std::size_t>(i)] == 'x';
+                received_ += static_cast<std::size_t>(n);
+                if (peer->is_renewing_ && received_ > peer->renewed_) {
+                    peer->is_renewing_ = false;
+                    go_on();
+                }
                 receive(left - static_cast<std::size_t>(n));
             });
     }
-    bool is_over() const { return is_sent_ && is_received_; }
+    bool is_over() const { return to_send_ == 0 && is_received_; }
 
     moor::registration reg;
     ssl_ptr<SSL> ssl;
     tls_counts counts;
     bool is_right = true;
+    tls_end* peer = nullptr;
+    int renewals = 0;
 
 private:
+    /// OpenSSL 3.0 cannot answer a renewal while a call to SSL_write is unfinished. So the peer's
+    /// writer pauses until the renewal has been read.
+    void send() {
+        is_writing_ = false;
+        if (to_send_ == 0 || peer->is_renewing_)
+            return peer->go_on();
+        if (!is_renewing_ && renewed_ + until_renewal_ <= sent_) {
+            is_renewing_ = is_due_ = true;
+            if (peer->is_writing_)
+                return;
+        }
+        go_on();
+    }
+    void go_on() {
+        if (is_writing_ || to_send_ == 0)
+            return;
+        is_writing_ = true;
+        if (is_due_) {
+            is_due_ = false;
+            renewed_ = sent_;
+            ++renewals;
+            BOOST_REQUIRE_EQUAL(renew_(ssl.get()), 1);
+        }
+        const int n = static_cast<int>(std::min(to_send_, buffer.size()));
+        start(
+            interest::writable, [this, n] { return SSL_write(ssl.get(), buffer.data(), n); },
+            [this](int written) {
+                sent_ += static_cast<std::size_t>(written);
+                to_send_ -= static_cast<std::size_t>(written);
+                send();
+            });
+    }
+
     template <class Call>
     moor::drainable<int> make(interest first, interest& last, long& seen, Call& call,
                               error_code& ec) {
@@ -1202,8 +1240,9 @@ private:
 
     std::vector<char> buffer = std::vector<char>(16384, 'x');
     std::vector<char> into = std::vector<char>(16384);
-    std::size_t sent_ = 0, renewed_ = 0;
-    bool is_sent_ = true, is_received_ = true;
+    std::size_t to_send_ = 0, sent_ = 0, received_ = 0, renewed_ = 0, until_renewal_ = 0;
+    int (*renew_)(SSL*) = nullptr;
+    bool is_writing_ = false, is_due_ = false, is_renewing_ = false, is_received_ = true;
 };
 
 /// Two ends that have shaken hands.
@@ -1221,6 +1260,8 @@ struct tls_connection {
                     ::setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_size, sizeof(buffer_size)), 0);
         client.emplace(io, tls.get(), p.a.get(), t, false);
         server.emplace(io, tls.get(), p.b.get(), t, true);
+        client->peer = &*server;
+        server->peer = &*client;
         int hands = 0;
         client->shake_hands([&](int n) { hands += n; });
         server->shake_hands([&](int n) { hands += n; });
@@ -1232,9 +1273,9 @@ struct tls_connection {
             const tls_counts& c = e->counts;
             BOOST_TEST_MESSAGE(what << (e == &*client ? ", client: " : ", server: ") << c.calls
                                     << " calls, " << c.blocked << " blocked, " << c.changed
-                                    << " changed, " << c.with_news << " with news, "
-                                    << c.without_news << " without, " << c.overtaken
-                                    << " overtaken");
+                                    << " changed, " << e->renewals << " renewals, " << c.with_news
+                                    << " with news, " << c.without_news << " without, "
+                                    << c.overtaken << " overtaken");
             BOOST_TEST(e->is_right);
             BOOST_TEST(c.without_news == 0);
         }
@@ -1258,6 +1299,7 @@ BOOST_AUTO_TEST_CASE(tls_1_3_is_read_and_written_at_once_while_its_keys_are_rene
             c.check(test::name_of(t));
             BOOST_TEST(c.client->counts.with_news > 100);
             BOOST_TEST(c.server->counts.with_news > 100);
+            BOOST_TEST(c.client->renewals + c.server->renewals > 3);
         }
 }
 
