@@ -994,13 +994,12 @@ private:
             return ec;
         if (!event.ready().empty())
             return event;
-        return keep(want, why, waker);
+        return keep(want, why, waker, nullptr, interest());
     }
 
     template <class F>
     auto poll_io(interest want, detail::purpose why, waker_type&& waker, F& f)
         -> boost::system::result<detail::io_result<std::decay_t<F>>> {
-        using raw = detail::io_raw_result<std::decay_t<F>>;
         using failed = detail::io_failure<std::decay_t<F>>;
         error_code ec = usable(want);
         if (ec)
@@ -1009,21 +1008,20 @@ private:
         ready_event event = io->ready_now(want, false, ec);
         if (ec)
             return failed(ec);
-        bool refused = false;
+        const ready_event* refused = nullptr;
         interest next;
         for (;;) {
             if (refused || event.ready().empty()) {
-                boost::system::result<ready_event> r =
-                    keep(want, why, waker, refused ? &event : nullptr, next);
+                boost::system::result<ready_event> r = keep(want, why, waker, refused, next);
                 if (!r)
                     return failed(r.error());
                 event = *r;
                 want = next.empty() ? want : next;
             }
-            detail::io_outcome<raw> outcome;
+            detail::io_outcome<detail::io_raw_result<std::decay_t<F>>> outcome;
             if (detail::attempt(*io, event, want, f, outcome, [&] { return io->is_open(); }))
                 return std::move(outcome).result();
-            refused = true;
+            refused = &event;
             next = detail::next_of(outcome);
             if ((ec = usable(want))) // `f` may end the registration
                 return failed(ec);
@@ -1034,8 +1032,7 @@ private:
 
     /// Keeps a waker: would_block. Or gives it back, with what came meanwhile.
     boost::system::result<ready_event> keep(interest want, detail::purpose why, waker_type& waker,
-                                            const ready_event* refused = nullptr,
-                                            interest next = interest()) {
+                                            const ready_event* refused, interest next) {
         boost::system::result<ready_event> r = error_code(boost::asio::error::no_memory);
         BOOST_TRY { r = try_to_keep(want, why, waker, refused, next); }
         BOOST_CATCH(...) {}

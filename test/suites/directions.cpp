@@ -708,7 +708,7 @@ BOOST_AUTO_TEST_CASE(a_regular_file_is_always_ready) {
         BOOST_REQUIRE(file);
         moor::registration reg(io, ::fileno(file.get()), t);
         refusing r{40};
-        called asked, believed;
+        called asked, trusted;
         reg.async_io(interest::readable, moor::ask_kernel, r.call(), asked.handler());
         test::check_completes(io, asked);
         BOOST_TEST(r.calls == 41u);
@@ -716,8 +716,8 @@ BOOST_AUTO_TEST_CASE(a_regular_file_is_always_ready) {
         reg.async_io(interest::readable, any_call([](error_code&) -> moor::drainable<int> {
                          return moor::wait_for(interest::writable);
                      }),
-                     believed.handler());
-        test::check_fails(io, believed, asio::error::operation_not_supported);
+                     trusted.handler());
+        test::check_fails(io, trusted, asio::error::operation_not_supported);
     }
 }
 
