@@ -178,22 +178,22 @@ BOOST_AUTO_TEST_CASE(the_next_call_is_made_for_the_new_direction_and_not_for_the
 
 BOOST_AUTO_TEST_CASE(a_direction_may_change_again_and_again) {
     for_each_change([](scene& s, interest from, interest to) {
-        s.start(from, {to, from, from, to});
-        s.check_waits(1);
-        std::size_t calls = 1;
-        for (interest next : {to, from, from, to}) {
+        const std::vector<interest> all = {to, from, to, to, from, from, to};
+        any_call call = [&](error_code&) -> moor::drainable<int> {
+            s.exhaust(both);
+            if (s.calls == all.size())
+                return {1};
+            return moor::wait_for(all[s.calls++]);
+        };
+        s.reg.async_io(from, std::move(call), s.done.handler());
+        for (std::size_t n = 1; n <= all.size(); ++n) {
+            const interest next = all[n - 1];
+            s.check_waits(n);
             s.make_ready(both - next);
-            s.exhaust(both - next);
-            s.check_waits(calls);
+            s.check_waits(n);
             s.make_ready(next);
-            if (++calls == 5)
-                break;
-            s.exhaust(next); // before the call: it may be spared
-            test::run_ready(s.io);
-            s.calls = calls;
         }
-        s.calls = 4;
-        s.check_ends(5);
+        test::check_completes(s.io, s.done);
     });
 }
 
@@ -976,7 +976,9 @@ BOOST_AUTO_TEST_CASE(no_operation_waits_for_what_is_there) {
                     without_news += p.without_news;
                 }
             BOOST_TEST(calls > 10);
-            if (is_alone) // otherwise one operation uses up what another one waits for
+            // Otherwise one operation uses up what another one waits for. And io_uring tells of
+            // what was there for a moment.
+            if (is_alone && !test::on_io_uring())
                 BOOST_TEST(without_news == 0);
         }
 }
@@ -1283,8 +1285,12 @@ struct tls_connection {
 };
 
 constexpr std::size_t megabyte = 1000000;
-constexpr std::size_t tls_bytes =
-    (MOOR_TEST_ADDRESS_SANITIZER || MOOR_TEST_THREAD_SANITIZER ? 5 : 50) * megabyte;
+/// For each direction. (Asio before Boost 1.82 mistakes the results of io_uring after 16,384
+/// requests.)
+std::size_t tls_bytes() {
+    const bool is_slow = MOOR_TEST_ADDRESS_SANITIZER || MOOR_TEST_THREAD_SANITIZER;
+    return (is_slow || test::on_io_uring() ? 5 : 50) * megabyte;
+}
 
 BOOST_AUTO_TEST_CASE(tls_1_3_is_read_and_written_at_once_while_its_keys_are_renewed) {
     auto renew = [](SSL* s) { return SSL_key_update(s, SSL_KEY_UPDATE_REQUESTED); };
@@ -1292,8 +1298,8 @@ BOOST_AUTO_TEST_CASE(tls_1_3_is_read_and_written_at_once_while_its_keys_are_rene
         BOOST_TEST_CONTEXT(test::name_of(t)) {
             tls_connection c(TLS1_3_VERSION, t, 4096);
             for (tls_end* e : {&*c.client, &*c.server}) {
-                e->receive(tls_bytes);
-                e->send(tls_bytes, 2 * megabyte, renew);
+                e->receive(tls_bytes());
+                e->send(tls_bytes(), 2 * megabyte, renew);
             }
             test::run_until(c.io, [&] { return c.client->is_over() && c.server->is_over(); });
             c.check(test::name_of(t));
@@ -1307,8 +1313,8 @@ BOOST_AUTO_TEST_CASE(tls_1_2_is_written_while_it_is_negotiated_anew) {
     for (trigger t : test::both_triggers)
         BOOST_TEST_CONTEXT(test::name_of(t)) {
             tls_connection c(TLS1_2_VERSION, t, 4096);
-            c.server->receive(tls_bytes / 10);
-            c.client->send(tls_bytes / 10, megabyte / 4, &SSL_renegotiate);
+            c.server->receive(5 * megabyte);
+            c.client->send(5 * megabyte, megabyte / 4, &SSL_renegotiate);
             test::run_until(c.io, [&] { return c.client->is_over() && c.server->is_over(); });
             c.check(test::name_of(t));
             BOOST_TEST(c.client->counts.changed > 10);
