@@ -42,6 +42,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -728,21 +729,28 @@ BOOST_AUTO_TEST_CASE(a_change_that_is_told_once_makes_a_refused_call_once) {
         return;
     }
     for (trigger t : test::both_triggers)
-        for (bool is_shared : {false, true})
-            BOOST_TEST_CONTEXT(test::name_of(t) << (is_shared ? ", beside a wait" : "")) {
+        for (int how : {0, 1, 2, 3}) {
+            const bool is_shared = how % 2 != 0, is_in_set = how / 2 != 0;
+            BOOST_TEST_CONTEXT(test::name_of(t) << (is_shared ? ", beside a wait" : "")
+                                                << (is_in_set ? ", in an epoll set" : "")) {
                 test::context_fixture context;
                 asio::io_context& io = context.io;
                 test::unique_fd file(
                     ::open(c.file("mountinfo").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-                moor::registration reg(io, file.get(), t);
+                test::unique_fd set(::epoll_create1(EPOLL_CLOEXEC));
+                ::epoll_event e{};
+                e.events = EPOLLPRI;
+                BOOST_REQUIRE_EQUAL(::epoll_ctl(set, EPOLL_CTL_ADD, file, &e), 0);
+                const interest want = is_in_set ? interest::readable : interest::priority;
+                moor::registration reg(io, is_in_set ? set.get() : file.get(), t);
                 refusing r{1000000};
                 called done, wait, told;
-                reg.async_io(interest::priority, moor::ask_kernel, r.call(), done.handler());
+                reg.async_io(want, moor::ask_kernel, r.call(), done.handler());
                 test::check_pends(io, done);
                 const std::size_t at_start = r.calls; // the file tells what it never told
                 BOOST_TEST(at_start <= 2u);
                 if (is_shared) {
-                    reg.async_wait(interest::priority, wait.handler());
+                    reg.async_wait(want, wait.handler());
                     test::check_pends(io, wait);
                 }
                 BOOST_REQUIRE(c.change_mounts());
@@ -757,7 +765,7 @@ BOOST_AUTO_TEST_CASE(a_change_that_is_told_once_makes_a_refused_call_once) {
                     if (r.calls != r.refusals)
                         return;
                     if (is_shared)
-                        reg.async_wait(interest::priority, told.handler());
+                        reg.async_wait(want, told.handler());
                     BOOST_REQUIRE(c.change_mounts());
                 };
                 BOOST_REQUIRE(c.change_mounts());
@@ -765,6 +773,7 @@ BOOST_AUTO_TEST_CASE(a_change_that_is_told_once_makes_a_refused_call_once) {
                 if (is_shared)
                     test::check_completes(io, told);
             }
+        }
 }
 
 // ---- counts -------------------------------------------------------------------------------------
