@@ -1058,12 +1058,9 @@ private:
             return error_code(boost::asio::error::would_block);
         }
         waker.swap(op->handler().waker());
-        error_code ec = op->ec();
-        ready_event event = op->event();
-        memory.reset();
-        if (ec)
-            return ec;
-        return event;
+        if (op->ec())
+            return op->ec();
+        return op->event();
     }
 
     error_code usable(interest want) const noexcept {
