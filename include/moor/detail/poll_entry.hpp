@@ -19,15 +19,12 @@
 #include <boost/asio/error.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
-#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <utility>
 
-#include <fcntl.h>
 #include <poll.h>
-#include <unistd.h>
 
 namespace moor {
 namespace detail {
@@ -55,35 +52,28 @@ public:
     explicit poll_entry(int fd) noexcept : number(fd) {}
     poll_entry(const poll_entry&) = delete;
     poll_entry& operator=(const poll_entry&) = delete;
-    ~poll_entry() { close_duplicate(); }
 
     // ---- the registration -----------------------------------------------------------------------
 
     error_code open(service_core& core) {
         error_code ec;
-        register_number(core, number, ec);
+        keep(core.open(number, mode(), ec));
         return ec == error::already_registered ? open_duplicate(core) : ec;
     }
 
     /// Where another object has the number.
     error_code open_duplicate(service_core& core) {
         error_code ec;
-        duplicate_ = ::fcntl(number, F_DUPFD_CLOEXEC, 0);
-        if (duplicate_ < 0)
-            return error_code(errno, asio::error::get_system_category());
-        register_number(core, duplicate_, ec);
-        if (ec)
-            close_duplicate();
+        keep(core.open_duplicate(number, mode(), ec));
         return ec;
     }
 
-    bool has_duplicate() const noexcept { return duplicate_ >= 0; }
+    bool has_duplicate() const noexcept { return io && io->is_duplicate(); }
 
     /// Ends the registration. `ours`: the number may be passed to the kernel.
     void end(service_core& core, bool ours) noexcept {
         if (const scheduled_io_ptr state = std::move(io))
-            core.end(*state, ours || has_duplicate());
-        close_duplicate();
+            core.end(*state, ours);
     }
 
     /// Whether the number still stands for the file that is registered. Precondition: one is.
@@ -120,9 +110,11 @@ public:
     /// waits check. But an eventfd that can be read says POLLIN, and never POLLRDNORM: a wait that
     /// checks would complete again and again.
     trigger mode() const noexcept {
-        const bool is_exact = ((events & POLLIN) || !(events & POLLRDNORM)) &&
-                              ((events & POLLOUT) || !(events & (POLLWRNORM | POLLWRBAND)));
-        return reactor_port::reports_levels && is_exact ? trigger::level : trigger::edge;
+        return reactor_port::reports_levels && is_exact() ? trigger::level : trigger::edge;
+    }
+    bool is_exact() const noexcept {
+        return ((events & POLLIN) || !(events & POLLRDNORM)) &&
+               ((events & POLLOUT) || !(events & (POLLWRNORM | POLLWRBAND)));
     }
 
     const int number;
@@ -137,18 +129,11 @@ public:
     poll_list_ptr owner;       ///< for as long
 
 private:
-    void register_number(service_core& core, int fd, error_code& ec) {
-        io = core.open(fd, mode(), ec);
+    void keep(scheduled_io_ptr state) noexcept {
+        io = std::move(state);
         if (io)
-            tells_state = detail::tells_state(fd, io->identity());
+            tells_state = detail::tells_state(number, io->identity());
     }
-
-    void close_duplicate() noexcept {
-        if (duplicate_ >= 0)
-            ::close(std::exchange(duplicate_, -1));
-    }
-
-    int duplicate_ = -1; // is registered in place of the number, and ours
 };
 
 } // namespace detail

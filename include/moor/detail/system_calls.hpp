@@ -277,8 +277,8 @@ public:
     /// Once. Never a number of the standard streams, for which others may write.
     void duplicate(int handle) noexcept {
         handle_ = ::fcntl(handle, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
-        if (handle_ < 0)
-            ec_ = system_error_now();
+        if (handle_ < 0) // EINVAL: the process may not open so many
+            ec_ = errno == EINVAL ? boost::asio::error::no_descriptors : system_error_now();
     }
 
     /// -1: there was none to be had, and ec() says why.
