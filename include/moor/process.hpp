@@ -444,6 +444,8 @@ public:
 
     /// Sends a signal to the process, and never to another that has the same number by now.
     /**
+     * After a deadline, prefer the other overload where a wait may have reaped the child already.
+     *
      * @param signal The signal.
      * @throws boost::system::system_error With the errors of the other overload.
      *

@@ -176,21 +176,28 @@ private:
  * or destroyed.
  *
  * @par Example
+ * `example/wrapping.cpp` has the whole of it.
  * @code
+ * bool has_more = false;
  * moor::source bus_source(
  *     io,
- *     [bus] {
- *         moor::wants w{sd_bus_get_fd(bus), moor::interest::readable};
- *         if (sd_bus_get_events(bus) & POLLOUT)
+ *     [bus, &has_more] {
+ *         moor::wants w{sd_bus_get_fd(bus)};
+ *         const int events = std::max(sd_bus_get_events(bus), 0);
+ *         if (events & POLLIN)
+ *             w.events |= moor::interest::readable;
+ *         if (events & POLLOUT)
  *             w.events |= moor::interest::writable;
  *         std::uint64_t usec = 0; // of CLOCK_MONOTONIC, as steady_clock
  *         if (sd_bus_get_timeout(bus, &usec) >= 0 && usec != UINT64_MAX)
  *             w.until.emplace(std::chrono::microseconds(usec));
+ *         w.again = has_more;
  *         return w;
  *     },
- *     [bus](moor::error_code, moor::readiness) {
- *         while (sd_bus_process(bus, nullptr) > 0) {
- *         }
+ *     [bus, &has_more](moor::error_code ec, moor::readiness) {
+ *         if (ec && ec != boost::asio::error::timed_out)
+ *             return report(ec); // and no wait until touch()
+ *         has_more = sd_bus_process(bus, nullptr) > 0;
  *     });
  * @endcode
  */
