@@ -693,7 +693,7 @@ struct interfering_handler {
 
 BOOST_AUTO_TEST_CASE(an_operation_that_is_ended_while_it_begins_completes) {
     test::fd_pair p = test::make_pipe();
-    for (std::size_t n : {0, 1}) {
+    for (std::size_t n : {std::size_t(0), std::size_t(1)}) {
         test::context_fixture f;
         in_a_set way(f.io);
         ::pollfd fds[] = {entry(p.a)};
