@@ -5,8 +5,8 @@
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Runs programs, takes their output, and kills the program that takes too long. Copy the lines
-// between the markers. Children are reaped by number: SIGCHLD and all other children are left
-// alone.
+// between the markers. moor::process waits for one process ID only: the program needs no handler
+// for SIGCHLD, and other children are not reaped.
 //
 
 #include <moor.hpp>

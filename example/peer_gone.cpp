@@ -35,7 +35,8 @@ moor::registration watch_socket(asio::io_context& io, tcp::socket& socket) {
     return moor::registration(io, socket, options);
 }
 
-/// Calls `gone` when the peer has closed the connection, also while data are unread.
+/// Calls `gone` when the peer has closed the connection, or only its sending side; also while data
+/// are unread.
 template <class F>
 void when_peer_has_gone(moor::registration& watch, F gone) {
     watch.async_wait(moor::interest::read_closed,

@@ -4,8 +4,8 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// A library gives a list for poll(2), as ALSA, libusb and many others do. async_poll waits for the
-// list, and fills it in as poll(2) does.
+// A library gives a list for poll(2), as ALSA, libusb and many others do. A poll_set waits for the
+// list again and again, and fills in the list as poll(2) does.
 //
 
 #include <moor.hpp>

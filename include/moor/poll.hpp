@@ -56,21 +56,21 @@ private:
 
 /// Waits for any of several descriptors, as `poll(2)` does, without registrations that stay.
 /**
- * For a list that is waited for once. For a list that is waited for again and again, use a
- * `poll_set`.
+ * Use this function for a list that is waited for once, and a `poll_set` for repeated waits.
  *
- * The operation ends when `poll(2)` reports at least one descriptor of the list, or when the time
- * is over. It then has filled in `revents` for the whole list, with what `poll(2)` reports: also
- * `POLLNVAL` for a number that is not open; nothing for a negative number; the same for a number
- * that is in the list several times. `revents` is left alone if the operation fails or is
- * cancelled.
+ * The operation completes when `poll(2)` reports at least one descriptor of the list, or when the
+ * timeout expires. Moor then sets `revents` in the whole list to what `poll(2)` reports. As with
+ * `poll(2)`, a number that is not open gets `POLLNVAL`, a negative number is ignored (`revents` is
+ * 0), and a number may be in the list several times. If the operation fails or is cancelled, Moor
+ * does not change `revents`.
  *
- * If something is ready at once, the operation is one call of `poll(2)`. Otherwise each number is
- * registered until the operation is over, which costs two calls of `fstat(2)` and, on epoll, two of
- * `epoll_ctl(2)` for each number. If the number is registered with this context already, by Moor or
- * by an object of Boost.Asio, a duplicate of the descriptor is registered instead. Before the
- * handler is invoked, all registrations have ended, and all duplicates are closed. As with
- * `poll(2)`, a number that is closed meanwhile ends nothing by itself.
+ * If something is ready at once, the operation costs one call of `poll(2)`. Otherwise Moor
+ * registers each number until the operation completes, which costs two calls of `fstat(2)` for each
+ * number and, on epoll, two calls of `epoll_ctl(2)`. If an object of Boost.Asio or of Moor already
+ * has the number in this context, Moor makes and registers a duplicate of the descriptor instead.
+ * Before the handler is invoked, Moor has ended all registrations, and closed all duplicates. As
+ * with `poll(2)`, the close of a descriptor does not complete the operation; the next call of
+ * `poll(2)` reports `POLLNVAL`.
  *
  * @param ex The I/O executor.
  * @param fds The list. It must stay valid and unchanged until the operation is over.
@@ -82,11 +82,12 @@ private:
  *
  * @par Completion Signature
  * @code void(error_code, std::size_t ready) @endcode
- * `ready` is how many places of the list have `revents`; 0 when the time is over.
+ * `ready` is the number of entries whose `revents` is not zero. When the timeout expires, Moor
+ * calls `poll(2)` once more; `ready` is 0 if nothing is ready then.
  * @par Per-Operation Cancellation
- * `terminal`, `partial`, `total`. A cancelled operation leaves `revents` alone.
+ * `terminal`, `partial`, `total`. A cancelled operation does not change `revents`.
  * @par Asynchronous Operations
- * What `basic_registration` says of its operations holds for this one, too.
+ * The section "Asynchronous Operations" of `basic_registration` applies to this operation, too.
  * @par Thread Safety
  * Any number of operations may run concurrently, also on the same descriptors, each with a list of
  * its own.
@@ -146,17 +147,17 @@ auto async_poll(Context& context, ::pollfd* fds, std::size_t n,
 
 /// Waits for lists of descriptors, again and again, and keeps the registrations in between.
 /**
- * One after the other, a set waits for any lists. What `async_poll` says of the list, of
- * `revents` and of the timeout holds for a set, too. A wait which has to be pending compares the
- * list with the list of the last such wait: a number that is new is registered, and the
- * registration of a number that is not in the list any more ends. A number that is in both lists is
- * compared by its identity (device and inode, one `fstat(2)`), and registered anew if it stands for
- * another file. While the list stays the same, a wait makes no other system call than `poll(2)` and
- * `fstat(2)`.
+ * A set waits for one list at a time; each wait may have another list. The rules of `async_poll`
+ * for the list, for `revents` and for the timeout apply. A wait that can't complete at once
+ * compares its list with the list of the previous such wait. The set registers the numbers that are
+ * new, and ends the registrations of the numbers that are gone. For a number in both lists, the set
+ * checks the identity of the file (device and inode, one `fstat(2)`), and registers the number
+ * again if the number now belongs to another file. While the list stays the same, a wait on epoll
+ * makes no other calls for the descriptors than `poll(2)` and `fstat(2)`.
  *
- * The identity does not tell eventfds, timerfds and other anonymous files apart, nor a file that
- * was closed and opened again: call `forget` if such a file was closed, and its number may be used
- * again.
+ * The identity can't distinguish an eventfd, a timerfd or another anonymous file from the next one,
+ * and can't show that a file was closed and opened again. If you close such a file, and its number
+ * may be used again, call `forget`.
  *
  * Between two waits, the set does not keep `run()` from returning.
  *
@@ -175,10 +176,11 @@ auto async_poll(Context& context, ::pollfd* fds, std::size_t n,
  * @par Example
  * @code
  * moor::poll_set set(io);
+ * std::vector<pollfd> fds;
  * for (;;) {
- *     curl_multi_waitfds(multi, fds.data(), fds.size(), &n); // converted to pollfd
- *     co_await set.async_wait(fds.data(), n, 1s, asio::use_awaitable);
- *     curl_multi_perform(multi, &running);
+ *     library_fill(lib, fds); // the descriptors and events that the library has now
+ *     co_await set.async_wait(fds.data(), fds.size(), 1s, asio::use_awaitable);
+ *     library_handle(lib, fds.data(), fds.size());
  * }
  * @endcode
  */
@@ -221,7 +223,7 @@ public:
     basic_poll_set(basic_poll_set&& other) noexcept
         : core_(other.core_), executor_(other.executor_, *core_), list_(std::move(other.list_)) {}
 
-    /// Moves a set on another executor.
+    /// Moves a set whose executor has another type.
     /**
      * @param other The set to move from, which has no registrations afterwards.
      */
@@ -281,10 +283,11 @@ public:
      *
      * @par Completion Signature
      * @code void(error_code, std::size_t ready) @endcode
-     * `ready` is how many places of the list have `revents`; 0 when the time is over.
+     * `ready` is the number of entries whose `revents` is not zero. When the timeout expires, Moor
+     * calls `poll(2)` once more; `ready` is 0 if nothing is ready then.
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`. A cancelled wait leaves `revents` alone, and has no effect on
-     * later ones.
+     * `terminal`, `partial`, `total`. A cancelled wait does not change `revents`, and has no effect
+     * on later waits.
      * @par Errors
      * `asio::error::already_started` if another wait of this set is pending; otherwise as
      * `async_poll`.
@@ -312,13 +315,14 @@ public:
             list_->cancel();
     }
 
-    /// Drops the registration of a number that was closed, or stands for another file by now.
+    /// Drops the registration of a number that was closed, or belongs to another file by now.
     /**
-     * Moor does not pass the number to the kernel. Needed for anonymous files, such as eventfds,
-     * and for files that were opened again; and before another object registers such a number. If a
-     * wait for the number is pending, the file that the number stands for now is registered.
+     * Call `forget` when an anonymous file such as an eventfd was closed, or a file that will be
+     * opened again, and before another object registers that number. Moor does not pass the number
+     * to the kernel. If a wait for the number is pending, the wait goes on with the file to which
+     * the number belongs now.
      *
-     * @param fd The number. If it is not registered, nothing happens.
+     * @param fd The number. If the set has no registration of the number, nothing happens.
      */
     void forget(int fd) {
         if (list_)

@@ -58,30 +58,33 @@ struct registration_options {
 
     /// Whether Moor registers a duplicate of the handle, in place of the handle.
     /**
-     * For a handle that another object of the same execution context has already: a socket of
-     * Boost.Asio, another registration, or a second library. Moor makes the duplicate with
-     * `fcntl(F_DUPFD_CLOEXEC)`, and closes it when the registration ends, in whatever way: with the
-     * service and with the context, too. The registration's `native_handle` and `deregister`, the
-     * service's snapshot, and reports of mistakes have the caller's number.
+     * Set this option if another object already has the handle in the same execution context: a
+     * socket of Boost.Asio, or another registration. (A C library that does not use the context is
+     * no such object.) Moor makes the duplicate with `fcntl(F_DUPFD_CLOEXEC)`, and closes the
+     * duplicate when the registration ends, also when the service is closed or the context is
+     * destroyed. `native_handle` and `deregister` return the caller's descriptor; the service's
+     * snapshot and the reports of mistakes show the caller's descriptor, too.
      *
      * A duplicate costs a descriptor, an `fcntl(2)` and a `close(2)` for each registration, and
      * nothing for an operation. `register_handle` fails with the errors of `fcntl(2)`, such as
      * `no_descriptors`.
      *
-     * The duplicate and the handle are one open file with the same status flags and the same data.
-     * Moor does not notice that the owner closes the handle. The file stays open until the
-     * registration ends, so end the registration before the owner closes the handle. Otherwise the
-     * peer of a socket or a pipe sees no end of file, and `renew` does not notice that a library
-     * has opened the same file again. And on epoll, Asio leaves it to the kernel to remove a socket
-     * that Asio has opened: while the duplicate keeps the file open, the events of that file
-     * complete waits on other handles.
+     * The duplicate and the handle share one open file description: the same status flags and the
+     * same data. Moor does not notice when the owner closes the handle. The file stays open until
+     * the registration ends, so end the registration before the owner closes the handle. Otherwise
+     * the peer of a socket or a pipe sees no end of file, and `renew` does not notice that a
+     * library has opened the same file again. On epoll, there is a worse effect with a socket that
+     * Asio itself has opened: Asio relies on `close(2)` to remove the socket from the epoll set.
+     * While the duplicate keeps the file open, the old entry remains, and its events may complete
+     * waits on other handles.
      *
      * With io_uring, a request that was pending keeps the file open for another turn of the loop.
      * On select, the number of the duplicate has to be below `FD_SETSIZE`, too. Closing a duplicate
      * releases the record locks (`F_SETLK`) which the process has on the file.
      *
      * @par Example
-     * A program learns that the peer has gone, while it does not read:
+     * A program learns, without reading, that the peer has closed the connection, or at least the
+     * peer's sending side:
      * @code
      * tcp::socket socket = ...;
      * moor::registration_options options;
@@ -110,7 +113,8 @@ class watch_state;
 /**
  * The registration never closes the handle of the caller, and never changes the flags of the
  * handle. The first operation that has to wait adds the handle to the reactor. Within one execution
- * context, a handle can be registered once at a time, and again as a duplicate.
+ * context, only one registration at a time can have the handle itself; further registrations can
+ * have duplicates (`registration_options::duplicate`).
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -326,7 +330,7 @@ public:
     /// Returns the I/O executor.
     const executor_type& get_executor() const noexcept { return executor_.value(); }
 
-    /// Returns the registered handle, or -1. Of a duplicate: the handle that it was made of.
+    /// Returns the caller's handle, or -1. If a duplicate is registered, its number is not shown.
     native_handle_type native_handle() const noexcept { return io_ ? io_->caller_handle() : -1; }
 
     /// Returns whether the registration holds a handle.
@@ -650,15 +654,16 @@ public:
             initiate_io(this), token, std::move(want), std::decay_t<F>(std::forward<F>(f)));
     }
 
-    /// Runs a call that may block without a statement about the handle, until it does not block.
+    /// Runs a non-blocking call whose would-block says nothing about the handle.
     /**
-     * As the other overload, for libraries whose would-block says nothing of the descriptor
-     * (`zmq_msg_recv` fails with `EAGAIN` although `ZMQ_FD` is readable). After a call that would
-     * block, Moor asks the kernel with `poll(2)`. While the kernel reports an event of interest,
-     * the call is made again; otherwise the operation waits for the next event. After 16 calls in a
-     * row, what else the execution context has to do comes first.
+     * This overload does what the other overload does, for libraries that report would-block
+     * although the descriptor is ready (`zmq_msg_recv` fails with `EAGAIN` although `ZMQ_FD` is
+     * readable). After a call that would block, Moor calls `poll(2)`. If the kernel reports an
+     * event of interest, Moor makes the call again; otherwise the operation waits for the next
+     * event. After 16 calls in a row, Moor posts the operation, so that other handlers can run.
      *
-     * The loop stays busy for as long as the descriptor is ready and the library refuses.
+     * The loop stays busy for as long as the descriptor is ready and the library reports
+     * would-block.
      *
      * @param want The events to wait for; any of them will do.
      * @param f The call, as for the other overload.
