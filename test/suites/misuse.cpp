@@ -34,6 +34,7 @@
 
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
@@ -409,6 +410,23 @@ BOOST_FIXTURE_TEST_CASE(a_wait_for_what_its_kind_of_file_never_has, fixture) {
         reg.deregister();
         test::run_ready(io);
     }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_list_that_waits_for_less_than_its_wait_is_not_reported,
+                        impatient_fixture) {
+    // An eventfd that can be read says POLLIN, and not POLLRDNORM.
+    auto p = test::make_socketpair();
+    test::unique_fd event(::eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC));
+    moor::poll_set set(io);
+    ::pollfd fds[] = {{event, POLLRDNORM, 0}};
+    test::called done;
+    set.async_wait(fds, 1, std::chrono::hours(1), done.handler());
+    for (int i = 0; i != 6; ++i) {
+        test::check_pends(io, done);
+        BOOST_TEST(let_the_watch_look(io, p.b) == 0u);
+    }
+    set.cancel();
+    test::check_fails(io, done, asio::error::operation_aborted);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_report_that_a_list_causes_may_use_the_set, fixture) {

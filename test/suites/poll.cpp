@@ -58,6 +58,7 @@
 #include <future>
 #include <limits>
 #include <memory>
+#include <new>
 #include <optional>
 #include <ratio>
 #include <string>
@@ -68,6 +69,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/timerfd.h>
@@ -457,6 +459,61 @@ BOOST_FIXTURE_TEST_CASE(unread_data_is_reported_by_each_wait_of_a_set, test::con
     }
 }
 
+BOOST_FIXTURE_TEST_CASE(what_was_taken_since_an_event_is_not_reported, test::context_fixture) {
+    // An epoll set is one of the files that might tell a change once.
+    test::fd_pair p = test::make_pipe(), q = test::make_pipe();
+    test::unique_fd inner(::epoll_create1(EPOLL_CLOEXEC));
+    ::epoll_event event = {EPOLLIN, {}};
+    BOOST_REQUIRE_EQUAL(::epoll_ctl(inner, EPOLL_CTL_ADD, p.a, &event), 0);
+    in_a_set way(io);
+    ::pollfd fds[] = {entry(q.a), entry(inner)};
+    called_poll second;
+    int first = 0;
+    way.start(fds, 2, for_ever, [&](error_code, std::size_t) {
+        ++first;
+        test::drain(p.a);
+        test::drain(q.a);
+        way.start(fds, 2, for_ever, second.handler());
+    });
+    test::run_ready(io);
+    test::put(q.b, "x");
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return first != 0; });
+    check_pends(io, second);
+    way.set.cancel();
+    check_ends(io, second, aborted);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_change_of_a_file_is_not_reported_of_its_number, test::context_fixture) {
+    test::changer changer;
+    if (!changer.exists()) {
+        BOOST_TEST_MESSAGE("not run: this user may not change mounts");
+        return;
+    }
+    in_a_set way(io);
+    test::fd_pair p = test::make_pipe(), q = test::make_pipe();
+    test::unique_fd mounts(::open(changer.file("mountinfo").c_str(), O_RDONLY | O_CLOEXEC));
+    ::pollfd fds[] = {entry(q.a), entry(mounts, POLLPRI)};
+    int first = 0;
+    for (int tries = 0; tries != 5 && first == tries; ++tries) { // the first ones may be told
+        way.start(fds, 2, for_ever, [&](error_code, std::size_t) { ++first; });
+        test::run_ready(io);
+    }
+    const int before = first;
+    test::put(q.b, "x");
+    BOOST_REQUIRE(changer.change_mounts());
+    test::run_until(io, [&] { return first != before; });
+    test::run_ready(io);
+    test::drain(q.a);
+    BOOST_REQUIRE_EQUAL(::dup3(p.a, mounts, O_CLOEXEC), int(mounts));
+    fds[1].events = POLLIN;
+    called_poll second;
+    way.start(fds, 2, for_ever, second.handler());
+    check_pends(io, second);
+    way.set.cancel();
+    check_ends(io, second, aborted);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_change_that_is_told_once_is_reported, test::context_fixture) {
     test::changer changer;
     if (!changer.exists()) {
@@ -707,6 +764,27 @@ BOOST_AUTO_TEST_CASE(an_operation_that_is_ended_while_it_begins_completes) {
         check_ends(f.io, closed, test::gone);
         BOOST_TEST(fds[0].revents == untouched);
     }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_operation_that_can_not_begin_leaves_no_work, test::context_fixture) {
+    test::fd_pair p = test::make_pipe(), q = test::make_pipe();
+    in_a_set way(io);
+    ::pollfd fds[] = {entry(p.a), entry(q.a)};
+    called_poll first, second;
+    way.start(fds, 2, for_ever, first.handler());
+    check_pends(io, first);
+    test::put(q.b, "x");
+    BOOST_TEST(test::wait_for([&] { return io.run_one() != 0 && first; }));
+    test::drain(q.a);
+    // The waits of the first operation are about to be ended.
+    std::function<void()> interfere = [&] {
+        test::run_ready(io);
+        throw std::bad_alloc();
+    };
+    BOOST_CHECK_THROW(way.start(fds, 2, for_ever, interfering_handler{&interfere, &second}),
+                      std::bad_alloc);
+    test::run_all(io);
+    BOOST_TEST(second.times == 0);
 }
 
 BOOST_AUTO_TEST_CASE(a_service_may_be_closed_while_other_threads_begin_operations) {
@@ -1081,6 +1159,26 @@ BOOST_FIXTURE_TEST_CASE(two_sets_and_an_operation_may_have_the_same_descriptor,
     a = moor::poll_set(io);
     b = moor::poll_set(io);
     BOOST_TEST(test::open_descriptors() <= open + 1); // perhaps of the reactor
+}
+
+BOOST_FIXTURE_TEST_CASE(a_set_without_an_operation_keeps_no_file_open, test::context_fixture) {
+    test::fd_pair p = test::make_socketpair();
+    asio::posix::stream_descriptor theirs(io, p.a.release());
+    const int number = theirs.native_handle();
+    test::called wait;
+    theirs.async_wait(asio::posix::stream_descriptor::wait_error,
+                      wait.handler()); // is in the reactor
+    test::run_ready(io);
+    in_a_set way(io);
+    ::pollfd fds[] = {entry(number)};
+    called_poll done;
+    way.start(fds, 1, for_ever, done.handler());
+    check_pends(io, done);
+    test::put(p.b, "x");
+    check_ready(io, done, 1);
+    theirs.close();
+    test::run_ready(io);
+    BOOST_TEST((polled({entry(p.b)})[0].revents & POLLHUP) != 0);
 }
 
 BOOST_FIXTURE_TEST_CASE(without_room_for_a_duplicate_the_operation_fails, test::context_fixture) {

@@ -4,6 +4,7 @@
 // A handle's state on a simulated reactor, step by step: schedules that real threads meet once in
 // a million runs.
 
+#include "support/handles.hpp"
 #include "support/simulated.hpp"
 
 #include "support/vocabulary.hpp"
@@ -19,6 +20,7 @@
 #include <utility>
 
 #include <poll.h>
+#include <sys/eventfd.h>
 
 namespace sim = test::simulated;
 using moor::interest;
@@ -61,6 +63,24 @@ BOOST_AUTO_TEST_CASE(a_wait_completes_for_an_event_and_the_next_one_as_the_trigg
             h.run();
             BOOST_TEST(second.was_told(want));
         }
+}
+
+BOOST_AUTO_TEST_CASE(a_duplicate_is_closed_once_if_the_context_ends_beside_its_registration) {
+    handle h(trigger::level);
+    h.state->close(sim::policy::state::deregistered, true);
+    moor::error_code ec;
+    test::unique_fd first(::eventfd(0, EFD_CLOEXEC));
+    const int number = first;
+    h.state->open(number, moor::detail::identify(number, ec), trigger::level, 1000);
+    h.state->close(sim::policy::state::deregistered, true);
+    BOOST_TEST(!test::is_open(number));
+    first.release();
+    // All eventfds look the same.
+    test::unique_fd other(::eventfd(0, EFD_CLOEXEC));
+    BOOST_TEST(int(other) == number);
+    moor::detail::item_queue items;
+    h.state->abandon(items);
+    BOOST_TEST(test::is_open(other));
 }
 
 BOOST_AUTO_TEST_CASE(one_event_completes_two_waits_of_one_direction) {

@@ -41,7 +41,9 @@ public:
     class wait final : public waiter {
     public:
         wait(poll_entry& e, interest want) noexcept
-            : waiter(&wait::do_complete, want, purpose::wait), entry_(e) {}
+            : waiter(&wait::do_complete, want, purpose::wait), entry_(e) {
+            set_asked_by_owner();
+        }
 
     private:
         static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t);

@@ -4,9 +4,7 @@
 // Distributed under the Boost Software License, Version 1.0. (See accompanying
 // file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The descriptors of a poll_set, and the one operation that waits for them. It knows no handler
-// types: an operation is a `poll_op`.
-//
+// The descriptors of a poll_set, and the operation that waits for them, without its handler type.
 // poll(2) alone decides what an operation reports. The waits of the registrations say only when to
 // call poll(2) again. Nothing is lost:
 //   - The operation begins with poll(2). After poll(2) found nothing, each descriptor has a pending
@@ -123,6 +121,8 @@ public:
         list_lock lock(*this);
         op_ = nullptr;
         is_starting_ = is_over_ = false;
+        if (is_kept_)
+            poll_soon(); // whose task ends the waits of earlier operations
     }
 
     /// Has the operation wait, unless it is over already.
@@ -168,9 +168,6 @@ public:
         complete(over);
     }
 
-    // ---- the registrations ----------------------------------------------------------------------
-
-    /// Ends everything.
     void close() {
         poll_op* over = nullptr;
         {
@@ -238,7 +235,8 @@ private:
     std::size_t add_changes() noexcept {
         std::size_t n = 0;
         for (::pollfd& p : polls_)
-            if (const poll_entry* e = find(p.fd); e && p.revents == 0 && !e->told.empty()) {
+            if (const poll_entry* e = find(p.fd);
+                e && p.revents == 0 && !e->told.empty() && e->io && e->is_same_file()) {
                 p.revents = e->told_events(p.events);
                 n += p.revents != 0;
             }
@@ -279,10 +277,12 @@ private:
         if (!op)
             return;
         const bool has_task = op->is_followed_by_task;
+        if (has_task) // before the handler can be the last thing to do
+            core_->port.work_started();
         op->stop_timer();
         core_->port.post_counted(op);
         if (has_task)
-            core_->port.post_new(&task_);
+            core_->port.post_counted(&task_);
     }
 
     static void shut_down(shutdown_listener& l) noexcept {
@@ -345,13 +345,14 @@ private:
             if (op_) {
                 if (must_poll_ && !is_starting_)
                     over = poll_again();
-            } else if (task_number_ !=
-                       number_) { // an operation was over at once: its handler is next
-                keep_task();
+            } else if (task_number_ != number_) {
+                keep_task(); // an operation was over at once: its handler is next
                 core_->port.post_new(&task_);
             } else {
                 for (int number : numbers_)
-                    if (poll_entry* e = find(number); e && e->waits)
+                    if (poll_entry* e = find(number); e && e->has_duplicate())
+                        drop(entries_[static_cast<std::size_t>(number)], true); // keeps a file open
+                    else if (e && e->waits)
                         e->io->cancel(interest());
             }
         }
@@ -394,6 +395,7 @@ private:
     }
 
     void note_change(poll_entry& e, readiness r) noexcept {
+        r &= interest::priority | interest::error; // data and room are states
         if (e.tells_state || r.empty())
             return;
         e.told |= r;
@@ -493,18 +495,17 @@ private:
             if (ec != error::registered_elsewhere || e.has_duplicate())
                 break;
             e.end(*core_, true);
-            ec = e.open_duplicate(*core_);
-            if (ec)
-                return ec;
+            if ((ec = e.open_duplicate(*core_)))
+                break;
         }
-        if (ec == asio::error::bad_descriptor) { // which poll(2) reports, if it is still so
+        if (ec == asio::error::operation_not_supported)
+            e.is_constant = true;
+        else if (ec != asio::error::bad_descriptor)
+            return ec;
+        else { // which poll(2) reports, if it is still so
             e.end(*core_, true);
             must_register_ = true;
             poll_soon();
-        } else if (ec == asio::error::operation_not_supported) {
-            e.is_constant = true;
-        } else {
-            return ec;
         }
         return error_code();
     }

@@ -116,9 +116,11 @@ public:
     /// The execution context is shutting down: hands every operation over, to be destroyed.
     void abandon(item_queue& items) {
         lock_type lock(mutex_);
+        const bool was_open = is_open(); // otherwise somebody else is closing it
         shut_down(service_closed, items);
         this->abandon_reactor();
-        this->close_duplicate();
+        if (was_open)
+            this->close_duplicate();
     }
 
     /// The number was closed, and is not another file's yet.

@@ -82,12 +82,12 @@ public:
         return i;
     }
 
-    /// What waits are for that a drained handle does not have. Nothing of calls, which know better;
-    /// nor room, which a wait for data as well may leave unused.
+    /// What waits are for that a drained handle does not have. Nothing of calls, and of owners that
+    /// call poll(2), which know better; nor room, which a wait for data as well may leave unused.
     interest waits() const noexcept {
         interest i;
         for_each([&](const waiter& w) {
-            if (!w.is_call() && !w.is_refused_)
+            if (!w.is_call() && !w.is_refused_ && !w.is_asked_by_owner_)
                 i |= (w.want_ & pollable) == interest::writable ? w.want_
                                                                 : w.want_ - interest::writable;
         });

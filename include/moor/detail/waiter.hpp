@@ -48,6 +48,9 @@ public:
     /// For `restart`: the event after which a call would have blocked.
     void set_refused(const ready_event& event) noexcept { event_ = event; }
 
+    /// The owner calls poll(2) by itself: that no event comes is no mistake of the program.
+    void set_asked_by_owner() noexcept { is_asked_by_owner_ = true; }
+
     /// Makes the operation known to a cancellation slot. Zero: it is not.
     void set_id(std::uint64_t id) noexcept { id_ = id; }
 
@@ -101,6 +104,7 @@ private:
     bool is_deferred_ = false;  // the readiness check of its start is still to be made
     bool is_refused_ = false;   // a call would have blocked after event_
     bool names_next_ = false;   // that call has said what the next one waits for
+    bool is_asked_by_owner_ = false;
     bool takes_turns_ = false;
     bool has_unit_ = false;   // of outstanding work, although it did not wait
     bool has_turn_ = false;   // of the transfers of its direction
