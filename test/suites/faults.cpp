@@ -402,7 +402,8 @@ private:
         case ENOENT:
             return ec == test::bad_descriptor;
         case EINVAL: // the limit is lower than the lowest number that Moor asks for
-            return mishap_.which == call::fcntl_dup && ec == error_code(asio::error::no_descriptors);
+            return mishap_.which == call::fcntl_dup &&
+                   ec == error_code(asio::error::no_descriptors);
         case EPERM:
             return ec == error_code(asio::error::operation_not_supported);
         }

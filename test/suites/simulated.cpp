@@ -4,9 +4,9 @@
 // A handle's state on a simulated reactor, step by step: schedules that real threads meet once in
 // a million runs.
 
-#include "support/handles.hpp"
 #include "support/simulated.hpp"
 
+#include "support/handles.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/readiness.hpp>
