@@ -1160,7 +1160,7 @@ public:
         start(
             interest::readable,
             [this] { return SSL_read(ssl.get(), into.data(), static_cast<int>(into.size())); },
-            [=](int n) {
+            [this, left](int n) {
                 for (int i = 0; i < n; i += 1024)
                     is_right = is_right && into[static_cast<std::size_t>(i)] == 'x';
                 received_ += static_cast<std::size_t>(n);
