@@ -7,6 +7,9 @@
 //
 // MOOR_TEST_SEED begins with another program; MOOR_TEST_SECONDS goes on for so long.
 
+// The checks of MOOR_CHECK_USE take turns of the loop.
+#undef MOOR_CHECK_USE
+
 #include "support/context.hpp"
 #include "support/handles.hpp"
 #include "support/kinds.hpp"
