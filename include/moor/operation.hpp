@@ -129,7 +129,7 @@ public:
 protected:
     operation_base(func_type do_complete, operation_service& service) noexcept
         : scheduler_item(do_complete), service_(service) {}
-    ~operation_base() = default;
+    virtual ~operation_base() = default;
 
 private:
     friend class operation_service;
@@ -242,7 +242,6 @@ public:
 
 protected:
     using operation_base::operation_base;
-    ~operation_block() = default;
 
     std::optional<std::tuple<std::decay_t<Args>...>> arguments_; // once it is queued
 };
@@ -312,12 +311,7 @@ private:
         handler_work<Handler, IoExecutor> work(std::move(op->work_));
         completion c{std::move(op->handler_), std::move(*op->arguments_)};
         m.reset();
-        tracked.begin(c.ec());
-        if (work.is_none())
-            c();
-        else
-            work.complete(c, c.handler);
-        tracked.end();
+        complete_through_executor(tracked, work, c, c.ec());
     }
 
     Handler handler_;

@@ -980,7 +980,7 @@ private:
         auto slot = boost::asio::get_associated_cancellation_slot(op.handler());
         if (slot.is_connected()) {
             std::uint64_t id = io_->next_id();
-            slot.template emplace<detail::wait_canceller>(io_, id);
+            slot.template emplace<detail::wait_canceller<detail::scheduled_io_ptr>>(io_, id);
             op.set_id(id);
             op.set_late_cancellation(io_);
         }

@@ -16,13 +16,13 @@
 #include <moor/detail/poll_list.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/service_core.hpp>
+#include <moor/detail/wait_canceller.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/error.hpp>
 #include <moor/registration_service.hpp>
 
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/basic_waitable_timer.hpp>
-#include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/dispatch.hpp>
 #include <boost/asio/wait_traits.hpp>
 
@@ -73,24 +73,6 @@ private:
     clock::duration length_ = clock::duration::zero(); // zero: no end
 };
 
-/// What a cancellation slot holds: the list, never the set, which may move or die.
-class poll_canceller {
-public:
-    poll_canceller(poll_list_ptr list, std::uint64_t number) noexcept
-        : list_(std::move(list)), number_(number) {}
-
-    void operator()(asio::cancellation_type_t type) {
-        using asio::cancellation_type;
-        if ((type & (cancellation_type::terminal | cancellation_type::partial |
-                     cancellation_type::total)) != cancellation_type::none)
-            list_->cancel(number_);
-    }
-
-private:
-    poll_list_ptr list_;
-    std::uint64_t number_;
-};
-
 /// void(error_code, std::size_t)
 struct deliver_ready {
     error_code ec;
@@ -130,7 +112,7 @@ public:
         }
         auto slot = asio::get_associated_cancellation_slot(handler_);
         if (slot.is_connected())
-            slot.template emplace<poll_canceller>(list, number);
+            slot.template emplace<wait_canceller<poll_list_ptr>>(list, number);
     }
 
     void stop_timer() noexcept override { timer_.reset(); }
@@ -160,12 +142,7 @@ private:
             return;
         if constexpr (has_immediate_executor<Handler, IoExecutor>::value)
             inline_run::reset();
-        tracked.begin(c.arguments.ec);
-        if (work.is_none())
-            c();
-        else
-            work.complete(c, c.handler);
-        tracked.end();
+        complete_through_executor(tracked, work, c, c.arguments.ec);
     }
 
     Handler handler_;

@@ -8,8 +8,6 @@
 #ifndef MOOR_DETAIL_WAIT_CANCELLER_HPP
 #define MOOR_DETAIL_WAIT_CANCELLER_HPP
 
-#include <moor/detail/scheduled_io.hpp>
-
 #include <boost/asio/cancellation_type.hpp>
 
 #include <cstdint>
@@ -18,21 +16,23 @@
 namespace moor {
 namespace detail {
 
-/// What a cancellation slot holds: the state, never the registration, which may move or die.
+/// What a cancellation slot holds: a shared reference to what the wait is pending on, and never the
+/// public object, which may move or die.
+template <class Pointer>
 class wait_canceller {
 public:
-    wait_canceller(scheduled_io_ptr state, std::uint64_t id) noexcept
-        : state_(std::move(state)), id_(id) {}
+    wait_canceller(Pointer pending_on, std::uint64_t id) noexcept
+        : pending_on_(std::move(pending_on)), id_(id) {}
 
-    void operator()(asio::cancellation_type_t type) {
-        using asio::cancellation_type;
+    void operator()(boost::asio::cancellation_type_t type) {
+        using boost::asio::cancellation_type;
         if ((type & (cancellation_type::terminal | cancellation_type::partial |
                      cancellation_type::total)) != cancellation_type::none)
-            state_->cancel(id_);
+            pending_on_->cancel(id_);
     }
 
 private:
-    scheduled_io_ptr state_;
+    Pointer pending_on_;
     std::uint64_t id_;
 };
 

@@ -124,6 +124,18 @@ struct wait_completion {
     void operator()() { arguments.to(handler); }
 };
 
+/// Runs a completion, whose operation is destroyed already, through the handler's executor.
+template <class Work, class Completion>
+void complete_through_executor(tracked_completion& tracked, Work& work, Completion& completion,
+                               const error_code& ec) {
+    tracked.begin(ec);
+    if (work.is_none())
+        completion();
+    else
+        work.complete(completion, completion.handler);
+    tracked.end();
+}
+
 /// Runs a completion where no scheduler is left to post it to: on the handler's own executor if it
 /// has one, otherwise at once.
 template <class Completion>
