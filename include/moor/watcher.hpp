@@ -70,7 +70,9 @@ namespace moor {
  * The watcher owns no descriptor, and closes none. It may outlive the execution context: then it
  * calls nothing any more, and `reset` fails with `error::gone`. When the context shuts down, it
  * destroys the handler: a handler that owns its watcher is not leaked. A watcher that was moved
- * from can only be assigned to or destroyed.
+ * from can only be assigned to or destroyed.@n
+ * When the library closes or replaces the descriptor, tell the watcher (`detach`, `abandon`, `reset`
+ * or `renew`). The kernel says nothing of a closed descriptor, so the watcher may not notice.
  *
  * @par Example
  * @code

@@ -238,6 +238,23 @@ clear_event:
     }
     goto job_done;
 
+#if JOBS & job_no_data
+note_no_data:
+    atomic {
+        !is_locked[s] ->
+        d_step {
+            would_block[s] = would_block[s] | bit(read_channel);
+            check_invariants(s);
+            kept_event = 0;
+            kept_read = 0;
+            kept_write = 0;
+            kept_priority = 0;
+            kept_error = 0
+        }
+    }
+    goto job_done;
+#endif
+
 cancel_all:
     atomic {
         !is_locked[s] ->

@@ -163,7 +163,9 @@ handler:
             :: else
             fi;
             if
-            :: result_of[w] == ok && (JOBS & job_clear) != 0 && !is_call[w] ->
+            :: result_of[w] == ok && !is_call[w] &&
+                   ((JOBS & job_clear) != 0 ||
+                    ((JOBS & job_no_data) != 0 && (want_of[w] & ~event_of[w] & readable) != 0)) ->
                 kept_event = event_of[w];
                 kept_read = stamp_read[w];
                 kept_write = stamp_write[w];
@@ -259,6 +261,12 @@ job:
             s = registration;
             users++;
             goto clear_event
+#if JOBS & job_no_data
+        :: registration != none && (kept_event & (readable | writable)) == writable ->
+            s = registration;
+            users++;
+            goto note_no_data
+#endif
         :: (NEXT_JOBS & job_cancel) != 0 && registration != none ->
             s = registration;
             users++;

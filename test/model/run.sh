@@ -34,6 +34,9 @@ programs=(
     "level|$one LOOP_JOBS=2 OUTSIDE_JOBS=1 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel"
     "level_two_threads|$two OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel"
     "level_both_directions|$one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_in|raise_out INTERESTS=want_read|want_write|want_both"
+    "level_no_data|$one OUTSIDE_JOBS=4 RAISES=2 BEGINS_WITH=pollout RAISED=raise_in|raise_drain INTERESTS=(outside_jobs==3->want_both:want_read) JOBS=job_wait|job_no_data|job_cancel"
+    "level_no_data_two_threads|$two OUTSIDE_JOBS=3 RAISES=2 BEGINS_WITH=pollout RAISED=raise_in|raise_drain INTERESTS=(outside_jobs==2->want_both:want_read) JOBS=job_wait|job_no_data"
+    "level_no_data_in_handlers|$one LOOP_JOBS=2 OUTSIDE_JOBS=1 RAISES=2 BEGINS_WITH=pollout RAISED=raise_in|raise_drain INTERESTS=(outside_jobs==0&&loop_jobs==2->want_both:want_read) JOBS=job_wait|job_no_data"
     "level_closing|$one OUTSIDE_JOBS=2 RAISES=2 RAISED=raise_end|raise_hup INTERESTS=want_read|want_closed JOBS=job_wait"
     "level_try_io|$one TICKS=1 WAITS=1 OUTSIDE_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_try|job_clear"
     "level_deferred|$one DEFERS=1 LOOP_JOBS=3 RAISES=2 RAISED=raise_in|raise_drain JOBS=job_wait|job_cancel"
@@ -162,7 +165,7 @@ both level_wait_and_call_end "$one TICKS=1 OUTSIDE_JOBS=2 RAISES=3 RAISED=raise_
 
 # These programs of epoll, too.
 for name in level_ends_fifo edge_ends_fifo level_try_both edge_try_both level_latch edge_refused edge_refused_both \
-    calls_beside_waits level_all_kinds edge_all_kinds level_poll_write level_error_cleared level_number_closed; do
+    calls_beside_waits level_no_data level_all_kinds edge_all_kinds level_poll_write level_error_cleared level_number_closed; do
     for line in "${programs[@]}"; do
         [ "${line%%|*}" != "$name" ] || both "$name" "${line#*|}"
     done

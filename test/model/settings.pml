@@ -106,6 +106,7 @@
 #define job_close_number 2048 // the owner closes the number, and nobody takes it
 #define job_short 4096      // a transfer was cut short: the hang-up is watched for
 #define job_poll_io 8192    // poll_read_io() or poll_write_io()
+#define job_no_data 16384   // note_no_data(), after an earlier wait
 
 // INTERESTS: what operations may be for.
 #define want_read 1

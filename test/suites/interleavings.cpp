@@ -10,7 +10,9 @@
 // others:
 //   r w p b   a wait begins: for readable, writable, priority events, both directions
 //   R D       a wait for readable, whose handler begins another wait, or ends the registration
+//   N         one for both directions, whose handler notes that there are no data, and then waits
 //   i         an operation begins that reads
+//   I         one begins whose call uses room, and then says that the next one waits for data
 //   T W B     a transfer begins: reads all data, fills the room, reads with a call that may block
 //   q         the polling interface asks for readable, and keeps a waker if nothing is there
 //   x s       all operations are cancelled; the first one is
@@ -73,6 +75,7 @@ struct noted {
     sim::state_ptr state;
     bool is_call = false;
     bool is_slot = false;
+    bool is_changing = false;
     bool is_begun = false;
     bool began_late = false; ///< behind the end of its registration
     int seen = 0;            ///< since it began
@@ -163,8 +166,13 @@ private:
             return wait(interest::readable, [this] { take('r'); });
         case 'D':
             return wait(interest::readable, [this] { end(); });
+        case 'N':
+            return wait(interest::readable | interest::writable,
+                        [this, index = operations_.size()] { note_and_wait(operations_[index]); });
         case 'i':
             return begin_call();
+        case 'I':
+            return begin_changing_call();
         case 'T':
             return transfer(interest::readable, false);
         case 'W':
@@ -258,6 +266,11 @@ private:
         if (sim::state_ptr s = state())
             begin(add(s, want), std::move(handler));
     }
+    void note_and_wait(const noted& both) {
+        if (both.state == state() && !both.op.ec() && !both.op.event().is_readable())
+            both.state->note_no_data();
+        take('r');
+    }
     template <class... Call>
     noted& add(const sim::state_ptr& s, interest want, Call... call) {
         sim::uninterrupted step;
@@ -275,6 +288,26 @@ private:
                       return takes(*f, POLLIN);
                   }),
               nullptr);
+    }
+    /// (The last call did not try to read: data that are there already have to be found.)
+    void begin_changing_call() {
+        sim::state_ptr s = state();
+        if (!s)
+            return;
+        noted_file* f = &file();
+        const std::size_t index = operations_.size();
+        auto call = [this, f, index] {
+            noted& n = operations_[index];
+            const bool is_done = takes(*f, n.want == interest::writable ? POLLOUT : POLLIN);
+            if (is_done && n.want == interest::readable)
+                return interest();
+            if (is_done)
+                n.want = interest::readable;
+            return n.want;
+        };
+        noted& n = add(s, interest::writable, std::move(call));
+        n.is_changing = true;
+        begin(n, nullptr);
     }
     void transfer(interest want, bool may_block) {
         using moor::detail::transferred;
@@ -364,7 +397,8 @@ private:
             if (!n.op.is_pending() || n.on->is_replaced)
                 continue;
             const int bits = test::poll_mask(n.want, false), there = n.on->events() & bits;
-            const bool is_due = n.is_call ? (n.raised_since_call & there) != 0
+            const bool is_due = n.is_changing ? there != 0
+                                : n.is_call   ? (n.raised_since_call & there) != 0
                                 : !tells_state_
                                     ? (n.on->untold & ~n.on->taken() & n.raised & bits) != 0
                                 : mode_ == trigger::level ? there != 0
@@ -572,6 +606,28 @@ BOOST_AUTO_TEST_CASE(no_check_that_is_deferred_loses_a_wait) {
             if (a <= b && may_meet(a, b))
                 for (const char* begin : {"loop|Re", "loop|eR"})
                     all.explore(std::string(begin) + a + "|" + b, trigger::level, true, true);
+}
+
+BOOST_AUTO_TEST_CASE(no_call_whose_direction_changes_misses_an_event) {
+    exploration all;
+    for (trigger mode : test::both_triggers) {
+        for (char a : steps)
+            for (const char* text : {"Ioe", "eIo", "oIe"})
+                all.explore("loop|" + std::string(text) + "|" + a, mode);
+        for (const char* text :
+             {"Ioe", "eIo", "oIe", "oIde", "Io|e", "I|o|e", "IIoe", "Ireo", "rIoe"})
+            all.explore("loop|loop|" + std::string(text), mode);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(no_wait_that_need_not_ask_is_lost) {
+    exploration all;
+    for (char a : steps)
+        for (const char* text : {"oN", "oNe", "oNde", "oeN", "oNb", "oNr", "rNoe"})
+            all.explore("loop|" + std::string(text) + "|" + a, trigger::level);
+    for (const char* text :
+         {"oN|e", "oNe", "oNd|e", "oN|x", "oNR|e", "oNi|e", "oNt|e", "N|o|e", "Nc|o|e", "NN|oe"})
+        all.explore("loop|loop|" + std::string(text), trigger::level);
 }
 
 BOOST_AUTO_TEST_CASE(no_transfer_misses_its_turn_or_an_event) {

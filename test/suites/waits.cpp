@@ -1057,6 +1057,37 @@ BOOST_AUTO_TEST_CASE(a_pseudo_terminal_is_waited_for) {
     check_completes(io, read);
 }
 
+BOOST_AUTO_TEST_CASE(a_wait_finds_the_room_of_a_terminal_of_which_no_event_tells) {
+    for (bool is_master : {true, false})
+        BOOST_TEST_CONTEXT((is_master ? "master" : "terminal")) {
+            test::fd_pair p = test::make_raw_pty();
+            if (!is_master)
+                p = test::swapped(std::move(p));
+            asio::io_context io;
+            moor::registration reg(io, p.a.get());
+            constexpr interest both = interest::readable | interest::writable;
+            // The kernel moves bytes from one buffer to the next, and so makes room for a while.
+            const auto has_begun = [&](called_event& wait, interest want) {
+                test::fill(p.a);
+                reg.async_wait(want, wait.handler());
+                test::run_ready(io);
+                return !wait.event.is_writable();
+            };
+            called_event pending;
+            while (!has_begun(pending, both))
+                pending = called_event();
+            test::put(p.b, "some");
+            test::run_until(io, [&] { return bool(pending); });
+            called_event found;
+            while (!has_begun(found, both))
+                found = called_event();
+            BOOST_CHECK(found.ready() == interest::readable);
+
+            BOOST_REQUIRE_EQUAL(::tcflush(p.a, TCOFLUSH), 0);
+            check_writable(io, reg);
+        }
+}
+
 BOOST_AUTO_TEST_CASE(pipes_and_sockets_are_waited_for) {
     test::fd_pair pairs[] = {test::make_pipe(), test::make_socketpair(), test::make_tcp_pair(),
                              test::make_socketpair(SOCK_DGRAM),

@@ -178,6 +178,8 @@ class operation : public detail::waiter {
 public:
     /// False: the call would have blocked.
     using call_type = std::function<bool()>;
+    /// What the next call waits for; nothing: it is done.
+    using changing_call_type = std::function<interest()>;
     /// Under a lock or not. `not_made` under a lock: it may block.
     using transfer_type = std::function<detail::transferred(bool is_locked)>;
 
@@ -187,6 +189,9 @@ public:
     operation(state_ptr s, interest want, call_type call)
         : waiter(&operation::do_complete, want, detail::purpose::io), state_(std::move(s)),
           call_(std::move(call)), is_slot_(false) {}
+    operation(state_ptr s, interest want, changing_call_type call)
+        : waiter(&operation::do_complete, want, detail::purpose::io), state_(std::move(s)),
+          changing_call_(std::move(call)), is_slot_(false) {}
     operation(state_ptr s, interest want, transfer_type transfer)
         : waiter(&operation::do_complete, want, detail::purpose::io), state_(std::move(s)),
           transfer_(std::move(transfer)), is_slot_(false) {}
@@ -213,7 +218,7 @@ public:
 
     bool is_pending() const { return is_begun_ && !is_over_; }
     bool is_over() const { return is_over_; }
-    bool is_call() const { return call_ || transfer_; }
+    bool is_call() const { return call_ || changing_call_ || transfer_; }
     bool has_failed_with(const error_code& e) const { return is_over_ && ec() == e; }
     bool was_told(moor::readiness r) const { return is_over_ && !ec() && event().ready() == r; }
 
@@ -245,6 +250,8 @@ private:
     bool make_call(state& s) {
         if (call_)
             return !s.may_run(*this) || call_();
+        if (changing_call_)
+            return !s.may_run(*this) || (next_ = changing_call_()).empty();
         const transfer_call call{transfer_};
         return (want() == interest::readable
                     ? s.transfer_in_turn<detail::read_channel>(*this, call)
@@ -256,7 +263,7 @@ private:
         state_ptr s = state_;
         if (is_call() && !is_made_) {
             if (runs && !ec() && !make_call(*s)) {
-                if (s->restart(*this))
+                if (s->restart(*this, next_))
                     return;
                 if (!ec())
                     return s->host().port.post_new(this); // something newer has come
@@ -275,6 +282,8 @@ private:
 
     state_ptr state_;
     call_type call_;
+    changing_call_type changing_call_;
+    interest next_;
     transfer_type transfer_;
     bool is_slot_;
     bool is_made_ = false; // before it could wait

@@ -119,6 +119,15 @@ public:
         check_for_one(next, ignored);
     }
 
+    /// A wait for data and more has ended, and the kernel had no data then. Unless an event came
+    /// since, and was not cleared, a wait for data that begins next need not ask. (Room may come
+    /// without an event, to a terminal. And the owner makes no calls through the state: it would
+    /// take this for a call that would have blocked, although a library may have data of its own.)
+    void note_no_data() noexcept {
+        lock_type lock(mutex_);
+        would_block_ = narrow(would_block_ | bit(read_channel));
+    }
+
     void add_counts(wait_counts& totals) const noexcept {
         lock_type lock(mutex_);
         totals += counts_;
@@ -555,7 +564,7 @@ protected:
     bool tells_state_ = true;
     bool is_slot_refused_[2] = {};  // by the call before
     bool is_deferred_ = false;      // deferred_checks has it
-    std::uint8_t would_block_ = 0;  // channels
+    std::uint8_t would_block_ = 0;  // channels of which there is nothing, as a call or poll(2) said
     std::uint8_t unasked_left_ = 0; // level-triggered waits, until one asks poll(2) first again
     static constexpr std::uint8_t max_unasked = 127;
     edge_source sources_[2];

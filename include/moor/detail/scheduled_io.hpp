@@ -13,7 +13,7 @@
 //                        v               v                v
 //   word_           readable        writable         priority        cached, with four ticks, and
 //                   read_closed     write_closed     error           whether an edge was told
-//   would_block_    read            write                            a call said so
+//   would_block_    read            write                            a call said so, or poll(2)
 //   queue_          pending: wait, wait, io ...      running: io ...
 //   transfers_      read: has the turn, behind it    write: the same
 //   closed_         still open, or why not
@@ -29,9 +29,9 @@
 //      call that would block, and clear(), drop only flags whose tick is unchanged, and no error
 //      that lasts.
 //   5. A level-triggered wait completes only for what was there after the wait began. poll(2) is
-//      called at the start or later (deferred_checks), unless a call has just found nothing or a
-//      request asks, and again at an event that may be older than the wait. The cache alone
-//      completes no wait.
+//      called at the start or later (deferred_checks), unless a call, or for data the poll(2) of
+//      an earlier wait, has found nothing and no event has come since, or a request asks; and
+//      again at an event that may be older than the wait. The cache alone completes no wait.
 //   6. An edge-triggered wait completes for news: for an event that no wait was told of. Closing
 //      events are states: they are told for as long as they last.
 //   7. A check drops an event that the reactor reported only if poll(2) is known to repeat the

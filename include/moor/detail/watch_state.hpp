@@ -378,6 +378,7 @@ private:
         if (e.ec)
             error_ = e.ec;
         is_one_event_ = ready_.empty();
+        has_no_data_ = is_one_event_ && !e.ec && e.asked.is_readable() && !e.ready.is_readable();
         ready_ |= e.ready.ready();
         last_ = e.ready;
         if (waits_ == 0 || registration_.io_->info().waiters == waits_)
@@ -490,9 +491,14 @@ private:
         }
         const std::uint32_t number = number_;
         const ready_event told = last_.only(now);
-        const bool is_all = is_one_event_;
-        if (call(error_code(), now) && is_all && number == number_)
+        const bool is_all = is_one_event_, has_no_data = has_no_data_;
+        const bool has_drained = call(error_code(), now);
+        if (number != number_)
+            return;
+        if (has_drained && is_all)
             registration_.io_->note_call_would_block(told, now);
+        if (has_no_data)
+            registration_.io_->note_no_data();
     }
 
     /// The closure lives until it returns, whatever it does to its watcher.
@@ -572,6 +578,7 @@ private:
 
     bool keeps_running_ = true;
     bool is_one_event_ = false; // ready_ is of last_ alone
+    bool has_no_data_ = false;  // and there were none, although they were asked for
     bool is_calling_ = false;
     bool is_replaced_ = false; // the handler, while it runs
     bool is_timed_out_ = false;
