@@ -23,8 +23,8 @@ the core (test/model), and repetitions. A suite is a file of test/suites, withou
   --all             run the tests in all configurations
   --only A,B        run the tests in these configurations only
   --list            list the configurations
-  --repeat N        how often the first configuration of --all repeats each suite on epoll (default 10);
-                    0 also leaves out the transfers of one GiB
+  --repeat N        how often the first configuration of --all repeats each suite on epoll (default: 10
+                    times, or fewer if that takes longer than 8 seconds); 0 also leaves out the long runs
   --lint            check the formatting and run clang-tidy over the headers; run no tests
   --build-dir DIR   where to build (default build)
   --no-install      install no packages
@@ -71,6 +71,7 @@ jobs=$(nproc)
 lint=no
 only=${configurations[0]%%|*}
 repeat=10
+repeat_seconds=8
 suites=
 verbose=no
 while [ $# -gt 0 ]; do
@@ -80,7 +81,7 @@ while [ $# -gt 0 ]; do
         --backend) backends=${2:?--backend needs names}; shift ;;
         --only) all=yes only=${2:?--only needs names}; shift ;;
         --list) printf '%s\n' "${configurations[@]}" | tr '|' '\t'; exit ;;
-        --repeat) repeat=${2:?--repeat needs a number}; shift ;;
+        --repeat) repeat=${2:?--repeat needs a number} repeat_seconds=86400; shift ;;
         --build-dir) build_dir=${2:?--build-dir needs a directory}; shift ;;
         --no-install) install=no ;;
         --lint) lint=yes ;;
@@ -187,6 +188,7 @@ for configuration in "${configurations[@]}"; do
         -DMOOR_TEST_TRACED="${traced:-OFF}" \
         -DMOOR_TEST_PACKAGING="$packaging" -DMOOR_BUILD_EXAMPLES="$packaging" \
         -DMOOR_TEST_REPEAT="$([ "$packaging" = ON ] && echo "$repeat" || echo 0)" \
+        -DMOOR_TEST_REPEAT_SECONDS="$repeat_seconds" \
         >"$log" 2>&1 || { cat "$log"; failed "configuring $name"; }
 
     # First what breaks most often, then all suites of one backend: a failure is known before the long rest.
