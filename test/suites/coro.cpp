@@ -184,8 +184,7 @@ BOOST_FIXTURE_TEST_CASE(a_default_token_needs_no_argument, fixture) {
     run(body2());
 }
 
-// ---- operators
-// ----------------------------------------------------------------------------------------
+// ---- operators ----------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(or_takes_the_first_and_cancels_the_other, fixture) {
     auto body = [&]() -> awaitable<void> {
@@ -245,8 +244,7 @@ BOOST_FIXTURE_TEST_CASE(and_is_cancelled_by_the_first_error, fixture) {
     BOOST_TEST(moor::use_registration_service(io).snapshot().at(0).waiters == 0u);
 }
 
-// ---- cancellation
-// -------------------------------------------------------------------------------------
+// ---- cancellation -------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(cancelling_a_coroutine_cancels_its_wait, fixture) {
     // co_spawn lets terminal through unless the coroutine says otherwise.
@@ -313,8 +311,7 @@ BOOST_FIXTURE_TEST_CASE(a_coroutine_that_was_cancelled_may_wait_again, fixture) 
     BOOST_TEST(got == "again");
 }
 
-// ---- lifetimes
-// ----------------------------------------------------------------------------------------
+// ---- lifetimes ----------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_coroutine_owns_its_registration, fixture) {
     auto body = [](moor::registration r, int fd) -> awaitable<std::string> {

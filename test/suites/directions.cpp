@@ -464,8 +464,7 @@ BOOST_AUTO_TEST_CASE(two_operations_may_cross_their_directions) {
     });
 }
 
-// ---- try_io and the polling interface
-// ------------------------------------------------------------
+// ---- try_io and the polling interface -----------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(try_io_drops_what_the_call_found_to_be_blocked) {
     for (trigger t : test::both_triggers)

@@ -144,8 +144,7 @@ std::size_t let_the_watch_look(asio::io_context& io, int handle) {
 
 BOOST_AUTO_TEST_SUITE(misuse)
 
-// ---- what the checks report
-// ----------------------------------------------------------------------
+// ---- what the checks report ---------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(an_edge_triggered_wait_on_a_handle_that_was_not_drained,
                         impatient_fixture) {
@@ -485,8 +484,7 @@ BOOST_FIXTURE_TEST_CASE(without_a_handler_a_report_is_a_line_on_the_error_stream
                                         "abandon() afterwards\n");
 }
 
-// ---- what is an error, without any checks
-// ---------------------------------------------------------
+// ---- what is an error, without any checks -------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_handle_that_is_not_open, fixture) {
     moor::registration reg(io);

@@ -212,10 +212,15 @@ BOOST_FIXTURE_TEST_CASE(a_regular_file_that_is_asked_for_nothing_waits_without_a
         test::unique_fd file(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
         for (short events : {short(0), short(POLLPRI), short(POLLRDBAND), short(POLLWRBAND)}) {
             ::pollfd fds[] = {entry(file, events)};
-            called_poll done;
-            way.start(fds, 1, 4ms, done.handler());
-            check_pends(io, done);
-            check_ready(io, done, 0);
+            asio::cancellation_signal signal;
+            called_poll pending, over;
+            way.start(fds, 1, for_ever,
+                      asio::bind_cancellation_slot(signal.slot(), pending.handler()));
+            check_pends(io, pending);
+            signal.emit(asio::cancellation_type::terminal);
+            check_ends(io, pending, aborted);
+            way.start(fds, 1, 1ms, over.handler());
+            check_ready(io, over, 0);
         }
     });
 }

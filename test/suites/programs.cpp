@@ -49,8 +49,7 @@ using test::person;
 using test::terminal_gone;
 using test::terminal_streams;
 
-// ---- the chat client
-// ------------------------------------------------------------------------------
+// ---- the chat client ----------------------------------------------------------------------------
 
 namespace chat {
 
@@ -307,8 +306,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_chat_client_ends_when_the_server_does, Stream,
                                       << "; its terminal: " << ann.sitter.end().message());
 }
 
-// ---- the line reader behind an interface
-// ----------------------------------------------------------
+// ---- the line reader behind an interface --------------------------------------------------------
 
 namespace lines {
 

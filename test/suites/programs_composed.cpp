@@ -48,8 +48,7 @@ using test::never;
 using test::streams;
 using test::terminal_streams;
 
-// ---- waiting for one of several, or for all
-// ---------------------------------------------------------
+// ---- waiting for one of several, or for all -----------------------------------------------------
 
 namespace group {
 
@@ -227,8 +226,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(the_first_input_that_succeeds_ends_the_others, Str
     BOOST_TEST_MESSAGE(g.summary());
 }
 
-// ---- coroutines
-// ---------------------------------------------------------------------------------------
+// ---- coroutines ---------------------------------------------------------------------------------
 
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
 

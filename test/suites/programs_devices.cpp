@@ -51,8 +51,7 @@ using test::streams;
 using test::terminal_gone;
 using test::terminal_streams;
 
-// ---- a child process behind pipes
-// -------------------------------------------------------------------
+// ---- a child process behind pipes ---------------------------------------------------------------
 
 namespace child {
 
@@ -218,8 +217,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_conversation_with_a_child, Stream, streams) {
     BOOST_TEST_MESSAGE("the shell says: " << log << tail);
 }
 
-// ---- a device on a serial line
-// ---------------------------------------------------------------------
+// ---- a device on a serial line ------------------------------------------------------------------
 
 namespace serial {
 
@@ -417,8 +415,7 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_serial_line_carries_every_byte_value, Stream, te
     BOOST_TEST_MESSAGE(back.size() << " bytes there and back, " << left.get() << " left over");
 }
 
-// ---- a library that does its own input and output
-// -----------------------------------------------------
+// ---- a library that does its own input and output -----------------------------------------------
 
 namespace foreign {
 

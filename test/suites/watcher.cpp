@@ -270,8 +270,7 @@ BOOST_FIXTURE_TEST_CASE(a_handle_that_is_always_ready_is_told_until_the_interest
     }
 }
 
-// ---- what the handler may do
-// ----------------------------------------------------------------------
+// ---- what the handler may do --------------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(the_handler_may_end_its_own_watch) {
     for (const ending& e : endings)
@@ -405,8 +404,7 @@ BOOST_FIXTURE_TEST_CASE(a_watcher_can_be_moved_while_it_waits, watched) {
     assigned.expires_never();
 }
 
-// ---- errors
-// ---------------------------------------------------------------------------------------
+// ---- errors -------------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_closed_number_is_an_error_once, watched) {
     test::unique_fd reader = std::move(p.a);
@@ -480,8 +478,7 @@ BOOST_FIXTURE_TEST_CASE(bad_input_is_an_error_at_once, watched) {
     BOOST_TEST(w->detach() == -1);
 }
 
-// ---- another handle
-// -------------------------------------------------------------------------------
+// ---- another handle -----------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(interest_handler_and_deadline_stay_when_the_handle_goes, watched) {
     for (bool is_closed : {false, true}) {
@@ -533,8 +530,7 @@ BOOST_FIXTURE_TEST_CASE(the_name_is_in_the_snapshot, watched) {
     BOOST_TEST(all[0].name == "library");
 }
 
-// ---- the deadline
-// -----------------------------------------------------------------------------------
+// ---- the deadline -------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(the_end_of_a_deadline_is_told_once_and_leaves_the_interest, watched) {
     w->set_interest(interest::readable);
@@ -616,8 +612,7 @@ BOOST_FIXTURE_TEST_CASE(a_deadline_waits_for_a_handler, test::context_fixture) {
     BOOST_TEST(c.last().ec == timed_out);
 }
 
-// ---- the rate limit
-// ---------------------------------------------------------------------------------
+// ---- the rate limit -----------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_watch_that_fires_too_often_pauses, watched) {
     w->rate_limit(3, 1h);
@@ -684,8 +679,7 @@ BOOST_FIXTURE_TEST_CASE(a_pause_without_interest_keeps_no_work, watched) {
     BOOST_TEST(c.last().ec == timed_out);
 }
 
-// ---- outstanding work
-// -------------------------------------------------------------------------------
+// ---- outstanding work ---------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(an_idle_watcher_keeps_no_work, watched) {
     test::run_all(io);
@@ -788,8 +782,7 @@ BOOST_AUTO_TEST_CASE(a_member_called_outside_of_the_loop_does_not_stop_the_conte
     }
 }
 
-// ---- executors and threads
-// ----------------------------------------------------------------------------
+// ---- executors and threads ----------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(the_handler_runs_on_the_executor, test::context_fixture) {
     test::fd_pair p = test::make_socketpair();
@@ -899,8 +892,7 @@ BOOST_AUTO_TEST_CASE(waits_that_are_over_before_they_are_counted_leave_no_work) 
     }
 }
 
-// ---- the execution context ends
-// -----------------------------------------------------------------------
+// ---- the execution context ends -----------------------------------------------------------------
 
 BOOST_AUTO_TEST_CASE(a_watcher_outlives_its_context) {
     for (bool is_strand : {false, true})
@@ -962,8 +954,7 @@ BOOST_AUTO_TEST_CASE(a_handler_that_owns_its_watcher_goes_with_the_context) {
     }
 }
 
-// ---- cost
-// -----------------------------------------------------------------------------------------------
+// ---- cost ---------------------------------------------------------------------------------------
 
 namespace {
 

@@ -174,8 +174,7 @@ private:
     allocation_counts* counts_;
 };
 
-// ---- how often: a handler that is invoked exactly once
-// -------------------------------------------
+// ---- how often: a handler that is invoked exactly once ------------------------------------------
 
 /// What a `once` expects of its handler.
 enum class expect { invoked, destroyed, either };
