@@ -329,6 +329,26 @@ BOOST_FIXTURE_TEST_CASE(reports_on_a_duplicate_have_the_callers_number, impatien
     test::check_fails(io, later, test::aborted);
 }
 
+BOOST_FIXTURE_TEST_CASE(the_watch_does_not_look_at_a_handle_whose_registration_has_ended,
+                        impatient_fixture) {
+    moor::set_misuse_time_limit(std::chrono::milliseconds(1));
+    auto p = test::make_socketpair();
+    test::put(p.b, "first"); // and nobody reads
+    for (int i = 0; i != 200; ++i) {
+        moor::registration reg(io, p.a, moor::registration_options(trigger::edge, true));
+        test::check_readable(io, reg);
+        test::called pending;
+        reg.async_wait_readable(pending.handler());
+        test::run_ready(io);
+        reg.deregister(); // closes the duplicate: ThreadSanitizer sees a look beside that
+        test::check_fails(io, pending, test::aborted);
+    }
+    std::lock_guard<std::mutex> lock(reports_mutex);
+    for (const report& r : reports)
+        BOOST_CHECK(r.what == kind::not_drained);
+    reports.clear();
+}
+
 /// A cancellation slot that lets another thread act while a wait begins.
 struct slow_slot {
     std::atomic<int>* step;

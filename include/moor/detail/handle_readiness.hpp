@@ -139,7 +139,9 @@ public:
         totals += std::exchange(counts_, wait_counts());
     }
 
-    scheduled_io_info info() {
+    /// `asks`: also poll(2), of what a wait is not told. (Under the lock: a handle may be closed as
+    /// soon as its state is.)
+    scheduled_io_info info(bool asks = false) {
         lock_type lock(mutex_);
         scheduled_io_info i{};
         i.handle = this->native_handle();
@@ -155,6 +157,8 @@ public:
             i.armed[c] = this->is_armed(c);
         i.attached = this->is_attached();
         i.always_ready = always_ready_;
+        if (asks)
+            i.untold = untold(i.waits);
         return i;
     }
 
@@ -348,6 +352,17 @@ protected:
 
     readiness ask(int events, error_code& ec) const noexcept {
         return said(Policy::poll(this->native_handle(), static_cast<short>(events), ec));
+    }
+
+    /// What edge-triggered waits pend for although poll(2) reports it. Of a file that tells each
+    /// change once, it is not asked.
+    readiness untold(interest waits) const noexcept {
+        error_code ec;
+        if (!state().is_open() || trigger_ != trigger::edge || !tells_state_ || waits.empty() ||
+            !(Policy::identify(this->native_handle(), ec) == this->identity()))
+            return readiness();
+        const readiness r = ask(to_poll_events(waits), ec) & waits;
+        return ec ? readiness() : r;
     }
 
     /// What poll(2), or an event in its terms, says of this file.

@@ -57,6 +57,7 @@ struct scheduled_io_info {
     bool armed[channel_count];
     bool attached;
     bool always_ready;
+    readiness untold; // see handle_readiness; if it was asked for
 };
 
 /// What a scheduled state knows of the service that it belongs to.

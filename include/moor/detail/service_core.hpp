@@ -245,12 +245,12 @@ public:
         return t;
     }
 
-    std::vector<scheduled_io_info> infos() const {
+    std::vector<scheduled_io_info> infos(bool asks = false) const {
         std::lock_guard<state_mutex> lock(mutex_);
         std::vector<scheduled_io_info> v;
         v.reserve(states_.size());
         states_.for_each([&](scheduled_io& s) {
-            v.push_back(s.info());
+            v.push_back(s.info(asks));
             v.back().name = states_.name_of(s);
         });
         return v;

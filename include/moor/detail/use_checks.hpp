@@ -273,14 +273,9 @@ private:
 
     void look(std::vector<misuse_report>& reports) override {
         std::map<int, stuck> now;
-        for (const scheduled_io_info& i : core_.infos()) {
-            error_code ec;
-            if (i.mode != trigger::edge || i.waits.empty() ||
-                !(identify(i.handle, ec) == i.identity) || !tells_state(i.handle, i.identity))
-                continue; // to ask would take the change away
-            readiness r =
-                i.waits & from_poll_events(poll_now(i.handle, to_poll_events(i.waits), ec), false);
-            if (ec || r.empty())
+        for (const scheduled_io_info& i : core_.infos(true)) {
+            const readiness r = i.untold;
+            if (r.empty())
                 continue;
             stuck s{i.tick, turns_.count(), 0};
             auto before = stuck_.find(i.handle);
