@@ -71,8 +71,9 @@ namespace moor {
  * calls nothing any more, and `reset` fails with `error::gone`. When the context shuts down, it
  * destroys the handler: a handler that owns its watcher is not leaked. A watcher that was moved
  * from can only be assigned to or destroyed.@n
- * When the library closes or replaces the descriptor, tell the watcher (`detach`, `abandon`, `reset`
- * or `renew`). The kernel says nothing of a closed descriptor, so the watcher may not notice.
+ * When the library closes or replaces the descriptor, tell the watcher (`detach`, `abandon`,
+ * `reset` or `renew`). The kernel says nothing of a closed descriptor, so the watcher may not
+ * notice.
  *
  * @par Example
  * @code
@@ -282,9 +283,9 @@ public:
 
     /// Sets what to watch for.
     /**
-     * Removing an interest and setting it again loses no readiness, since the kernel is asked again
-     * (but for one-time changes, see above). `read_closed`, `write_closed` and `error` stay ready:
-     * remove them from the interest once the handler was called for them.
+     * Removing an interest and setting it again loses no readiness (but for one-time changes, see
+     * above). `read_closed`, `write_closed` and `error` stay ready: remove them from the interest
+     * once the handler was called for them.
      *
      * @param want The events. With an empty interest the watcher is idle.
      */

@@ -239,11 +239,21 @@ clear_event:
     goto job_done;
 
 #if JOBS & job_no_data
+#ifdef MUTANT_NO_DATA_DESPITE_EVENTS
+#define no_event_for_readers(s) true
+#else
+#define no_event_for_readers(s)                                                                    \
+    ((unchanged(s, kept_read, kept_write, kept_priority, kept_error) & (readable | error)) ==      \
+     (readable | error))
+#endif
 note_no_data:
     atomic {
         !is_locked[s] ->
         d_step {
-            would_block[s] = would_block[s] | bit(read_channel);
+            if // unless an event has come since
+            :: no_event_for_readers(s) -> would_block[s] = would_block[s] | bit(read_channel)
+            :: else
+            fi;
             check_invariants(s);
             kept_event = 0;
             kept_read = 0;

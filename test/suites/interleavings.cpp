@@ -268,7 +268,7 @@ private:
     }
     void note_and_wait(const noted& both) {
         if (both.state == state() && !both.op.ec() && !both.op.event().is_readable())
-            both.state->note_no_data();
+            both.state->note_no_data(both.op.event());
         take('r');
     }
     template <class... Call>

@@ -1030,6 +1030,50 @@ BOOST_FIXTURE_TEST_CASE(a_command_costs_two_turns_and_a_check, test::context_fix
         }
 }
 
+BOOST_FIXTURE_TEST_CASE(data_are_found_after_a_late_call_for_room_and_a_wait_that_was_cancelled,
+                        watched) {
+    // The first checks are not deferred.
+    test::fd_pair q = test::make_socketpair();
+    constexpr int checks = 67;
+    int n = 0;
+    moor::watcher busy(io);
+    busy.on_event([&](error_code, readiness) {
+        if (++n == checks)
+            busy.set_interest(interest());
+    });
+    busy.reset(q.a.get());
+    busy.set_interest(interest::readable);
+    test::run_ready(io);
+    test::put(q.b, "x");
+    test::run_until(io, [&] { return n == checks; });
+
+    w->set_interest(interest::readable); // enters the reactor
+    test::run_ready(io);
+    w->set_interest(interest());
+
+    // In one turn of the loop: two waits end with room, data come, a wait for data is deferred, and
+    // the deadline has the handler called before the second wait's end does. The handler cancels.
+    test::fd_pair other = test::make_socketpair();
+    moor::registration reg(io, other.a.get());
+    reg.async_wait(interest::readable, [&](error_code, moor::ready_event) {
+        w->set_interest(interest::readable);
+        w->set_interest(interest::readable | interest::writable);
+    });
+    test::run_ready(io);
+    c.then = [&](const calls::call&) { w->set_interest(interest()); };
+    asio::post(io, [&] {
+        asio::post(io, [&] { w->set_interest(interest::writable | interest::priority); });
+        w->set_interest(interest::readable | interest::writable);
+        test::put(p.b, "data");
+        test::put(other.b, "x");
+        w->expires_after(0s);
+    });
+    test::run_ready(io);
+    w->set_interest(interest::readable);
+    test::run_ready(io);
+    BOOST_CHECK(c.last().ready == interest::readable);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_call_needs_no_memory, test::context_fixture,
                         *precondition(test::allocations_are_counted)) {
     for (bool posts : {false, true}) {

@@ -119,13 +119,15 @@ public:
         check_for_one(next, ignored);
     }
 
-    /// A wait for data and more has ended, and the kernel had no data then. Unless an event came
-    /// since, and was not cleared, a wait for data that begins next need not ask. (Room may come
-    /// without an event, to a terminal. And the owner makes no calls through the state: it would
-    /// take this for a call that would have blocked, although a library may have data of its own.)
-    void note_no_data() noexcept {
+    /// A wait for data and more has ended with `e`, and the kernel had no data then. Unless an
+    /// event has come since (of which a deferred wait may have dropped the flag), a wait for data
+    /// that begins next need not ask. (Room may come without an event, to a terminal. And the owner
+    /// makes no calls through the state: it would take this for a call that would have blocked,
+    /// although a library may have data of its own.)
+    void note_no_data(const ready_event& e) noexcept {
         lock_type lock(mutex_);
-        would_block_ = narrow(would_block_ | bit(read_channel));
+        if (!word_.is_newer(e, interest::readable))
+            would_block_ = narrow(would_block_ | bit(read_channel));
     }
 
     void add_counts(wait_counts& totals) const noexcept {

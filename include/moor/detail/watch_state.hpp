@@ -498,7 +498,7 @@ private:
         if (has_drained && is_all)
             registration_.io_->note_call_would_block(told, now);
         if (has_no_data)
-            registration_.io_->note_no_data();
+            registration_.io_->note_no_data(told);
     }
 
     /// The closure lives until it returns, whatever it does to its watcher.
