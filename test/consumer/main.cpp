@@ -10,6 +10,11 @@
 
 #include <unistd.h>
 
+#ifdef PACKAGE_MAJOR
+static_assert(MOOR_VERSION == PACKAGE_MAJOR * 100000 + PACKAGE_MINOR * 100 + PACKAGE_PATCH,
+              "CMake's package has another version than the headers");
+#endif
+
 int main() {
     int ends[2];
     if (::pipe(ends) != 0 || ::write(ends[1], "x", 1) != 1)

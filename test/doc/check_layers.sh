@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # The layers of include/moor, the lowest first. A header includes headers of lower lines only; the
 # headers of a line that begins with "=" may include one another. The first pattern that fits counts.
 layers=(
-    'error.hpp'
+    'version.hpp error.hpp'
     'readiness.hpp misuse.hpp'
     'detail/throw_if.hpp detail/adapted_handler.hpp'
     'detail/mutex.hpp detail/kernel.hpp detail/readiness_word.hpp detail/waker.hpp detail/unverified_events.hpp detail/edge_set.hpp detail/edge_source.hpp'

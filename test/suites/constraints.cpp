@@ -22,6 +22,13 @@
 #include <type_traits>
 #include <utility>
 
+// The preprocessor can compare versions. (That CMake's package has the same version is tested in
+// test/consumer.)
+#if MOOR_VERSION < 100
+#error "0.1.0 was the first version"
+#endif
+static_assert(std::is_same<decltype(MOOR_VERSION), int>::value, "");
+
 BOOST_AUTO_TEST_SUITE(constraints)
 
 namespace {
