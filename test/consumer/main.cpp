@@ -1,3 +1,4 @@
+// Copyright (c) 2025 The Moor authors
 // Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 
 // The least that a consumer does: wait for a pipe with a byte in it. Exits with 0 if the wait
