@@ -278,7 +278,7 @@ public:
     basic_process(const executor_type& ex, ::pid_t pid) : basic_process(ex) {
         error_code ec;
         adopt(pid, ec);
-        detail::throw_if(ec, "moor::process", static_cast<int>(pid));
+        detail::throw_if(ec, "moor::process", pid);
     }
 
     /// Adopts a child.

@@ -106,8 +106,8 @@ struct kernel_usage {
 
 private:
     static void assign(::timeval& t, long seconds, long microseconds) noexcept {
-        t.tv_sec = static_cast<decltype(t.tv_sec)>(seconds);
-        t.tv_usec = static_cast<decltype(t.tv_usec)>(microseconds);
+        t.tv_sec = seconds;
+        t.tv_usec = microseconds;
     }
 };
 

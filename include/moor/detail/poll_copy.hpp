@@ -44,7 +44,7 @@ public:
     std::size_t poll(error_code& ec) noexcept {
         int n;
         do
-            n = ::poll(polls_.data(), static_cast<::nfds_t>(polls_.size()), 0);
+            n = ::poll(polls_.data(), polls_.size(), 0);
         while (n < 0 && errno == EINTR);
         if (n >= 0)
             return static_cast<std::size_t>(n);
