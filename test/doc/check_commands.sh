@@ -92,7 +92,7 @@ complain() {
 }
 
 shown=$(
-    for file in README.md CONTRIBUTING.md doc/*.adoc doc/*.md test/Jamfile test/CMakeLists.txt test/bench/run.sh; do
+    for file in README.md CONTRIBUTING.md packaging/README.md doc/*.adoc doc/*.md test/Jamfile test/CMakeLists.txt test/bench/run.sh; do
         commands "$file" <"$file"
     done
     commands "test/run.sh --help" <<<"$help"
