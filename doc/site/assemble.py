@@ -66,7 +66,7 @@ def from_markdown(page, text):
             result += [f"[source,{line[3:]}]" if line[3:] else "", "----", *lines[at + 1:end], "----"]
             at = end
         elif line.startswith("|") and at + 1 < len(lines) and re.match(r"\|[\s:|-]+$", lines[at + 1]):
-            columns = ["2>" if cell.endswith(":") else "3" for cell in row(lines[at + 1])]
+            columns = [">2" if cell.endswith(":") else "3" for cell in row(lines[at + 1])]
             result += [f"[%header,cols=\"{','.join(columns)}\"]", "|==="]
             result += ["".join("|" + inline(cell) + " " for cell in row(line)), ""]
             at += 2

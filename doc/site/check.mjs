@@ -138,6 +138,7 @@ for (const name of wanted) {
   if (results.some((it) => it.includes('reference-') && (it.endsWith('#' + anchor)))) found++
   else complain(`the search for ${text} finds ${results.slice(0, 3).join(' ') || 'nothing'}`)
 }
+await page.setViewport({ width: 1280, height: 900 })
 await page.screenshot({ path: path.join(screenshots, 'search.png') })
 
 // The switch stays: on the next page, too, and against the preference of the system.

@@ -35,18 +35,28 @@
   function find (lunr, index, documents, text) {
     const words = text.toLowerCase().split(/[\s:()<>,]+/).filter(Boolean)
     if (!words.length) return []
+    const entry = (page, section) => ({
+      href: root + page.url + (section ? '#' + section.hash : ''),
+      title: section ? section.title : page.title,
+      page: page.title,
+    })
+    // First the sections whose title begins with the name: the index leaves out some words of English.
+    const name = words[words.length - 1]
+    const exact = Object.values(documents).flatMap((page) => page.titles.filter(({ title }) => {
+      const parts = title.toLowerCase().split(/\s+/)
+      return parts[0] === name && words.every((word) => parts.includes(word))
+    }).map((section) => entry(page, section)))
     const found = index.query((query) => {
       for (const word of words) {
         query.term(word, { boost: 20 })
         query.term(word, { boost: 2, usePipeline: false, wildcard: lunr.Query.wildcard.TRAILING })
       }
+    }).slice(0, 16).map(({ ref }) => {
+      const [id, section] = ref.split('-').map(Number)
+      return entry(documents[id], documents[id].titles.find((it) => it.id === section))
     })
-    return found.slice(0, 12).map(({ ref }) => {
-      const [page, section] = ref.split('-').map(Number)
-      const { url, title, titles } = documents[page]
-      const heading = titles.find(({ id }) => id === section)
-      return { href: root + url + (heading ? '#' + heading.hash : ''), title: heading ? heading.title : title, page: title }
-    })
+    const links = new Map([...exact.slice(0, 16), ...found].map((it) => [it.href, it]))
+    return [...links.values()].slice(0, 24)
   }
 
   function show () {
