@@ -468,12 +468,12 @@ public:
 
     /// Replaces the handle if the library that owns it has put another file in its place.
     /**
-     * Call `renew` before each wait on a library that closes and reopens its descriptor, as libpq does
-     * while it connects: the kernel gives the new file the lowest free number, which is often the
-     * old one. The registered file and the given one are compared by number and identity (device
-     * and inode, one `fstat(2)`). If they are the same, nothing happens, and pending waits stay
-     * pending. Otherwise this is `reset`. Two eventfds, or other anonymous files, under one number
-     * can't be told apart, and count as the same file unless `abandon` came between.
+     * Call `renew` before each wait on a library that closes and reopens its descriptor, as libpq
+     * does while it connects: the kernel gives the new file the lowest free number, which is often
+     * the old one. The registered file and the given one are compared by number and identity
+     * (device and inode, one `fstat(2)`). If they are the same, nothing happens, and pending waits
+     * stay pending. Otherwise this is `reset`. Two eventfds, or other anonymous files, under one
+     * number can't be told apart, and count as the same file unless `abandon` came between.
      *
      * @param handle The descriptor that the library has now.
      * @param options How to register another one.
