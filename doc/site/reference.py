@@ -61,7 +61,9 @@ class Item:
 
 class Reference:
     def __init__(self, xml):
-        self.xml, self.items, self.places, self.mistakes = Path(xml), [], {}, []
+        self.xml, self.items, self.mistakes = Path(xml), [], []
+        self.places, self.paths = {}, {} # entries by Doxygen's number, and by name
+        self.current, self.owner = None, "" # where the text at hand belongs
 
     # ---- reading
 
@@ -88,6 +90,7 @@ class Reference:
             self.note(member)
         for node in item.nodes:
             self.places[node.get("id")] = item
+        self.paths[f"{item.owner.name}::{item.name}" if item.owner else item.name] = item
 
     def compound(self, inner, owner):
         if inner.get("prot") != "public":
@@ -123,6 +126,14 @@ class Reference:
 
     # ---- text
 
+    def named(self, text):
+        """The entry which a name in a comment stands for: a member of the class at hand, or any public name."""
+        path = re.sub(r"\(\)$", "", text).removeprefix("moor::")
+        target = self.paths.get(f"{self.owner}::{path}")
+        if not target and not any(name.endswith("::" + path) for name in self.paths): # of which class?
+            target = self.paths.get(path)
+        return target if target is not self.current else None
+
     def link(self, item, text):
         return f'<a href="{item.page}.html#{item.anchor}">{text}</a>'
 
@@ -137,6 +148,8 @@ class Reference:
         inside = {"computeroutput": "code", "emphasis": "em", "bold": "strong"}
         blocks = {"itemizedlist": "ul", "orderedlist": "ol", "listitem": "li", "table": "table", "row": "tr"}
         tag = node.tag
+        if tag == "computeroutput" and node.find(".//ref") is None and (target := self.named(text_of(node))):
+            return self.link(target, f"<code>{self.inline(node)}</code>")
         if tag in inside:
             return f"<{inside[tag]}>{self.inline(node)}</{inside[tag]}>"
         if tag == "ref":
@@ -272,6 +285,7 @@ class Reference:
             shown = "Constructors"
         shown = re.sub(r"<void\(.*", "", shown)
         of = f" [.of]#of {owner}#" if owner else ""
+        self.current, self.owner = item, (item.owner or item).name
         result = f"[#{item.anchor}]\n{'=' * level} pass:c[{shown}]{of}\n\n"
         for node in item.nodes:
             result += self.code(self.declaration(node, item.name))
