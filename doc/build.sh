@@ -35,6 +35,11 @@ command -v npm >/dev/null || packages+=(npm)
 [ -z "$browser" ] || packages+=(chromium fonts-dejavu-core)
 moor_need_packages "${packages[@]}"
 
+if [ -n "$(ls -A "$output" 2>/dev/null)" ] && [ ! -e "$output/search-index.js" ]; then
+    echo "$output has other files: choose an empty directory" >&2
+    exit 2
+fi
+
 work=$PWD/build/site-work
 tools=$work/tools
 rm -rf "$work/source" "$output"
@@ -54,11 +59,8 @@ if ! cmp -s doc/site/package-lock.json "$tools/installed.json"; then
     cp doc/site/package-lock.json "$tools/installed.json"
 fi
 
-echo "== Reference (Doxygen)"
 rm -rf build/reference
-doxygen doc/Doxyfile
-
-echo "== Diagrams and pages"
+step "Reference (Doxygen)" doxygen doc/Doxyfile
 step "Diagrams" python3 doc/site/diagrams.py doc/diagrams "$work/source/modules/ROOT/images"
 step "Reference pages" python3 doc/site/reference.py build/reference/xml "$work/source/modules/ROOT/pages"
 step "Pages" python3 doc/site/assemble.py "$work/source"

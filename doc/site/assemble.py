@@ -32,6 +32,8 @@ def link(page, target, text):
         return f"{target}[{text}]"
     if not name:
         return f"xref:{anchor}[{text}]"
+    if name == "performance.adoc":
+        mistakes.append(f"{page}: write performance.md, which code hosts find")
     if name == "performance.md" or re.fullmatch(r"[\w-]+\.adoc", name):
         return f"xref:{name.replace('.md', '.adoc')}{anchor}[{text}]"
     return f"link:{attach(page, name)}[{text}]"
@@ -112,9 +114,8 @@ def main():
         navigation += "\n.Not in the navigation\n" + "".join(f"* xref:{name}[]\n" for name in forgotten)
         mistakes.extend(f"doc/site/nav.adoc does not list {name}" for name in forgotten)
     (module / "nav.adoc").write_text(navigation, encoding="utf8")
-    start = "index.adoc" if "index.adoc" in titles else next(name for name in listed if name in titles)
-    (Path(sys.argv[1]) / "antora.yml").write_text(
-        f"name: moor\ntitle: Moor\nversion: ~\nstart_page: {start}\nnav:\n  - modules/ROOT/nav.adoc\n", encoding="utf8")
+    (Path(sys.argv[1]) / "antora.yml").write_text("name: moor\ntitle: Moor\nversion: ~\nnav:\n  - modules/ROOT/nav.adoc\n",
+                                                  encoding="utf8")
 
     for image in Path("doc").glob("*/*.svg"):
         target = module / "images" / image.relative_to("doc")
