@@ -14,7 +14,7 @@
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# shellcheck source=../test/support/setup.sh
+# shellcheck source=test/support/setup.sh
 . test/support/setup.sh
 
 output=$PWD/build/site
