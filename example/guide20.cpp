@@ -39,6 +39,7 @@
 #include <variant>
 
 #include <fcntl.h>
+#include <poll.h>
 #include <spawn.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -148,6 +149,20 @@ awaitable<bool> wait_briefly(moor::registration& reg, std::chrono::milliseconds 
 //]
 #endif
 
+// ---- lists --------------------------------------------------------------------------------------
+
+//[poll_once
+/// Returns the descriptor that is ready for reading first; -1 if none is within the time.
+awaitable<int> first_readable(int a, int b, std::chrono::milliseconds limit) {
+    pollfd fds[] = {{a, POLLIN, 0}, {b, POLLIN, 0}}; // stays valid until the operation is over
+    auto executor = co_await asio::this_coro::executor;
+    std::size_t ready = co_await moor::async_poll(executor, fds, 2, limit, use_awaitable);
+    if (ready == 0)
+        co_return -1;
+    co_return fds[0].revents != 0 ? a : b;
+}
+//]
+
 // ---- processes ----------------------------------------------------------------------------------
 
 //[terminate
@@ -194,6 +209,10 @@ awaitable<void> all(asio::io_context& io) {
     expect(co_await wait_briefly(reg, 60s), "cancel_after: in time");
     expect(!co_await wait_briefly(quiet, 10ms), "cancel_after: late");
 #endif
+
+    const int fds[] = {fd.native_handle(), silent.native_handle()};
+    expect(co_await first_readable(fds[1], fds[0], 60s) == fds[0], "poll_once");
+    expect(co_await first_readable(fds[1], fds[1], 10ms) == -1, "poll_once: late");
 
     event_fd other;
     other.ring();
