@@ -1,8 +1,8 @@
 //
 // child.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Runs programs, takes their output, and kills the program that takes too long. Copy the lines
 // between the markers. moor::process waits for one process ID only: the program needs no handler

@@ -1,8 +1,8 @@
 //
 // connecting.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A library that connects step by step, and says before each step what it waits for, as libpq's
 // PQconnectPoll does; with a deadline. README.md shows the part between the markers.

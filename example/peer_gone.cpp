@@ -1,8 +1,8 @@
 //
 // peer_gone.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A server works for a client, and does not read meanwhile. It learns at once that the client has
 // gone, from a socket which Asio owns: Moor registers a duplicate of the descriptor.

@@ -1,8 +1,8 @@
 //
 // poll_list.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A library gives a list for poll(2), as ALSA, libusb and many others do. A poll_set waits for the
 // list again and again, and fills in the list as poll(2) does.

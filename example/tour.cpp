@@ -1,8 +1,8 @@
 //
 // tour.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // One io_context waits for a dozen kernel handles that it does not own, each in another style.
 // Every section below stands alone: a handle, the registration declared after it (so that it goes

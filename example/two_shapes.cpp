@@ -1,8 +1,8 @@
 //
 // two_shapes.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Two small libraries, which stand for two shapes of C libraries. One pushes: it calls back to say
 // what to watch (libcurl, c-ares, hiredis). The other has to be asked what it waits for (libpq,

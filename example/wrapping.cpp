@@ -1,8 +1,8 @@
 //
 // wrapping.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A C library in an io_context, in three steps: sd-bus of libsystemd on a registration, on a
 // source, and with initiating functions. doc/wrapping.adoc explains the steps, and shows the parts

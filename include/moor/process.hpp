@@ -1,8 +1,8 @@
 //
 // moor/process.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 
 #ifndef MOOR_PROCESS_HPP
@@ -278,7 +278,7 @@ public:
     basic_process(const executor_type& ex, ::pid_t pid) : basic_process(ex) {
         error_code ec;
         adopt(pid, ec);
-        detail::throw_if(ec, "moor::process", static_cast<int>(pid));
+        detail::throw_if(ec, "moor::process", pid);
     }
 
     /// Adopts a child.

@@ -1,8 +1,8 @@
 //
 // test/bench/counts.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Does a workload a given number of times with one competitor, under a tool that counts (callgrind,
 // strace): the difference between two runs of different length, divided, is exact. The program

@@ -1,8 +1,8 @@
 //
 // test/bench/echo.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // An echo server in one thread, and its clients in another: each client sends a request, waits for
 // the whole answer, and sends the next request. The clients are the same for all servers, a loop

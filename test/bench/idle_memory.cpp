@@ -1,8 +1,8 @@
 //
 // test/bench/idle_memory.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The heap memory of an idle registration: the bytes asked of operator new and not given back, over
 // 10,000 handles, without the registration object itself. Prints lines of "NAME BYTES".

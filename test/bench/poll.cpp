@@ -1,8 +1,8 @@
 //
 // test/bench/poll.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Times, by workload and competitor, to wait for a list of pipes and to read one byte from the pipe
 // that is ready: by the clock, since one of the competitors has a thread. Names:

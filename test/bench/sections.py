@@ -1,3 +1,4 @@
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """The sections of the report, as Markdown. Each is a function of the results, and empty if nothing
 was measured for it."""

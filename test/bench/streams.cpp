@@ -1,8 +1,8 @@
 //
 // test/bench/streams.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The times of streams: of the processor, to be compared within one run only. Names:
 // KIND/COMPETITOR/HANDLES/ACTIVE and bulk/COMPETITOR. A thread of the kernel delivers the bytes of

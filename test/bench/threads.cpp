@@ -1,8 +1,8 @@
 //
 // test/bench/threads.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A ring with 1, 2 and 4 threads in the loop: by the clock, so on a quiet machine only. Names:
 // WORKLOAD:COMPETITOR/real_time. A process of its own, since locks cost more in a process that has

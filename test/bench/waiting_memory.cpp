@@ -1,8 +1,8 @@
 //
 // test/bench/waiting_memory.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The memory that a handle with a pending wait takes from malloc with each competitor, of 9,000:
 // the reactor's, the user's object, and the operation. Prints lines of "COMPETITOR BYTES".

@@ -1,8 +1,8 @@
 //
 // test/bench/waits.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Times, by workload and competitor: of the processor, not of the clock, since no competitor ever
 // sleeps (some handle is always ready), and other processes may be using the machine. Compare

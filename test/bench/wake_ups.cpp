@@ -1,8 +1,8 @@
 //
 // test/bench/wake_ups.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The time from a write in one thread to the handler in another thread, which sleeps in its loop:
 // the competitors in turns, ROUNDS times TIMES. Prints lines of "COMPETITOR p50 p99 p99.9", in

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """Says which steps of Moor's states the model of the core does not take."""
 

@@ -1,3 +1,4 @@
+// Copyright (c) 2025 The Moor authors
 // Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 
 // The least that a consumer does: wait for a pipe with a byte in it. Exits with 0 if the wait
@@ -9,6 +10,11 @@
 #include <boost/system/error_code.hpp>
 
 #include <unistd.h>
+
+#ifdef PACKAGE_MAJOR
+static_assert(MOOR_VERSION == PACKAGE_MAJOR * 100000 + PACKAGE_MINOR * 100 + PACKAGE_PATCH,
+              "CMake's package has another version than the headers");
+#endif
 
 int main() {
     int ends[2];

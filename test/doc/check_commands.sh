@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Checks the commands that the documents show: every script, option, configuration, backend, suite and
@@ -96,7 +97,7 @@ complain() {
 }
 
 shown=$(
-    for file in README.md doc/*.adoc doc/*.md test/Jamfile test/CMakeLists.txt test/bench/run.sh; do
+    for file in README.md CONTRIBUTING.md doc/*.adoc doc/*.md test/Jamfile test/CMakeLists.txt test/bench/run.sh; do
         commands "$file" <"$file"
     done
     commands "test/run.sh --help" <<<"$help"

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Checks the headers against the rules of doc/design.adoc: which header may include which, who may name
@@ -10,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # The layers of include/moor, the lowest first. A header includes headers of lower lines only; the
 # headers of a line that begins with "=" may include one another. The first pattern that fits counts.
 layers=(
-    'error.hpp'
+    'version.hpp error.hpp'
     'readiness.hpp misuse.hpp'
     'detail/throw_if.hpp detail/adapted_handler.hpp'
     'detail/mutex.hpp detail/kernel.hpp detail/readiness_word.hpp detail/waker.hpp detail/unverified_events.hpp detail/edge_set.hpp detail/edge_source.hpp'

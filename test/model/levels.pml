@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Moor on Asio's reactors that report levels, select and io_uring: threads that run the scheduler, a
 // thread outside of the loop, and the outside world. The steps are those of epoll.pml.

@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Uses the whole interface, so that Asio's and the compiler's modes can be tried on it: built with
 // BOOST_ASIO_NO_DEPRECATED, BOOST_ASIO_SEPARATE_COMPILATION, BOOST_ASIO_ENABLE_HANDLER_TRACKING,

@@ -1,3 +1,4 @@
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """Makes one mistake at a time in the headers, and says which suite finds it: see mutants.txt."""
 

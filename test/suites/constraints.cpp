@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Whether an initiating function takes a token can be asked without an error, as of Asio's. (What
 // the compiler says of those that don't fit is in test/fail.)
@@ -21,6 +21,13 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+
+// The preprocessor can compare versions. (That CMake's package has the same version is tested in
+// test/consumer.)
+#if MOOR_VERSION < 100
+#error "0.1.0 was the first version"
+#endif
+static_assert(std::is_same<decltype(MOOR_VERSION), int>::value, "");
 
 BOOST_AUTO_TEST_SUITE(constraints)
 

@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Readiness checks that are made later, together: what they save, and that nothing is missed for
 // it. (Elsewhere than on epoll each wait checks when it begins; the same must hold.)

@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The polling interface, for authors of awaitables of their own: poll_*_ready, poll_*_io, ready,
 // query and clear. (Suite `waits` has their everyday cases: one waker a direction, stale events.)

@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Files that tell a change to one poll(2) only: the mounts of a process, the kernel's settings, the
 // pressure triggers, and epoll sets that hold such a file. The reactor's poll(2) was that one, or a

@@ -1,5 +1,5 @@
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Many bytes through each kind of handle, in pieces of random sizes: every one arrives, once, and
 // in its place. MOOR_TEST_BYTES says how many bytes a case moves, MOOR_TEST_SEED which ones.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # repeat.sh COUNT SECONDS COMMAND [ARGUMENT...]: runs the command COUNT times, or fewer times if that takes longer

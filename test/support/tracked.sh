@@ -1,4 +1,5 @@
 #!/bin/sh
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # tracked.sh FILE COMMAND [ARGUMENT...]: runs a program built with BOOST_ASIO_ENABLE_HANDLER_TRACKING,

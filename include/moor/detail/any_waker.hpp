@@ -1,8 +1,8 @@
 //
 // moor/detail/any_waker.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The callback of the polling interface: any move-only void(). Asio's any_completion_handler is not
 // used, since its move assignment recurses for ever in Boost 1.81, and since it answers with a null

@@ -1,8 +1,8 @@
 //
 // moor/detail/deferred_checks.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A reactor that reports edges says nothing of data that is left unread, so that a level-triggered
 // wait has to check its handle. In a busy loop an event completes most waits soon. So a

@@ -1,8 +1,8 @@
 //
 // moor/detail/edge_set.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // An edge-triggered epoll set that holds one handle. Its number is readable while the set has an
 // event to tell. select(2) and poll requests report what is there again and again: they wait for

@@ -1,8 +1,8 @@
 //
 // moor/detail/held_executor.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The I/O executor of a registration, which may outlive the execution context. An executor may not:
 // the destructor of a strand, for example, uses a service of the context. So the executor is

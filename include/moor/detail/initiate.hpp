@@ -1,8 +1,8 @@
 //
 // moor/detail/initiate.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // How an initiating function begins, what it returns, and which arguments it takes. A token that
 // does not fit the completion signature takes the function out of overload resolution, so that the

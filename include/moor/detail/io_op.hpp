@@ -1,8 +1,8 @@
 //
 // moor/detail/io_op.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Calls that may block, made when the handle is ready, and again after they would have blocked:
 // what a callable returns, and the operation behind async_io.

@@ -1,8 +1,8 @@
 //
 // moor/detail/kernel.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What Moor asks the kernel itself: poll(2) for the truth about a handle, fstat(2) for which file
 // a number stands for, and fcntl(2) for which end of a pipe. Nothing here changes a handle.

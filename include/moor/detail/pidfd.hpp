@@ -1,8 +1,8 @@
 //
 // moor/detail/pidfd.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // System calls on a pidfd, and how a child ended: fetched once, and kept for all waits. Nothing
 // here knows of registrations or operations.
@@ -106,8 +106,8 @@ struct kernel_usage {
 
 private:
     static void assign(::timeval& t, long seconds, long microseconds) noexcept {
-        t.tv_sec = static_cast<decltype(t.tv_sec)>(seconds);
-        t.tv_usec = static_cast<decltype(t.tv_usec)>(microseconds);
+        t.tv_sec = seconds;
+        t.tv_usec = microseconds;
     }
 };
 

@@ -1,8 +1,8 @@
 //
 // moor/detail/poll_copy.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 
 #ifndef MOOR_DETAIL_POLL_COPY_HPP
@@ -44,7 +44,7 @@ public:
     std::size_t poll(error_code& ec) noexcept {
         int n;
         do
-            n = ::poll(polls_.data(), static_cast<::nfds_t>(polls_.size()), 0);
+            n = ::poll(polls_.data(), polls_.size(), 0);
         while (n < 0 && errno == EINTR);
         if (n >= 0)
             return static_cast<std::size_t>(n);

@@ -1,8 +1,8 @@
 //
 // moor/detail/poll_list.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The descriptors of a poll_set, and the operation that waits for them, without its handler type.
 // poll(2) alone decides what an operation reports. The waits of the registrations say only when to

@@ -1,8 +1,8 @@
 //
 // moor/detail/poll_op.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // An operation on a poll_list with its handler and its deadline: the memory comes from the
 // handler's associated allocator and is given back before the handler runs; work is held on its

@@ -1,8 +1,8 @@
 //
 // moor/detail/reactor_base.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What the reactors of all backends have in common: the scheduler, executors, handler tracking, and
 // the way of a waker back to its owner. With the other reactor*.hpp, the only files that name

@@ -1,8 +1,8 @@
 //
 // moor/detail/service_core.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What registration_service, its registrations and their states share. It is reference-counted,
 // and so outlives the service for as long as anything refers to it: a registration that is left

@@ -1,8 +1,8 @@
 //
 // moor/detail/system_calls.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // One read or write of a handle, and which system call makes it: one that does not block, raises no
 // SIGPIPE where that can be had, and changes no flag of a file that others share. Nothing here

@@ -1,8 +1,8 @@
 //
 // moor/detail/use_checks.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What a program is told of its mistakes if it is compiled with MOOR_CHECK_USE; see misuse.hpp.
 // Without the macro, all of it is empty. Mistakes that take time, a wait that is not told and a

@@ -1,8 +1,8 @@
 //
 // moor/detail/wait_op.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A wait with its handler: the memory comes from the handler's associated allocator and is given
 // back before the handler runs; work is held on its executors until then.

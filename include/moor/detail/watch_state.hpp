@@ -1,8 +1,8 @@
 //
 // moor/detail/watch_state.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What a watcher and its pending waits share. The waits are level-triggered waits of a
 // registration. In most cases there is one, for the interest. If the interest becomes wider,

@@ -1,8 +1,8 @@
 //
 // test/bench/competitors/asio_streams.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Streams that answer each other, on the backend that this file is compiled for. Stations come in
 // pairs; a station writes to its partner what it reads, and the partner does the same. A read is

@@ -1,8 +1,8 @@
 //
 // test/conformance/include/moor/detail/mutex.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Stands before Moor's header of this name, which it includes. The lock of a state, just before it
 // is released, has note_section() write down what the section has made of the state.
