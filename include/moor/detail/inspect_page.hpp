@@ -64,14 +64,14 @@ const columns = [
   ["Waiting for", r => r.waiting_for],
   ["Operations", r => r.waiters],
   ["Pending, s", r => r.waiters ? r.pending_ms / 1000 : null, 1],
+  ["State", r => r.stuck ? "stuck" : ""],
   ["Cached", r => r.cached],
   ["In the reactor", r => r.in_reactor],
-  ["Ticks r/w/p/e", r => r.ticks.join("/")],
   ["Events/s", r => r.events_per_second, 1],
   ["Events", r => r.events_delivered],
   ["Unhandled", r => r.events_unhandled],
   ["Checks", r => r.readiness_checks],
-  ["State", r => r.stuck ? "stuck" : ""],
+  ["Ticks r/w/p/e", r => r.ticks.join("/")],
 ];
 const element = id => document.getElementById(id);
 let sorted = 0, direction = 1, data = null;
