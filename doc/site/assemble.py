@@ -2,7 +2,7 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """Assembles what Antora reads: assemble.py TARGET. Run in the project's root.
 
-The pages are doc/*.adoc and doc/performance.md, which becomes AsciiDoc here. A link to another file of the project
+The pages are doc/*.adoc, and doc/performance.md and CHANGELOG.md, which become AsciiDoc here. A link to another file of the project
 becomes an attachment of the site. Prints the pages with their titles, and what is wrong; exit 1 if anything is.
 """
 import re
@@ -34,13 +34,14 @@ def link(page, target, text):
         return f"xref:{anchor}[{text}]"
     if name == "performance.adoc":
         mistakes.append(f"{page}: write performance.md, which code hosts find")
-    if name == "performance.md" or re.fullmatch(r"[\w-]+\.adoc", name):
-        return f"xref:{name.replace('.md', '.adoc')}{anchor}[{text}]"
+    here = name.removeprefix("doc/").removeprefix("../") # of the changelog, and to it
+    if here in ("performance.md", "CHANGELOG.md") or re.fullmatch(r"[\w-]+\.adoc", here):
+        return f"xref:{here.replace('.md', '.adoc')}{anchor}[{text}]"
     return f"link:{attach(page, name)}[{text}]"
 
 
 def from_asciidoc(page, text):
-    return re.sub(r"\b(?:link|xref):((?!\{)[^\[\s:]*)\[(.*?)\]", lambda m: link(page, m[1], m[2]), text)
+    return re.sub(r"\b(?:link|xref):((?!\{)[^\[\s:]*)\[([^\]]*)\]", lambda m: link(page, m[1], m[2]), text)
 
 
 def from_markdown(page, text):
@@ -92,7 +93,7 @@ def main():
     pages = module / "pages"
     pages.mkdir(parents=True, exist_ok=True)
     written = {}
-    for source in sorted([*Path("doc").glob("*.adoc"), Path("doc/performance.md")]):
+    for source in sorted([*Path("doc").glob("*.adoc"), Path("doc/performance.md"), Path("CHANGELOG.md")]):
         text = source.read_text(encoding="utf8")
         text = from_markdown(source, text) if source.suffix == ".md" else from_asciidoc(source, text)
         title = re.match(r"= (\S.*)\n", text)

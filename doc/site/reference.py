@@ -21,7 +21,7 @@ GROUPS = [
     ("operation", "Operations for adapters", "Keep a handler for the callback of a library.", ["operation"]),
     ("vocabulary", "Vocabulary", "Interests, events, results of calls, and errors.", ["readiness", "error"]),
     ("service", "The service, and reports", "Metrics, snapshots, shutdown, and reports of mistakes.",
-     ["registration_service", "misuse", "inspect", "src"]),
+     ["registration_service", "misuse", "inspect", "inspector_options", "version", "src"]),
 ]
 OPERATORS = {"|": "or", "&": "and", "-": "minus", "=": "assign", "|=": "or-assign", "&=": "and-assign",
              "-=": "minus-assign", "==": "equal", "!=": "unequal", "<<": "print", "bool": "bool", "()": "call"}

@@ -1,8 +1,8 @@
 //
 // moor/inspect.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Not part of moor.hpp: it needs Boost.Beast, and is for programs that want to be looked into.
 //
@@ -13,6 +13,7 @@
 #include <moor/detail/inspect_server.hpp>
 #include <moor/detail/throw_if.hpp>
 #include <moor/error.hpp>
+#include <moor/inspector_options.hpp>
 #include <moor/registration_service.hpp>
 
 #include <boost/asio/execution_context.hpp>
@@ -83,7 +84,10 @@ public:
         start(context, options, ec);
     }
 
+    /// Takes over another inspector, which serves nothing afterwards.
     inspector(inspector&&) noexcept = default;
+
+    /// Ends what this inspector serves, and takes over another inspector.
     inspector& operator=(inspector&&) noexcept = default;
 
     /// Returns the address of the page, such as `http://127.0.0.1:40123/`.

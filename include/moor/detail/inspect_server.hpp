@@ -1,8 +1,8 @@
 //
 // moor/detail/inspect_server.hpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // What an inspector owns: a thread with an io_context, in which a timer takes samples of the
 // registrations, and connections are served. All of it but the constructor, start() and the
@@ -17,6 +17,7 @@
 #include <moor/detail/poll_op.hpp>
 #include <moor/detail/service_core.hpp>
 #include <moor/error.hpp>
+#include <moor/inspector_options.hpp>
 #include <moor/registration_service.hpp>
 
 #include <boost/asio/error.hpp>
@@ -54,18 +55,6 @@
 #include <unistd.h>
 
 namespace moor {
-
-/// Where an `inspector` listens, how often it looks, and what it calls stuck.
-struct inspector_options {
-    /// The address and the port to listen at. Port 0: any that is free.
-    boost::asio::ip::tcp::endpoint endpoint{boost::asio::ip::address_v4::loopback(), 0};
-    /// Whether an address may be used that other machines can reach.
-    bool allow_remote = false;
-    /// The time between two samples of the registrations.
-    std::chrono::milliseconds interval{100};
-    /// An operation that has been pending for longer is marked as stuck.
-    std::chrono::milliseconds stuck_after{10'000};
-};
 
 namespace detail {
 
