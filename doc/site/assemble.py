@@ -41,6 +41,8 @@ def link(page, target, text):
 
 
 def from_asciidoc(page, text):
+    if "++" in re.sub(r"^----\n.*?^----$", "", text, flags=re.S | re.M):
+        mistakes.append(f"{page}: AsciiDoc drops ++ outside of code blocks: write {{cpp}}, or {{plus}}{{plus}}")
     return re.sub(r"\b(?:link|xref):((?!\{)[^\[\s:]*)\[([^\]]*)\]", lambda m: link(page, m[1], m[2]), text)
 
 
