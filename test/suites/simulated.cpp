@@ -134,6 +134,34 @@ BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_made_again_for_a_newer_event) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(a_change_that_a_call_finds_when_it_asks_again_reaches_another_wait) {
+    // poll(2) tells the change once: there is no event.
+    for (trigger mode : both_triggers) {
+        handle h(mode, 0, false);
+        sim::operation& reader = h.make_operation(readable); // keeps the waker of the call armed
+        sim::operation& wait = h.make_operation(interest::priority);
+        int calls = 0;
+        sim::operation& op = h.make_operation(writable, [&] {
+            if (++calls == 2)
+                return interest();
+            h.on.raise(POLLPRI);
+            return interest(interest::readable);
+        });
+        reader.start();
+        wait.start();
+        h.run();
+        BOOST_TEST(wait.is_pending());
+        op.start();
+        h.run();
+        BOOST_TEST(wait.was_told(interest::priority));
+        BOOST_TEST(op.is_pending());
+        h.on.raise(POLLIN);
+        h.run();
+        BOOST_TEST(op.is_over());
+        BOOST_TEST(calls == 2);
+    }
+}
+
 /// An event comes while the read waker is firing. Returns whether the next wait completes.
 bool completes_after_an_event_that_finds_the_waker_firing(bool forgets_events) {
     handle h(trigger::edge);
