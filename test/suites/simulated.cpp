@@ -223,6 +223,34 @@ BOOST_AUTO_TEST_CASE(an_event_just_before_the_waker_is_armed_completes_a_wait) {
     BOOST_TEST(!completes_after_an_event_just_before_arming(true)); // so the check can fail
 }
 
+BOOST_AUTO_TEST_CASE(an_event_that_the_reactor_remembers_is_no_news_once_a_wait_was_told) {
+    // Beside a reader, the waker of a writer is not armed again where nobody waits for room.
+    handle h(trigger::edge);
+    sim::operation& reader = h.make_operation(readable);
+    sim::operation& first = h.make_operation(writable);
+    sim::operation& second = h.make_operation(writable);
+    sim::operation& third = h.make_operation(writable);
+    reader.start();
+    first.start();
+    h.on.raise(POLLOUT);
+    h.run();
+    BOOST_TEST(first.was_told(writable));
+    for (int n = 0; n != 2; ++n) { // one is cached, and the reactor remembers the other one
+        h.on.raise(POLLOUT);
+        h.run();
+    }
+    second.start();
+    h.run();
+    BOOST_TEST(second.was_told(writable));
+    third.start();
+    h.run();
+    BOOST_TEST(third.is_pending());
+    h.on.raise(POLLOUT);
+    h.run();
+    BOOST_TEST(third.was_told(writable));
+    BOOST_TEST(reader.is_pending());
+}
+
 BOOST_AUTO_TEST_CASE(an_event_that_was_fetched_before_a_level_wait_began_does_not_complete_it) {
     for (bool defers : {false, true}) {
         handle h(trigger::level);
