@@ -310,6 +310,45 @@ BOOST_AUTO_TEST_CASE(an_event_of_an_earlier_handle_completes_no_wait_of_the_next
             }
 }
 
+BOOST_AUTO_TEST_CASE(an_event_that_another_thread_holds_completes_no_wait_of_the_next_handle) {
+    // The registration ends outside of the loop, the next one begins in the loop. Of the two wakers
+    // that the event fires, one comes back on the loop's thread.
+    for (trigger mode : both_triggers) {
+        handle h(mode);
+        sim::thread second_thread;
+        for (interest want : {readable, writable})
+            h.make_operation(want).start();
+        h.on.raise(POLLIN | POLLOUT);
+        h.run();
+        h.on.lower(POLLIN | POLLOUT);
+        for (interest want : {readable, writable})
+            h.make_operation(want).start();
+        h.on.raise(POLLIN | POLLOUT);
+        BOOST_TEST(h.host.port.fetch());
+        sim::port::taken held = h.host.port.take();
+        h.deregister(true);
+        sim::file next(h.on.number + 1);
+        sim::state_ptr state = h.host.open(next, mode); // gets the reactor's same object
+        ++h.opened;
+        sim::operation& reader = h.operations.emplace_back(state, readable);
+        sim::operation& writer = h.operations.emplace_back(state, writable);
+        h.host.port.run_in_loop([&] { reader.start(); });
+        h.host.port.run_in_loop([&] { writer.start(); });
+        {
+            sim::on_thread current(second_thread);
+            h.host.port.run(held);
+        }
+        h.run();
+        BOOST_TEST(reader.is_pending());
+        BOOST_TEST(writer.is_pending());
+        next.raise(POLLIN | POLLOUT);
+        h.run();
+        BOOST_TEST(reader.was_told(readable));
+        BOOST_TEST(writer.was_told(writable));
+        state->close(sim::state::deregistered, true);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(the_wakers_of_a_number_that_is_not_ours_come_back_through_the_scheduler) {
     handle h(trigger::level);
     h.make_operation(readable).start();
