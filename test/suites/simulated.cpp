@@ -376,6 +376,25 @@ BOOST_AUTO_TEST_CASE(a_deferred_check_completes_a_wait_for_what_was_there) {
     BOOST_TEST(second.was_told(readable));
 }
 
+BOOST_AUTO_TEST_CASE(a_wait_is_told_at_once_of_a_change_that_is_told_once_and_came_before) {
+    // A deferred check forgets what is cached, and poll(2) does not tell the change again.
+    handle h(trigger::level, 0, false);
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    first.start();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(first.was_told(readable));
+    h.on.raise(POLLIN); // while nobody waits
+    h.run();
+    h.host.defers = true;
+    h.host.port.run_in_loop([&] { second.start(); });
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+    h.host.check_deferred();
+    h.run();
+}
+
 BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_before_its_handler_gives_the_news_back) {
     for (bool is_cached : {false, true})
         for (bool is_cancelled : {false, true}) {
