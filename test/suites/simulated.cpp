@@ -395,6 +395,25 @@ BOOST_AUTO_TEST_CASE(a_wait_is_told_at_once_of_a_change_that_is_told_once_and_ca
     h.run();
 }
 
+BOOST_AUTO_TEST_CASE(no_check_is_deferred_at_an_end_that_is_known) {
+    handle h(trigger::level);
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    sim::operation& third = h.make_operation(readable);
+    first.start();
+    h.on.raise(POLLIN | POLLRDHUP | POLLHUP);
+    h.run();
+    BOOST_TEST(first.is_over());
+    second.start(); // asks, and finds the end
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+    h.host.defers = true;
+    h.host.port.run_in_loop([&] { third.start(); });
+    h.run();
+    BOOST_TEST(third.was_told(readable));
+    h.host.check_deferred();
+}
+
 BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_before_its_handler_gives_the_news_back) {
     for (bool is_cached : {false, true})
         for (bool is_cancelled : {false, true}) {
