@@ -414,6 +414,33 @@ BOOST_AUTO_TEST_CASE(no_check_is_deferred_at_an_end_that_is_known) {
     h.host.check_deferred();
 }
 
+BOOST_AUTO_TEST_CASE(a_deferred_check_is_not_made_while_an_event_of_the_handle_is_queued) {
+    handle h(trigger::level);
+    auto checks = [&] {
+        moor::detail::wait_counts c;
+        h.state->add_counts(c);
+        return c.checks;
+    };
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    first.start();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(first.is_over());
+    h.on.lower(POLLIN);
+    h.host.defers = true;
+    h.host.port.run_in_loop([&] { second.start(); });
+    const auto before = checks();
+    h.on.raise(POLLIN);
+    BOOST_TEST(h.host.port.fetch());
+    h.host.check_deferred();
+    BOOST_TEST(checks() == before);
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+    h.host.check_deferred();
+    BOOST_TEST(checks() == before); // the wait is over
+}
+
 BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_before_its_handler_gives_the_news_back) {
     for (bool is_cached : {false, true})
         for (bool is_cancelled : {false, true}) {
