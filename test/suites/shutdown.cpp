@@ -126,6 +126,30 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_context_is_destroyed_on_another_thread, Op, all_
     }
 }
 
+BOOST_AUTO_TEST_CASE(an_idle_registration_leaves_nothing_whether_it_ends_or_outlives_its_context,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    // Where the reactor reports levels, the wakers of an idle registration are idle, too.
+    auto use = [](bool outlives) {
+        test::fd_pair p = test::make_socketpair();
+        std::optional<asio::io_context> io(std::in_place);
+        moor::registration reg(*io, p.a.get());
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::put(p.b, "x");
+        test::run_all(*io);
+        BOOST_TEST(!done.ec);
+        if (!outlives)
+            reg.deregister();
+        io.reset();
+    };
+    for (bool outlives : {false, true}) {
+        use(outlives); // what a thread keeps is kept once
+        const long before = test::live_allocations();
+        use(outlives);
+        BOOST_TEST(test::live_allocations() == before);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(the_end_needs_no_memory,
                      *boost::unit_test::precondition(test::allocations_are_counted)) {
     test::fd_pair p = test::make_socketpair();
