@@ -531,6 +531,21 @@ BOOST_FIXTURE_TEST_CASE(deregistering_after_close_gives_the_handle_back, fixture
     BOOST_TEST(!done.ec);
 }
 
+BOOST_FIXTURE_TEST_CASE(the_first_reason_for_an_end_stays, fixture) {
+    // The call is being made meanwhile, and would have blocked.
+    test::called done;
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            service.close();
+            reg.deregister();
+            ec = asio::error::would_block;
+        },
+        done.handler());
+    test::run_all(io);
+    BOOST_TEST((done.ec == test::gone));
+}
+
 BOOST_FIXTURE_TEST_CASE(signals_after_close_hit_nothing, fixture) {
     asio::cancellation_signal signal;
     test::called done;
