@@ -3,7 +3,8 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Builds the tour and runs it, with this script's standard input and arguments, and then the smaller
-# programs. On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
+# programs. With --inspect, it runs the tour only, which first shows in a browser what it waits for.
+# On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
 
 set -euo pipefail
@@ -14,6 +15,13 @@ moor_need_packages g++ libboost1.81-dev
 
 programs=(tour child two_shapes poll_list peer_gone)
 built=$root/build/example
+flags=
+if [ "${1-}" = --inspect ]; then
+    shift
+    programs=(tour)
+    built+=/inspected
+    flags=-DTOUR_IS_INSPECTED
+fi
 mkdir -p "$built"
 building=()
 for name in "${programs[@]}"; do
@@ -21,8 +29,8 @@ for name in "${programs[@]}"; do
     if [ ! -x "$program" ] ||
         [ -n "$(find "$root/include" "$here/$name.cpp" -newer "$program" -print -quit)" ]; then
         echo "Building $name" >&2
-        "${CXX:-g++}" -std=c++20 -O2 -pthread -I"$root/include" -o "$program" "$here/$name.cpp" \
-            </dev/null >&2 &
+        "${CXX:-g++}" -std=c++20 -O2 -pthread -I"$root/include" ${flags:+"$flags"} \
+            -o "$program" "$here/$name.cpp" </dev/null >&2 &
         building+=($!)
     fi
 done

@@ -9,9 +9,13 @@
 // first), and the wait. All sections first wait; then the tour prompts them, one after the other.
 //
 // The standard input may be anything: ./tour, ./tour < file, something | ./tour, ./tour < /dev/null
+// Compiled with TOUR_IS_INSPECTED, the tour first shows in a browser what it waits for.
 //
 
 #include <moor.hpp>
+#if defined(TOUR_IS_INSPECTED)
+#include <moor/inspect.hpp>
+#endif
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
@@ -22,6 +26,7 @@
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
@@ -660,6 +665,15 @@ int main() {
             t.add<stdin_section>({"stdin"});
         else
             t.line(-1, "stdin", "-", "closed: there is nothing to wait for");
+#if defined(TOUR_IS_INSPECTED)
+        moor::inspector inspector(t.io);
+        std::cerr << "What the tour waits for: " << inspector.url()
+                  << "\nCtrl-C goes on with the tour." << std::endl;
+        asio::signal_set interrupted(t.io, SIGINT, SIGTERM);
+        interrupted.async_wait([&](error_code, int) { t.io.stop(); });
+        t.io.run();
+        t.io.restart();
+#endif
         return t.run();
     } catch (const std::exception& e) {
         std::cerr << "The tour FAILED: " << e.what() << '\n';

@@ -25,7 +25,7 @@ the core (test/model), and repetitions. A suite is a file of test/suites, withou
   --only A,B        run the tests in these configurations only
   --list            list the configurations
   --repeat N        how often the first configuration of --all repeats each suite on epoll (default: 10
-                    times, or fewer if that takes longer than 8 seconds); 0 also leaves out the long runs
+                    times, or fewer if that takes longer than 4 seconds); 0 also leaves out the long runs
   --lint            check the formatting and run clang-tidy over the headers; run no tests
   --build-dir DIR   where to build (default build)
   --no-install      install no packages
@@ -58,7 +58,7 @@ packages=(
     g++ clang libclang-rt-14-dev cmake ninja-build
     libboost1.81-dev libboost-test1.81-dev libboost-context1.81-dev libboost-coroutine1.81-dev
     libboost1.81-tools-dev liburing-dev libssl-dev
-    util-linux psmisc procps
+    util-linux psmisc procps python3
 )
 
 # ---------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ jobs=$(nproc)
 lint=no
 only=${configurations[0]%%|*}
 repeat=10
-repeat_seconds=8
+repeat_seconds=4
 suites=
 verbose=no
 while [ $# -gt 0 ]; do
@@ -192,18 +192,15 @@ for configuration in "${configurations[@]}"; do
         -DMOOR_TEST_REPEAT_SECONDS="$repeat_seconds" \
         >"$log" 2>&1 || { cat "$log"; failed "configuring $name"; }
 
-    # First what breaks most often, then all suites of one backend: a failure is known before the long rest.
+    # First what breaks most often: a failure is known before the long rest.
     if [ "${#trees[@]}" -eq 0 ] && [ -z "$suites" ]; then
         backend=${every:-$partly}
         backend=${backend%%;*}
         build "${plainest[@]/%/.$backend}"
         run_tests "$tree" -R "^$name\.($(IFS='|' && echo "${plainest[*]}"))\.$backend$" ||
             failed "the first suites of $name"
-        build
-        [ "$all" = no ] || run_tests "$tree" -L "^$backend$" || failed "the $backend suites of $name"
-    else
-        build
     fi
+    build
     echo "$name: built in $((SECONDS - started)) s"
     trees+=("$name")
 done

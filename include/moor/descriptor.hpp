@@ -39,6 +39,17 @@
 namespace moor {
 
 /// A native handle that another object owns. Made by `borrow`.
+/**
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe.
+ *
+ * @par Example
+ * @code
+ * moor::borrowed_handle input = moor::borrow(STDIN_FILENO);
+ * moor::stream_descriptor in(io, input); // closes nothing, and leaves the flags alone
+ * @endcode
+ */
 class borrowed_handle {
 public:
     /// Constructs a name for a handle.
@@ -347,7 +358,7 @@ public:
      * @endcode
      */
     registration_type& registration() noexcept { return registration_; }
-    /// @copydoc registration
+    /// Returns the registration of the handle, for calls that do not change the registration.
     const registration_type& registration() const noexcept { return registration_; }
 
     // ---- the handle ---------------------------------------------------------------------------

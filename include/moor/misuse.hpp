@@ -22,6 +22,14 @@ namespace moor {
  *
  * @par Thread Safety
  * Reports come from any thread, and never while Moor holds a lock.
+ *
+ * @par Example
+ * @code
+ * void report(const moor::misuse& m) noexcept {
+ *     if (m.what != moor::misuse::kind::call_blocked)
+ *         std::fprintf(stderr, "%d (%s): %s\n", m.native_handle, m.name, m.message);
+ * }
+ * @endcode
  */
 struct misuse {
     /// The kinds of mistakes.
@@ -41,8 +49,7 @@ struct misuse {
         call_blocked,
         /// A call returned a negative number without an error.
         error_hidden,
-        /// An operation was starting on one thread while another one changed, moved or ended the
-        /// registration.
+        /// An operation was starting while another thread changed, moved or ended the registration.
         used_while_changed,
         /// A wait began for events that never occur on this kind of file.
         impossible_interest
@@ -74,9 +81,10 @@ inline std::atomic<std::chrono::nanoseconds> misuse_limit{std::chrono::seconds(1
 
 } // namespace detail
 
-/// Sets the function that is called for each mistake; the default prints a line on the standard
-/// error stream.
+/// Sets the function that is called for each mistake.
 /**
+ * The default function prints a line on the standard error stream.
+ *
  * @param handler The function, which any thread may call at any time, also shortly after another
  * function was set. It must not use the registration that the report is about, which may have
  * ended. Null restores the default.
@@ -94,9 +102,11 @@ inline misuse_handler set_misuse_handler(void (*handler)(const misuse&) noexcept
     return detail::current_misuse_handler.exchange(handler ? handler : &detail::print_misuse);
 }
 
-/// Sets how long a wait may stay pending although its handle is ready, and how long a call may
-/// take, before Moor reports it.
+/// Sets the time after which Moor reports a pending wait or a call that takes too long.
 /**
+ * The limit applies to waits that stay pending although the handle is ready, and to the calls of
+ * `async_io`, `try_io` and the polling interface.
+ *
  * @param limit The time: one second if none was set, and one millisecond at least. A report comes
  * after this time, usually within a quarter more; later if the loop is busy.
  */

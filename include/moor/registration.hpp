@@ -376,7 +376,11 @@ public:
         if (name_ && !ec)
             core_->set_name(*io_, *name_);
     }
-    /// @copydoc register_handle
+    /// Registers a handle, for level-triggered waits.
+    /**
+     * @param handle The handle, which stays the caller's.
+     * @param ec Set to the error, if any: the errors of the other overload.
+     */
     void register_handle(native_handle_type handle, error_code& ec) {
         register_handle(handle, registration_options(), ec);
     }
@@ -442,7 +446,11 @@ public:
         take_out(true);
         register_handle(handle, options, ec);
     }
-    /// @copydoc reset
+    /// Replaces the handle, for level-triggered waits.
+    /**
+     * @param handle The new handle, which stays the caller's.
+     * @param ec Set to the error, if any: the errors of the other overload.
+     */
     void reset(native_handle_type handle, error_code& ec) {
         reset(handle, registration_options(), ec);
     }
@@ -460,17 +468,17 @@ public:
 
     /// Replaces the handle if the library that owns it has put another file in its place.
     /**
-     * Call it before each wait on a library that closes and reopens its descriptor, as libpq does
-     * while it connects: the kernel gives the new file the lowest free number, which is often the
-     * old one. The registered file and the given one are compared by number and identity (device
-     * and inode, one `fstat(2)`). If they are the same, nothing happens, and pending waits stay
-     * pending. Otherwise this is `reset`. Two eventfds, or other anonymous files, under one number
-     * can't be told apart, and count as the same file unless `abandon` came between.
+     * Call `renew` before each wait on a library that closes and reopens its descriptor, as libpq
+     * does while it connects: the kernel gives the new file the lowest free number, which is often
+     * the old one. The registered file and the given one are compared by number and identity
+     * (device and inode, one `fstat(2)`). If they are the same, nothing happens, and pending waits
+     * stay pending. Otherwise this is `reset`. Two eventfds, or other anonymous files, under one
+     * number can't be told apart, and count as the same file unless `abandon` came between.
      *
      * @param handle The descriptor that the library has now.
      * @param options How to register another one.
      * @param ec The errors of `register_handle`; the registration has no handle then.
-     * @return Whether the registration was replaced: then wait again.
+     * @returns Whether the registration was replaced: then wait again.
      *
      * @par Example
      * @code
@@ -485,14 +493,21 @@ public:
         reset(handle, options, ec);
         return !ec;
     }
-    /// @copydoc renew
+    /// Replaces the handle if another file is in its place, for level-triggered waits.
+    /**
+     * @param handle The descriptor that the library has now.
+     * @param ec Set to the error, if any: the errors of the other overload.
+     * @returns Whether the registration was replaced: then wait again.
+     */
     bool renew(native_handle_type handle, error_code& ec) {
         return renew(handle, registration_options(), ec);
     }
-    /// Replaces the handle if another file is in its place; throws.
+    /// Replaces the handle if another file is in its place.
     /**
-     * @throws boost::system::system_error with the errors of `register_handle`.
-     * @return Whether the registration was replaced.
+     * @param handle The descriptor that the library has now.
+     * @param options How to register another one.
+     * @returns Whether the registration was replaced: then wait again.
+     * @throws boost::system::system_error With the errors of `register_handle`.
      */
     bool renew(native_handle_type handle, registration_options options = {}) {
         error_code ec;

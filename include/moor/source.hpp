@@ -36,8 +36,11 @@ namespace moor {
  * @endcode
  */
 struct wants {
-    /// The descriptor. Negative if the library has none: the previous one is then taken for closed,
-    /// and its number is not passed to the kernel any more.
+    /// The descriptor; negative if the library has none.
+    /**
+     * If the number is negative, the previous descriptor is taken for closed: Moor does not pass
+     * the previous number to the kernel any more.
+     */
     int fd = -1;
     /// What to wait for.
     interest events{};

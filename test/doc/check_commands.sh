@@ -10,6 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 help=$(./test/run.sh --help)
+site_help=$(./doc/build.sh --help)
 fuzz_help=$(./test/fuzz/run.sh --help)
 configurations=$(./test/run.sh --list | cut -f 1)
 suites=$(basename -s .cpp test/suites/*.cpp)
@@ -21,7 +22,7 @@ commands() {
     awk -F '`' '
         { print $0; for (i = 2; i <= NF; i += 2) print $i }' |
         sed -E 's/^((Usage:|#|\$|[[:space:]])+)//; s/^\(?cd [^ ]+ && //; s/(  +| #|&&|;|\||`).*//' |
-        grep -E '^((\./)?[a-z/]*run\.sh|b2|cmake|doxygen|(\./)?build/[^ ]*|moor_test[^ ]*)( |$)' |
+        grep -E '^((\./)?[a-z/]*(run|build)\.sh|b2|cmake|doxygen|(\./)?build/[^ ]*|moor_test[^ ]*)( |$)' |
         sed "s,^,$1: ," | sort -u || true
 }
 
@@ -56,6 +57,10 @@ check() {
                 grep -qE -- "(^|[ ,])$word([ ,]|$)" <<<"$fuzz_help" || echo "option $word"
                 option=$word
                 continue ;;
+            doc/build.sh::-*)
+                grep -qE -- "(^|[ ,[])$word([] ,]|$)" <<<"$site_help" || echo "option $word"
+                option=$word
+                continue ;;
             test/bench/run.sh::--help | test/bench/run.sh::-h) ;; # the option parser has them
             test/bench/run.sh::--*) grep -qrF -- "\"${word%%=*}\"" test/bench || echo "option $word" ;;
             *::-DMOOR_*)
@@ -73,7 +78,7 @@ check() {
         option=''
     done
     case $program in
-        *run.sh) [ -x "$program" ] || echo "script $program" ;;
+        *run.sh | *build.sh) [ -x "$program" ] || echo "script $program" ;;
         build/*/test/*.*)
             directory=${program#build/}
             one_of "$configurations" "${directory%%/*}" || echo "configuration ${directory%%/*}"
@@ -109,7 +114,7 @@ done <<<"$shown"
 
 # The check itself: each of these has a mistake.
 for wrong in './test/run.sh nosuch' 'test/run.sh --nosuch' 'test/run.sh --only nosuch' \
-    'test/run.sh waits --backend nosuch' 'nosuch/run.sh' 'test/fuzz/run.sh --nosuch' \
+    'test/run.sh waits --backend nosuch' 'nosuch/run.sh' 'doc/build.sh --nosuch' 'test/fuzz/run.sh --nosuch' \
     'test/fuzz/run.sh --backend nosuch' 'b2 cxxstd=20 nosuch' \
     'build/clang20/test/nosuch.epoll' 'build/nosuch/test/waits.epoll' 'build/test/waits.nosuch' \
     'build/clang20/test/waits.epoll --run_test=nosuch' 'cmake -S . -B build -DMOOR_NOSUCH=ON'; do

@@ -41,6 +41,8 @@ layers=(
     'detail/watch_state.hpp'
     'operation.hpp watcher.hpp'
     'source.hpp poll.hpp process.hpp'
+    'inspector_options.hpp detail/json_writer.hpp detail/inspect_page.hpp'
+    'detail/inspect_server.hpp'
     'inspect.hpp adapt/*.hpp'
 )
 asio_detail='boost::asio::detail|asio/detail/|asio::detail'

@@ -229,6 +229,36 @@ BOOST_FIXTURE_TEST_CASE(data_that_is_left_unread_is_found_by_another_thread, fix
     io.restart();
 }
 
+BOOST_FIXTURE_TEST_CASE(data_that_came_after_a_call_would_have_blocked_are_found, fixture) {
+    // Between the call and the note of it, the loop handles the event, and a wait begins, whose
+    // deferred check forgets the event.
+    test::fd_pair p = test::make_pipe();
+    registration reg(io, p.a.get());
+    test::called first, second, third;
+    reg.async_wait_readable(first.handler());
+    test::run_ready(io);
+    asio::post(io, [&] {
+        test::put(p.b, "x");
+        const auto result = reg.try_io(moor::interest::readable, [&](error_code& ec) {
+            test::drain(p.a);
+            ec = asio::error::would_block;
+            test::put(p.b, "y");
+            io.poll();
+            reg.async_wait_readable(second.handler());
+            reg.cancel();
+        });
+        BOOST_TEST((result.error() == asio::error::would_block));
+        reg.async_wait_readable(third.handler());
+    });
+    test::run_ready(io);
+    BOOST_TEST(!first.ec);
+    BOOST_TEST((second.ec == aborted));
+    BOOST_TEST(third.times == 1);
+    BOOST_TEST(!third.ec);
+    reg.cancel();
+    test::run_ready(io);
+}
+
 BOOST_FIXTURE_TEST_CASE(waits_that_end_before_the_check_end_once, fixture) {
     auto& s = *many;
     bool is_first = true;

@@ -126,6 +126,30 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(a_context_is_destroyed_on_another_thread, Op, all_
     }
 }
 
+BOOST_AUTO_TEST_CASE(an_idle_registration_leaves_nothing_whether_it_ends_or_outlives_its_context,
+                     *boost::unit_test::precondition(test::allocations_are_counted)) {
+    // Where the reactor reports levels, the wakers of an idle registration are idle, too.
+    auto use = [](bool outlives) {
+        test::fd_pair p = test::make_socketpair();
+        std::optional<asio::io_context> io(std::in_place);
+        moor::registration reg(*io, p.a.get());
+        test::called done;
+        reg.async_wait_readable(done.handler());
+        test::put(p.b, "x");
+        test::run_all(*io);
+        BOOST_TEST(!done.ec);
+        if (!outlives)
+            reg.deregister();
+        io.reset();
+    };
+    for (bool outlives : {false, true}) {
+        use(outlives); // what a thread keeps is kept once
+        const long before = test::live_allocations();
+        use(outlives);
+        BOOST_TEST(test::live_allocations() == before);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(the_end_needs_no_memory,
                      *boost::unit_test::precondition(test::allocations_are_counted)) {
     test::fd_pair p = test::make_socketpair();
@@ -505,6 +529,21 @@ BOOST_FIXTURE_TEST_CASE(deregistering_after_close_gives_the_handle_back, fixture
     elsewhere.async_wait_writable(done.handler());
     test::run_all(other);
     BOOST_TEST(!done.ec);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_first_reason_for_an_end_stays, fixture) {
+    // The call is being made meanwhile, and would have blocked.
+    test::called done;
+    reg.async_io(
+        interest::readable,
+        [&](error_code& ec) {
+            service.close();
+            reg.deregister();
+            ec = asio::error::would_block;
+        },
+        done.handler());
+    test::run_all(io);
+    BOOST_TEST((done.ec == test::gone));
 }
 
 BOOST_FIXTURE_TEST_CASE(signals_after_close_hit_nothing, fixture) {

@@ -134,6 +134,34 @@ BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_made_again_for_a_newer_event) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(a_change_that_a_call_finds_when_it_asks_again_reaches_another_wait) {
+    // poll(2) tells the change once: there is no event.
+    for (trigger mode : both_triggers) {
+        handle h(mode, 0, false);
+        sim::operation& reader = h.make_operation(readable); // keeps the waker of the call armed
+        sim::operation& wait = h.make_operation(interest::priority);
+        int calls = 0;
+        sim::operation& op = h.make_operation(writable, [&] {
+            if (++calls == 2)
+                return interest();
+            h.on.raise(POLLPRI);
+            return interest(interest::readable);
+        });
+        reader.start();
+        wait.start();
+        h.run();
+        BOOST_TEST(wait.is_pending());
+        op.start();
+        h.run();
+        BOOST_TEST(wait.was_told(interest::priority));
+        BOOST_TEST(op.is_pending());
+        h.on.raise(POLLIN);
+        h.run();
+        BOOST_TEST(op.is_over());
+        BOOST_TEST(calls == 2);
+    }
+}
+
 /// An event comes while the read waker is firing. Returns whether the next wait completes.
 bool completes_after_an_event_that_finds_the_waker_firing(bool forgets_events) {
     handle h(trigger::edge);
@@ -195,6 +223,34 @@ BOOST_AUTO_TEST_CASE(an_event_just_before_the_waker_is_armed_completes_a_wait) {
     BOOST_TEST(!completes_after_an_event_just_before_arming(true)); // so the check can fail
 }
 
+BOOST_AUTO_TEST_CASE(an_event_that_the_reactor_remembers_is_no_news_once_a_wait_was_told) {
+    // Beside a reader, the waker of a writer is not armed again where nobody waits for room.
+    handle h(trigger::edge);
+    sim::operation& reader = h.make_operation(readable);
+    sim::operation& first = h.make_operation(writable);
+    sim::operation& second = h.make_operation(writable);
+    sim::operation& third = h.make_operation(writable);
+    reader.start();
+    first.start();
+    h.on.raise(POLLOUT);
+    h.run();
+    BOOST_TEST(first.was_told(writable));
+    for (int n = 0; n != 2; ++n) { // one is cached, and the reactor remembers the other one
+        h.on.raise(POLLOUT);
+        h.run();
+    }
+    second.start();
+    h.run();
+    BOOST_TEST(second.was_told(writable));
+    third.start();
+    h.run();
+    BOOST_TEST(third.is_pending());
+    h.on.raise(POLLOUT);
+    h.run();
+    BOOST_TEST(third.was_told(writable));
+    BOOST_TEST(reader.is_pending());
+}
+
 BOOST_AUTO_TEST_CASE(an_event_that_was_fetched_before_a_level_wait_began_does_not_complete_it) {
     for (bool defers : {false, true}) {
         handle h(trigger::level);
@@ -254,6 +310,45 @@ BOOST_AUTO_TEST_CASE(an_event_of_an_earlier_handle_completes_no_wait_of_the_next
             }
 }
 
+BOOST_AUTO_TEST_CASE(an_event_that_another_thread_holds_completes_no_wait_of_the_next_handle) {
+    // The registration ends outside of the loop, the next one begins in the loop. Of the two wakers
+    // that the event fires, one comes back on the loop's thread.
+    for (trigger mode : both_triggers) {
+        handle h(mode);
+        sim::thread second_thread;
+        for (interest want : {readable, writable})
+            h.make_operation(want).start();
+        h.on.raise(POLLIN | POLLOUT);
+        h.run();
+        h.on.lower(POLLIN | POLLOUT);
+        for (interest want : {readable, writable})
+            h.make_operation(want).start();
+        h.on.raise(POLLIN | POLLOUT);
+        BOOST_TEST(h.host.port.fetch());
+        sim::port::taken held = h.host.port.take();
+        h.deregister(true);
+        sim::file next(h.on.number + 1);
+        sim::state_ptr state = h.host.open(next, mode); // gets the reactor's same object
+        ++h.opened;
+        sim::operation& reader = h.operations.emplace_back(state, readable);
+        sim::operation& writer = h.operations.emplace_back(state, writable);
+        h.host.port.run_in_loop([&] { reader.start(); });
+        h.host.port.run_in_loop([&] { writer.start(); });
+        {
+            sim::on_thread current(second_thread);
+            h.host.port.run(held);
+        }
+        h.run();
+        BOOST_TEST(reader.is_pending());
+        BOOST_TEST(writer.is_pending());
+        next.raise(POLLIN | POLLOUT);
+        h.run();
+        BOOST_TEST(reader.was_told(readable));
+        BOOST_TEST(writer.was_told(writable));
+        state->close(sim::state::deregistered, true);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(the_wakers_of_a_number_that_is_not_ours_come_back_through_the_scheduler) {
     handle h(trigger::level);
     h.make_operation(readable).start();
@@ -279,6 +374,71 @@ BOOST_AUTO_TEST_CASE(a_deferred_check_completes_a_wait_for_what_was_there) {
     h.host.check_deferred();
     h.run();
     BOOST_TEST(second.was_told(readable));
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_is_told_at_once_of_a_change_that_is_told_once_and_came_before) {
+    // A deferred check forgets what is cached, and poll(2) does not tell the change again.
+    handle h(trigger::level, 0, false);
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    first.start();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(first.was_told(readable));
+    h.on.raise(POLLIN); // while nobody waits
+    h.run();
+    h.host.defers = true;
+    h.host.port.run_in_loop([&] { second.start(); });
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+    h.host.check_deferred();
+    h.run();
+}
+
+BOOST_AUTO_TEST_CASE(no_check_is_deferred_at_an_end_that_is_known) {
+    handle h(trigger::level);
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    sim::operation& third = h.make_operation(readable);
+    first.start();
+    h.on.raise(POLLIN | POLLRDHUP | POLLHUP);
+    h.run();
+    BOOST_TEST(first.is_over());
+    second.start(); // asks, and finds the end
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+    h.host.defers = true;
+    h.host.port.run_in_loop([&] { third.start(); });
+    h.run();
+    BOOST_TEST(third.was_told(readable));
+    h.host.check_deferred();
+}
+
+BOOST_AUTO_TEST_CASE(a_deferred_check_is_not_made_while_an_event_of_the_handle_is_queued) {
+    handle h(trigger::level);
+    auto checks = [&] {
+        moor::detail::wait_counts c;
+        h.state->add_counts(c);
+        return c.checks;
+    };
+    sim::operation& first = h.make_operation(readable);
+    sim::operation& second = h.make_operation(readable);
+    first.start();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(first.is_over());
+    h.on.lower(POLLIN);
+    h.host.defers = true;
+    h.host.port.run_in_loop([&] { second.start(); });
+    const auto before = checks();
+    h.on.raise(POLLIN);
+    BOOST_TEST(h.host.port.fetch());
+    h.host.check_deferred();
+    BOOST_TEST(checks() == before);
+    h.run();
+    BOOST_TEST(second.was_told(readable));
+    h.host.check_deferred();
+    BOOST_TEST(checks() == before); // the wait is over
 }
 
 BOOST_AUTO_TEST_CASE(a_wait_that_is_cancelled_before_its_handler_gives_the_news_back) {

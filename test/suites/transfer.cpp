@@ -37,6 +37,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <functional>
 #include <future>
 #include <memory>
@@ -77,19 +78,24 @@ public:
     explicit generator(std::uint64_t s) : words_(s) {}
 
     void fill(char* p, std::size_t n) {
-        for (; n != 0; --n, --left_, word_ >>= 8) {
-            if (left_ == 0) {
-                word_ = words_.next();
-                left_ = sizeof(word_);
+        while (n != 0) {
+            if (used_ == word_.size()) {
+                const std::uint64_t word = words_.next();
+                std::memcpy(word_.data(), &word, word_.size());
+                used_ = 0;
             }
-            *p++ = static_cast<char>(word_);
+            const std::size_t some = std::min(n, word_.size() - used_);
+            std::memcpy(p, word_.data() + used_, some);
+            p += some;
+            n -= some;
+            used_ += some;
         }
     }
 
 private:
     test::random_words words_;
-    std::uint64_t word_ = 0;
-    std::size_t left_ = 0;
+    std::array<char, sizeof(std::uint64_t)> word_{};
+    std::size_t used_ = word_.size();
 };
 
 // ---- one direction -----------------------------------------------------------------------------

@@ -117,6 +117,8 @@ public:
 
     /// How many states nobody refers to any more.
     int recycled = 0;
+    /// Whether this state was not recycled.
+    bool has(state* s) const { return states_.count(s) != 0; }
 
     bool context_exists() const noexcept override { return true; }
 

@@ -143,7 +143,7 @@ public:
 
     /// `asks`: also poll(2), of what a wait is not told. (Under the lock: a handle may be closed as
     /// soon as its state is.)
-    scheduled_io_info info(bool asks = false) {
+    scheduled_io_info info(bool asks = false, std::uint32_t now = 0) {
         lock_type lock(mutex_);
         scheduled_io_info i{};
         i.handle = this->native_handle();
@@ -159,6 +159,9 @@ public:
             i.armed[c] = this->is_armed(c);
         i.attached = this->is_attached();
         i.always_ready = always_ready_;
+        i.counts = counts_;
+        if (now != 0)
+            i.pending_for = now - queue_.note_seen(now);
         if (asks)
             i.untold = untold(i.waits);
         return i;

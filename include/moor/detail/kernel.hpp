@@ -19,9 +19,12 @@
 #include <boost/system/errc.hpp>
 
 #include <cerrno>
+#include <climits>
+#include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <string>
 #include <type_traits>
 
 #if defined(__linux__)
@@ -215,18 +218,34 @@ inline bool is_always_ready(int handle, const file_identity& id) noexcept {
 }
 
 #if defined(__linux__)
-/// Whether a handle is an anonymous inode of this name.
-inline bool is_anonymous(int handle, const char* name) noexcept {
+/// What /proc says that a handle is, cut off where the buffer ends. False: nothing.
+template <std::size_t N>
+bool read_path(int handle, char (&found)[N]) noexcept {
     char path[32];
-    char found[32];
     std::snprintf(path, sizeof(path), "/proc/self/fd/%d", handle);
-    ::ssize_t n = ::readlink(path, found, sizeof(found) - 1);
+    ::ssize_t n = ::readlink(path, found, N - 1);
     if (n < 0)
         return false;
     found[n] = '\0';
-    return std::strcmp(found, name) == 0;
+    return true;
+}
+
+/// Whether a handle is an anonymous inode of this name.
+inline bool is_anonymous(int handle, const char* name) noexcept {
+    char found[32];
+    return read_path(handle, found) && std::strcmp(found, name) == 0;
 }
 #endif
+
+/// What the kernel calls the file; empty where it says nothing.
+inline std::string path_of([[maybe_unused]] int handle) {
+#if defined(__linux__)
+    char found[PATH_MAX];
+    if (read_path(handle, found))
+        return found;
+#endif
+    return std::string();
+}
 
 /// Whether a poll request wakes those who wait for more than poll(2) then finds: the kernel
 /// completes it with the wake-up's key, and not with the state of the file. Seen with urgent data

@@ -57,7 +57,9 @@ struct scheduled_io_info {
     bool armed[channel_count];
     bool attached;
     bool always_ready;
-    readiness untold; // see handle_readiness; if it was asked for
+    wait_counts counts;
+    std::uint32_t pending_for; // ms, since a snapshot first saw the longest
+    readiness untold;          // see handle_readiness; if it was asked for
 };
 
 /// What a scheduled state knows of the service that it belongs to.

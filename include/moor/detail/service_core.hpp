@@ -28,6 +28,7 @@
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -245,12 +246,16 @@ public:
         return t;
     }
 
+    /// `asks`: what was not told, too.
     std::vector<scheduled_io_info> infos(bool asks = false) const {
         std::lock_guard<state_mutex> lock(mutex_);
+        // Under the lock, so that no two threads note a later time before an earlier one.
+        const auto time = std::chrono::steady_clock::now().time_since_epoch();
+        const auto now = static_cast<std::uint32_t>(time / std::chrono::milliseconds(1)) | 1;
         std::vector<scheduled_io_info> v;
         v.reserve(states_.size());
         states_.for_each([&](scheduled_io& s) {
-            v.push_back(s.info(asks));
+            v.push_back(s.info(asks, now));
             v.back().name = states_.name_of(s);
         });
         return v;

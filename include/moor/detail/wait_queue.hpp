@@ -13,7 +13,9 @@
 
 #include <boost/config.hpp>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 
 namespace moor {
 namespace detail {
@@ -82,6 +84,18 @@ public:
         return i;
     }
 
+    /// Marks the pending operations that no earlier call has marked with a time, which is not zero,
+    /// and returns the time of the one that was marked first: so that nobody has to read a clock
+    /// where an operation begins to wait.
+    std::uint32_t note_seen(std::uint32_t now) noexcept {
+        std::uint32_t longest = 0;
+        for_each([&](waiter& w) {
+            w.seen_ = w.seen_ != 0 ? w.seen_ : now;
+            longest = std::max(longest, now - w.seen_);
+        });
+        return now - longest;
+    }
+
     /// What waits are for that a drained handle does not have. Nothing of calls, and of owners that
     /// call poll(2), which know better; nor room, which a wait for data as well may leave unused.
     interest waits() const noexcept {
@@ -94,7 +108,10 @@ public:
         return i;
     }
 
-    BOOST_FORCEINLINE void push(waiter& w) noexcept { pending_.push_back(w); }
+    BOOST_FORCEINLINE void push(waiter& w) noexcept {
+        w.seen_ = 0;
+        pending_.push_back(w);
+    }
     BOOST_FORCEINLINE void erase(waiter& w) noexcept { pending_.erase(w); }
 
     /// Takes an operation that has its event.

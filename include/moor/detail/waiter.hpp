@@ -96,6 +96,7 @@ private:
     std::uint64_t id_ = 0;
     error_code ec_;
     ready_event event_;
+    std::uint32_t seen_; // see wait_queue::note_seen
     interest want_;
     purpose purpose_;
     std::uint8_t channels_ = 0; // whose wakers it needs, while it is pending

@@ -1,0 +1,165 @@
+// Copyright (c) 2025 The Moor authors
+// Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
+//
+// Checks the site in Chromium: node check.mjs SITE SCREENSHOTS NAMES. NAMES is a file with a public name a line.
+//
+// Each page loads without an error, at 1280 and at 400 px, dark and light; nothing but code and wide boxes scrolls
+// sideways; links and anchors lead somewhere; text has enough contrast (4.5:1); the switch of the theme stays; and the
+// search finds each public name.
+
+import fs from 'node:fs'
+import http from 'node:http'
+import path from 'node:path'
+import puppeteer from 'puppeteer-core'
+
+const [site, screenshots, names] = process.argv.slice(2)
+const mistakes = []
+const complain = (text) => { if (!mistakes.includes(text)) mistakes.push(text) }
+
+const types = { '.html': 'text/html', '.css': 'text/css', '.js': 'text/javascript', '.svg': 'image/svg+xml' }
+const server = http.createServer((request, response) => {
+  const file = path.join(site, decodeURIComponent(new URL(request.url, 'http://x').pathname))
+  fs.readFile(file, (error, data) => {
+    response.writeHead(error ? 404 : 200, { 'content-type': types[path.extname(file)] || 'text/plain' })
+    response.end(error ? 'not there' : data)
+  })
+})
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+const root = `http://127.0.0.1:${server.address().port}/`
+
+fs.rmSync(screenshots, { recursive: true, force: true })
+fs.mkdirSync(screenshots, { recursive: true })
+const pages = fs.readdirSync(site, { recursive: true }).filter((it) => it.endsWith('.html')).map(String).sort()
+
+const browser = await puppeteer.launch({
+  executablePath: ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(fs.existsSync),
+  args: ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage'],
+})
+
+// In the page: texts whose contrast with the colour behind is too low.
+function findPoorContrast () {
+  const channels = (text) => {
+    const m = text.match(/^rgba?\(([\d.]+), ([\d.]+), ([\d.]+)(?:, ([\d.]+))?\)$/)
+    return m ? [+m[1], +m[2], +m[3], m[4] === undefined ? 1 : +m[4]] : undefined
+  }
+  const luminance = (c) => {
+    const [r, g, b] = c.slice(0, 3).map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+  }
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const color = channels(getComputedStyle(e).backgroundColor)
+      if (color && color[3] === 1) return color
+    }
+    return [255, 255, 255, 1]
+  }
+  const found = new Set()
+  const seen = new Set()
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement
+    if (!walker.currentNode.data.trim() || seen.has(element) || !element.checkVisibility?.()) continue
+    seen.add(element)
+    const color = channels(getComputedStyle(element).color)
+    if (!color) continue
+    const [a, b] = [luminance(color), luminance(behind(element))].sort((x, y) => y - x)
+    const ratio = (a + 0.05) / (b + 0.05)
+    if (ratio < 4.5) found.add(`${element.tagName.toLowerCase()}.${element.className}: ${ratio.toFixed(1)}`)
+  }
+  return { found: [...found], texts: seen.size }
+}
+
+const ids = new Map() // from a page to the ids in it
+const links = []
+let texts = 0
+for (const name of pages) {
+  const page = await browser.newPage()
+  page.on('console', (message) => {
+    if (['error', 'warn'].includes(message.type())) complain(`${name}: console: ${message.text()}`)
+  })
+  page.on('pageerror', (error) => complain(`${name}: ${error.message}`))
+  page.on('requestfailed', (request) => complain(`${name}: ${request.url()} fails`))
+  page.on('response', (response) => {
+    if (response.status() >= 400) complain(`${name}: ${response.url()}: ${response.status()}`)
+  })
+  for (const [width, theme] of [[1280, 'light'], [1280, 'dark'], [400, 'light'], [400, 'dark']]) {
+    await page.setViewport({ width, height: 900 })
+    await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: theme }])
+    if (width === 1280 && theme === 'light') {
+      await page.goto(root + name, { waitUntil: 'load' })
+      if (new URL(page.url()).pathname.slice(1) !== name) break // leads on to another page
+      const found = await page.evaluate(() => ({
+        ids: [...document.querySelectorAll('[id]')].map((it) => it.id),
+        links: [...document.querySelectorAll('a[href]')].map((it) => it.href),
+        twice: [...document.querySelectorAll('[id]')].map((it) => it.id).filter((id, at, all) => all.indexOf(id) !== at),
+        broken: [...document.images].filter((it) => it.complete && !it.naturalWidth).map((it) => it.src),
+        title: document.title,
+      }))
+      ids.set(name, new Set(found.ids))
+      for (const href of found.links) links.push([name, href])
+      for (const id of found.twice) complain(`${name}: two elements have the id ${id}`)
+      for (const src of found.broken) complain(`${name}: no image ${src}`)
+      if (!found.title) complain(`${name}: no title`)
+    }
+    const scrolls = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)
+    if (scrolls > 0) complain(`${name}: scrolls sideways by ${scrolls} px at ${width} px`)
+    const contrast = await page.evaluate(findPoorContrast)
+    texts += contrast.texts
+    for (const it of contrast.found) complain(`${name}: poor contrast, ${theme}: ${it}`)
+    await page.screenshot({ path: path.join(screenshots, `${path.basename(name, '.html')}-${width}-${theme}.png`) })
+  }
+  await page.close()
+}
+
+for (const [name, href] of links) {
+  if (!href.startsWith(root)) continue
+  const url = new URL(href)
+  let target = decodeURIComponent(url.pathname.slice(1)) || 'index.html'
+  if (target.endsWith('/')) target += 'index.html'
+  if (!fs.existsSync(path.join(site, target))) complain(`${name}: broken link ${target}`)
+  else if (url.hash && ids.has(target) && !ids.get(target).has(decodeURIComponent(url.hash.slice(1)))) {
+    complain(`${name}: broken anchor ${target}${url.hash}`)
+  }
+}
+
+// The search, as a user would: types a name, and finds an entry of the reference among the results.
+const wanted = fs.readFileSync(names, 'utf8').split('\n').filter(Boolean)
+const page = await browser.newPage()
+const first = [...ids.keys()].find((it) => it.includes('reference-waiting')) || [...ids.keys()][0]
+await page.goto(root + first)
+await page.focus('#search')
+await page.waitForFunction('window.lunr')
+let found = 0
+for (const name of wanted) {
+  const text = name.replace(/^moor::/, '').replace(/<void(\(.*\))?>/, '')
+  await page.$eval('#search', (box, value) => { box.value = value; box.dispatchEvent(new Event('input')) }, text)
+  await page.waitForFunction((value) => document.getElementById('results').dataset.shown === value, {}, text)
+  const results = await page.$$eval('#results a', (all) => all.map((it) => it.getAttribute('href')))
+  const anchor = text.replaceAll('::', '-')
+  if (results.some((it) => it.includes('reference-') && (it.endsWith('#' + anchor)))) found++
+  else complain(`the search for ${text} finds ${results.slice(0, 3).join(' ') || 'nothing'}`)
+}
+await page.setViewport({ width: 1280, height: 900 })
+await page.screenshot({ path: path.join(screenshots, 'search.png') })
+
+// The switch stays: on the next page, too, and against the preference of the system.
+const background = (it) => it.evaluate(() => getComputedStyle(document.body).backgroundColor)
+await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: 'light' }])
+const light = await background(page)
+await page.click('#theme')
+const dark = await background(page)
+await page.goto(root + [...ids.keys()].find((it) => it !== first))
+if (dark === light || (await background(page)) !== dark) complain('the switch of the theme does not stay')
+
+// On a small screen the list of pages opens.
+await page.setViewport({ width: 400, height: 900 })
+await page.click('#menu')
+if (!(await page.$eval('#navigation', (it) => it.checkVisibility()))) complain('the list of pages does not open at 400 px')
+await page.screenshot({ path: path.join(screenshots, 'menu-400.png') })
+
+await browser.close()
+server.close()
+for (const text of mistakes) console.log(text)
+console.log(`${ids.size} pages, ${links.length} links, ${texts} texts measured, ${found} of ${wanted.length} names found; ` +
+  `screenshots in ${path.relative(process.cwd(), screenshots)}`)
+process.exit(mistakes.length ? 1 : 0)

@@ -1,0 +1,25 @@
+// Copyright (c) 2025 The Moor authors
+// Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
+//
+// An extension of Antora: highlights code when the site is built.
+
+'use strict'
+
+const hljs = require('highlight.js/lib/common')
+
+const block = /(<code class="language-(\w+) hljs" data-lang="\w+">)([\s\S]*?)(<\/code>)/g
+const unescape = (html) =>
+  html.replace(/&lt;/g, '<').replace(/&gt;/g, '>').replace(/&#(\d+);/g, (_, n) => String.fromCodePoint(n)).replace(/&amp;/g, '&')
+
+function highlight (_, open, language, code, close) {
+  if (!hljs.getLanguage(language) || /<\w/.test(code)) return open + code + close // has markup of its own
+  return open + hljs.highlight(unescape(code), { language }).value + close
+}
+
+module.exports.register = function () {
+  this.on('pagesComposed', ({ contentCatalog }) => {
+    for (const page of contentCatalog.getPages((it) => it.out)) {
+      page.contents = Buffer.from(page.contents.toString().replace(block, highlight))
+    }
+  })
+}
