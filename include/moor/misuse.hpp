@@ -8,7 +8,6 @@
 #ifndef MOOR_MISUSE_HPP
 #define MOOR_MISUSE_HPP
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -111,8 +110,8 @@ inline misuse_handler set_misuse_handler(void (*handler)(const misuse&) noexcept
  * after this time, usually within a quarter more; later if the loop is busy.
  */
 inline void set_misuse_time_limit(std::chrono::steady_clock::duration limit) noexcept {
-    detail::misuse_limit.store(
-        std::max<std::chrono::nanoseconds>(limit, std::chrono::milliseconds(1)));
+    const std::chrono::nanoseconds least = std::chrono::milliseconds(1);
+    detail::misuse_limit.store(limit < least ? least : limit);
 }
 
 } // namespace moor

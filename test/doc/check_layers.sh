@@ -11,7 +11,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 # The layers of include/moor, the lowest first. A header includes headers of lower lines only; the
 # headers of a line that begins with "=" may include one another. The first pattern that fits counts.
 layers=(
-    'version.hpp error.hpp'
+    'version.hpp detail/config.hpp'
+    'error.hpp'
     'readiness.hpp misuse.hpp'
     'detail/throw_if.hpp detail/adapted_handler.hpp'
     'detail/mutex.hpp detail/kernel.hpp detail/readiness_word.hpp detail/waker.hpp detail/unverified_events.hpp detail/edge_set.hpp detail/edge_source.hpp'
@@ -25,7 +26,7 @@ layers=(
     'detail/handle_starts.hpp'
     'detail/handle_transfers.hpp'
     'detail/scheduled_io_policy.hpp'
-    'detail/scheduled_io.hpp'
+    '= detail/scheduled_io.hpp detail/scheduled_io_calls.hpp'
     'detail/state_table.hpp'
     'detail/service_core.hpp detail/wait_canceller.hpp'
     'detail/held_executor.hpp detail/hideable_work.hpp detail/loop_executor.hpp detail/wait_op.hpp'
@@ -43,7 +44,7 @@ layers=(
     'source.hpp poll.hpp process.hpp'
     'inspector_options.hpp detail/json_writer.hpp detail/inspect_page.hpp'
     'detail/inspect_server.hpp'
-    'inspect.hpp adapt/*.hpp'
+    'inspect.hpp adapt/*.hpp src.hpp'
 )
 asio_detail='boost::asio::detail|asio/detail/|asio::detail'
 asio_detail_allowed='include/moor/detail/reactor*.hpp'

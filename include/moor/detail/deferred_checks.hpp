@@ -25,7 +25,6 @@
 #include <boost/core/no_exceptions_support.hpp>
 #include <boost/smart_ptr/intrusive_ptr.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -173,8 +172,9 @@ private:
     bool are_young() noexcept {
         unsigned oldest = 0;
         for (const state_ptr& s : running_)
-            oldest = std::max<unsigned>(
-                oldest, s->deferred_age.fetch_add(1, std::memory_order_relaxed) + 1u);
+            if (unsigned age = s->deferred_age.fetch_add(1, std::memory_order_relaxed) + 1u;
+                age > oldest)
+                oldest = age;
         return oldest < max_age;
     }
 

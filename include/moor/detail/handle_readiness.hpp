@@ -48,28 +48,11 @@ public:
     trigger mode() const noexcept { return trigger_; }
 
     /// The cached readiness, without a system call.
-    ready_event peek(interest want) const noexcept {
-        lock_type lock(mutex_);
-        return make_event(word_.matched(want));
-    }
+    ready_event peek(interest want) const noexcept;
 
     /// What a call that does not wait may trust: the cache where a waker keeps it up to date,
     /// otherwise the kernel. `is_checked`: a positive answer is checked, too (level).
-    ready_event ready_now(interest want, bool is_checked, error_code& ec) {
-        lock_type lock(mutex_);
-        ec = state().closed_error();
-        if (ec)
-            return ready_event();
-        if (always_ready_)
-            return make_event(want & pollable);
-        readiness r = word_.matched(want);
-        const bool asks = r.empty() ? !this->is_attached() || !knows_empty(want) ||
-                                          !this->are_armed(channels_of(want))
-                                    : is_checked && trigger_ == trigger::level;
-        if (asks)
-            r = check_for_one(r.empty() ? to_ask(want) : want, ec);
-        return make_event(r);
-    }
+    ready_event ready_now(interest want, bool is_checked, error_code& ec);
 
     std::uint64_t next_id() noexcept { return host_.next_id(); }
 
@@ -87,48 +70,20 @@ public:
 
     /// What the kernel says. A change that it tells once is news to those that wait, and to an
     /// operation whose call is being made.
-    readiness query(error_code& ec) {
-        lock_type lock(mutex_);
-        ec = state().closed_error();
-        if (ec)
-            return readiness();
-        if (tells_state_ || (trigger_ == trigger::level && queue_.is_all_over()))
-            return ask(to_poll_events(pollable | beyond), ec);
-        const readiness r = check_changes(false, ec);
-        state().complete_satisfied();
-        return ec ? readiness() : r;
-    }
+    readiness query(error_code& ec);
 
-    void clear(const ready_event& e) noexcept {
-        lock_type lock(mutex_);
-        if (!state().is_open())
-            return;
-        drop(e);
-        forget_empty(channels_of(e.ready())); // the kernel did not say so
-    }
+    void clear(const ready_event& e) noexcept;
 
     /// A call for `want` that `e` allowed would have blocked, or has drained the handle, as its
     /// callable says. Or it says what it waits for `next`, as in note_blocked().
-    void note_call_would_block(const ready_event& e, interest want, interest next = {}) noexcept {
-        lock_type lock(mutex_);
-        if (!state().is_open())
-            return;
-        if (next.empty() || next == want)
-            return note_would_block(e, want);
-        error_code ignored;
-        check_for_one(next, ignored);
-    }
+    void note_call_would_block(const ready_event& e, interest want, interest next = {}) noexcept;
 
     /// A wait for data and more has ended with `e`, and the kernel had no data then. Unless an
     /// event has come since (of which a deferred wait may have dropped the flag), a wait for data
     /// that begins next need not ask. (Room may come without an event, to a terminal. And the owner
     /// makes no calls through the state: it would take this for a call that would have blocked,
     /// although a library may have data of its own.)
-    void note_no_data(const ready_event& e) noexcept {
-        lock_type lock(mutex_);
-        if (!word_.is_newer(e, interest::readable))
-            would_block_ = narrow(would_block_ | bit(read_channel));
-    }
+    void note_no_data(const ready_event& e) noexcept;
 
     void add_counts(wait_counts& totals) const noexcept {
         lock_type lock(mutex_);
@@ -143,29 +98,7 @@ public:
 
     /// `asks`: also poll(2), of what a wait is not told. (Under the lock: a handle may be closed as
     /// soon as its state is.)
-    scheduled_io_info info(bool asks = false, std::uint32_t now = 0) {
-        lock_type lock(mutex_);
-        scheduled_io_info i{};
-        i.handle = this->native_handle();
-        i.caller_handle = caller_handle();
-        i.mode = trigger_;
-        i.cached = word_.flags();
-        i.tick = word_.tick();
-        i.waited_for = queue_.want();
-        i.waits = queue_.waits();
-        i.identity = this->identity();
-        i.waiters = queue_.size();
-        for (channel c : {read_channel, write_channel, edge_channel})
-            i.armed[c] = this->is_armed(c);
-        i.attached = this->is_attached();
-        i.always_ready = always_ready_;
-        i.counts = counts_;
-        if (now != 0)
-            i.pending_for = now - queue_.note_seen(now);
-        if (asks)
-            i.untold = untold(i.waits);
-        return i;
-    }
+    scheduled_io_info info(bool asks = false, std::uint32_t now = 0);
 
 protected:
     using base::bit;

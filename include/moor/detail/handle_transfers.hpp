@@ -42,25 +42,7 @@ class handle_transfers : public handle_starts<State, Policy> {
 
 public:
     /// The same for a transfer of a descriptor, which waits for its turn before all else.
-    bool start_transfer(waiter& w) {
-        bool waits = false;
-        {
-            lock_type lock(mutex_);
-            if (state().is_open(w)) {
-                waits = !transfers_[w.direction()].begin(w);
-                if (waits)
-                    host_.port.work_started();
-                else
-                    waits = wait_with_turn(w);
-            }
-            ++counts_.started;
-            if (!waits) {
-                ++counts_.immediate;
-                queue_.start_running(w);
-            }
-        }
-        return waits;
-    }
+    bool start_transfer(waiter& w);
 
     /// Makes a transfer on C that has not waited, if nobody has the turn and the handle may be
     /// ready. False: it has to wait, at least for its turn.
@@ -117,14 +99,7 @@ public:
 
     /// A call that `e` allowed moved fewer bytes than it was asked for. `holds_work`: its operation
     /// has a unit of outstanding work, so that a waker can be armed without the scheduler stopping.
-    void note_short_call(const ready_event& e, bool holds_work) noexcept {
-        lock_type lock(mutex_);
-        if (!state().is_open() ||
-            (e.ready() != readiness::readable && e.ready() != readiness::writable))
-            return;
-        channel c = e.ready() == readiness::writable ? write_channel : read_channel;
-        note_transferred(c, transferred::part, e, holds_work);
-    }
+    void note_short_call(const ready_event& e, bool holds_work) noexcept;
 
 protected:
     using base::always_ready_;

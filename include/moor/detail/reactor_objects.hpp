@@ -10,6 +10,7 @@
 #ifndef MOOR_DETAIL_REACTOR_OBJECTS_HPP
 #define MOOR_DETAIL_REACTOR_OBJECTS_HPP
 
+#include <moor/detail/config.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/reactor_op_waker.hpp>
@@ -29,30 +30,17 @@ namespace detail {
 /// Some of Asio's objects for handles, which Asio uses again for other handles.
 class object_set {
 public:
-    void add(const void* object) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
-        BOOST_TRY { objects_.insert(object); }
-        BOOST_CATCH(...) {
-            are_all_ = true; // out of memory
-        }
-        BOOST_CATCH_END
-        are_any_.store(true, std::memory_order_release);
-    }
+    object_set();
+    object_set(const object_set&) = delete;
+    object_set& operator=(const object_set&) = delete;
+    ~object_set();
 
-    bool contains(const void* object) noexcept {
-        if (!are_any_.load(std::memory_order_acquire))
-            return false;
-        std::lock_guard<std::mutex> lock(mutex_);
-        return are_all_ || objects_.count(object) != 0;
-    }
+    void add(const void* object) noexcept;
+
+    bool contains(const void* object) noexcept;
 
     /// The same, and takes it out.
-    bool take(const void* object) noexcept {
-        if (!are_any_.load(std::memory_order_acquire))
-            return false;
-        std::lock_guard<std::mutex> lock(mutex_);
-        return objects_.erase(object) != 0 || are_all_;
-    }
+    bool take(const void* object) noexcept;
 
 private:
     std::mutex mutex_;
@@ -94,27 +82,69 @@ private:
  */
 class abandoned_entries {
 public:
-    void add(int handle, const file_identity& id) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
-        BOOST_TRY { entries_[handle] = id; }
-        BOOST_CATCH(...) {} // adding the file again will fail, as without this
-        BOOST_CATCH_END
-    }
+    abandoned_entries();
+    abandoned_entries(const abandoned_entries&) = delete;
+    abandoned_entries& operator=(const abandoned_entries&) = delete;
+    ~abandoned_entries();
+
+    void add(int handle, const file_identity& id) noexcept;
 
     /// Whether there is such an entry; it is forgotten.
-    bool take(int handle, const file_identity& id) noexcept {
-        std::lock_guard<std::mutex> lock(mutex_);
-        auto it = entries_.find(handle);
-        if (it == entries_.end() || !(it->second == id))
-            return false;
-        entries_.erase(it);
-        return true;
-    }
+    bool take(int handle, const file_identity& id) noexcept;
 
 private:
     std::mutex mutex_;
     std::map<int, file_identity> entries_; // the last file of each number
 };
+
+#if defined(MOOR_DETAIL_DEFINES)
+
+MOOR_DETAIL_DECL object_set::object_set() = default;
+MOOR_DETAIL_DECL object_set::~object_set() = default;
+MOOR_DETAIL_DECL abandoned_entries::abandoned_entries() = default;
+MOOR_DETAIL_DECL abandoned_entries::~abandoned_entries() = default;
+
+MOOR_DETAIL_DECL void object_set::add(const void* object) noexcept {
+    std::lock_guard<std::mutex> lock(mutex_);
+    BOOST_TRY { objects_.insert(object); }
+    BOOST_CATCH(...) {
+        are_all_ = true; // out of memory
+    }
+    BOOST_CATCH_END
+    are_any_.store(true, std::memory_order_release);
+}
+
+MOOR_DETAIL_DECL bool object_set::contains(const void* object) noexcept {
+    if (!are_any_.load(std::memory_order_acquire))
+        return false;
+    std::lock_guard<std::mutex> lock(mutex_);
+    return are_all_ || objects_.count(object) != 0;
+}
+
+MOOR_DETAIL_DECL bool object_set::take(const void* object) noexcept {
+    if (!are_any_.load(std::memory_order_acquire))
+        return false;
+    std::lock_guard<std::mutex> lock(mutex_);
+    return objects_.erase(object) != 0 || are_all_;
+}
+
+MOOR_DETAIL_DECL void abandoned_entries::add(int handle, const file_identity& id) noexcept {
+    std::lock_guard<std::mutex> lock(mutex_);
+    BOOST_TRY { entries_[handle] = id; }
+    BOOST_CATCH(...) {} // adding the file again will fail, as without this
+    BOOST_CATCH_END
+}
+
+MOOR_DETAIL_DECL bool abandoned_entries::take(int handle, const file_identity& id) noexcept {
+    std::lock_guard<std::mutex> lock(mutex_);
+    auto it = entries_.find(handle);
+    if (it == entries_.end() || !(it->second == id))
+        return false;
+    entries_.erase(it);
+    return true;
+}
+
+#endif // MOOR_DETAIL_DEFINES
 
 /// The reactor and the scheduler of one execution context.
 class object_port : public scheduler_port, public no_edge_set {

@@ -46,6 +46,7 @@
 #ifndef MOOR_DETAIL_SCHEDULED_IO_HPP
 #define MOOR_DETAIL_SCHEDULED_IO_HPP
 
+#include <moor/detail/config.hpp>
 #include <moor/detail/handle_transfers.hpp>
 #include <moor/detail/mutex.hpp>
 #include <moor/detail/scheduled_io_host.hpp>
@@ -162,100 +163,31 @@ public:
     /// Starts an operation. True: it waits, and will be completed through the scheduler, perhaps
     /// already. False: `w` says how it ended, and its completion is up to the caller. May throw
     /// (out of memory in the reactor); nothing has happened then.
-    BOOST_FORCEINLINE bool start(waiter& w) {
-        waiter* displaced = nullptr;
-        bool waits;
-        {
-            lock_type lock(mutex_);
-            if (this->waits_at_once(w))
-                return true;
-            waits = is_open(w) && !this->is_answered(w) && pend(w, displaced);
-            ++counts_.started;
-            if (!waits) {
-                ++counts_.immediate;
-                if (w.goes_on_)
-                    queue_.start_running(w);
-            }
-        }
-        if (BOOST_UNLIKELY(displaced != nullptr))
-            host_.port.post_counted(displaced);
-        return waits;
-    }
+    bool start(waiter& w);
 
     /// A call would have blocked after `w.event()`: waits for a newer event, or for what the call
     /// said that it waits for. `asks_kernel`: unless poll(2) reports it. As start().
-    bool restart(waiter& w, interest next = interest(), bool asks_kernel = false) {
-        waiter* displaced = nullptr;
-        bool waits = false;
-        {
-            lock_type lock(mutex_);
-            queue_.stop_running(w);
-            running_frame frame{*this, w, waits};
-            if (!may_go_on(w))
-                return false;
-            readiness newer;
-            if (!always_ready_ || asks_kernel)
-                newer = this->note_blocked(w, next, asks_kernel);
-            if (!newer.empty()) {
-                w.event_ = this->make_event(newer);
-                return false;
-            }
-            if (always_ready_ && !w.ec_) // it can't block, and did
-                w.fail(boost::asio::error::operation_not_supported);
-            waits = !w.ec_ && pend(w, displaced);
-        }
-        if (BOOST_UNLIKELY(displaced != nullptr))
-            host_.port.post_counted(displaced);
-        return waits;
-    }
+    bool restart(waiter& w, interest next = interest(), bool asks_kernel = false);
 
     /// Whether a running operation may make its call. If not, it was cancelled or the state was
     /// closed: `w` says so.
-    bool may_run(waiter& w) {
-        lock_type lock(mutex_);
-        return may_go_on(w);
-    }
+    bool may_run(waiter& w);
 
     /// An operation with a call is over, if it was started at all.
-    void finish(waiter& w) {
-        waiter* next = nullptr;
-        {
-            lock_type lock(mutex_);
-            next = this->end(w);
-        }
-        if (BOOST_UNLIKELY(next != nullptr))
-            host_.port.post_counted(next);
-    }
+    void finish(waiter& w);
 
     /// The handler of an edge-triggered wait with a cancellation slot is about to be invoked. If
     /// the wait was cancelled after its event, it fails, and what it was told is news again, for
     /// others that wait.
-    void finish_wait(waiter& w) {
-        lock_type lock(mutex_);
-        queue_.stop_running(w);
-        if (BOOST_LIKELY(!w.is_cancelled_))
-            return;
-        ready_event untold = w.event_;
-        w.fail(boost::asio::error::operation_aborted);
-        ++counts_.cancelled;
-        if (!is_open())
-            return;
-        word_.give_back(untold);
-        complete_satisfied();
-    }
+    void finish_wait(waiter& w);
 
     // ---- cancellation ---------------------------------------------------------------------------
 
     /// Cancels the operations whose interest meets `which`; the empty set means all.
-    void cancel(interest which) {
-        cancel_if([which](const waiter& w) { return which.empty() || !(w.want_ & which).empty(); },
-                  false);
-    }
+    void cancel(interest which);
 
     /// Cancels one operation, if it is not over.
-    void cancel(std::uint64_t id) {
-        cancel_if([id](const waiter& w) { return w.id_ == id; }, true);
-    }
+    void cancel(std::uint64_t id);
 
     // ---- what deferred_checks calls -------------------------------------------------------------
 
@@ -596,5 +528,9 @@ using scheduled_io_ptr = boost::intrusive_ptr<scheduled_io>;
 
 } // namespace detail
 } // namespace moor
+
+#if defined(MOOR_DETAIL_DEFINES)
+#include <moor/detail/scheduled_io_calls.hpp>
+#endif
 
 #endif // MOOR_DETAIL_SCHEDULED_IO_HPP

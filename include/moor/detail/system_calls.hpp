@@ -41,7 +41,6 @@
 #include <boost/asio/error.hpp>
 #include <boost/config.hpp>
 
-#include <algorithm>
 #include <cerrno>
 #include <climits>
 #include <cstddef>
@@ -59,6 +58,9 @@
 
 namespace moor {
 namespace detail {
+
+/// (<algorithm> costs more to compile than this header.)
+constexpr std::size_t least_of(std::size_t a, std::size_t b) noexcept { return b < a ? b : a; }
 
 #if defined(MSG_NOSIGNAL)
 inline constexpr int no_signal = MSG_NOSIGNAL;
@@ -232,7 +234,7 @@ public:
     /// How much of `size` bytes one call transfers at most. A call that transferred less met the
     /// end of the data or of the room.
     constexpr std::size_t most(std::size_t size, bool writes) const noexcept {
-        return writes && call_ == call::polled ? std::min(size, rounds * piece()) : size;
+        return writes && call_ == call::polled ? least_of(size, rounds * piece()) : size;
     }
 
     /// How much of one write fits where there is room at all.
@@ -351,7 +353,7 @@ public:
         ::ssize_t n = whole != 0
                           ? system_calls::write(handle, part_, whole)
                           : ::write(handle, static_cast<const char*>(part_->iov_base) + offset_,
-                                    std::min(most, part_->iov_len - offset_));
+                                    least_of(most, part_->iov_len - offset_));
         if (n > 0)
             advance(static_cast<std::size_t>(n));
         return n;
@@ -385,7 +387,7 @@ inline ::ssize_t write_polled(int handle, const call_mode& mode, const ::iovec* 
     do {
         if (would_block_now(handle, POLLOUT))
             break;
-        std::size_t asked = std::min(mode.piece(), most - written);
+        std::size_t asked = least_of(mode.piece(), most - written);
         ::ssize_t n = at.write(handle, asked);
         if (n <= 0) {
             if (written == 0)

@@ -10,6 +10,7 @@
 #ifndef MOOR_DETAIL_THROW_IF_HPP
 #define MOOR_DETAIL_THROW_IF_HPP
 
+#include <moor/detail/config.hpp>
 #include <moor/error.hpp>
 
 #include <boost/assert/source_location.hpp>
@@ -24,15 +25,8 @@ namespace detail {
 
 /// The exception's text starts with the function and the descriptor's number, such as
 /// "moor::registration::register_handle(7): "; `boost::get_throw_location` gives `where`.
-[[noreturn]] BOOST_NOINLINE inline void throw_error(const error_code& ec, const char* function,
-                                                    int handle,
-                                                    const boost::source_location& where) {
-    std::string what(function);
-    what += '(';
-    what += std::to_string(handle);
-    what += ')';
-    boost::throw_exception(boost::system::system_error(ec, what), where);
-}
+[[noreturn]] void throw_error(const error_code& ec, const char* function, int handle,
+                              const boost::source_location& where);
 
 /// Throws if there is an error. `where` is the place of the call.
 inline void throw_if(const error_code& ec, const char* function, int handle,
@@ -40,6 +34,19 @@ inline void throw_if(const error_code& ec, const char* function, int handle,
     if (BOOST_UNLIKELY(ec.failed()))
         throw_error(ec, function, handle, where);
 }
+
+#if defined(MOOR_DETAIL_DEFINES)
+
+BOOST_NOINLINE MOOR_DETAIL_DECL void throw_error(const error_code& ec, const char* function,
+                                                 int handle, const boost::source_location& where) {
+    std::string what(function);
+    what += '(';
+    what += std::to_string(handle);
+    what += ')';
+    boost::throw_exception(boost::system::system_error(ec, what), where);
+}
+
+#endif // MOOR_DETAIL_DEFINES
 
 } // namespace detail
 } // namespace moor

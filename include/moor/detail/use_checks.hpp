@@ -12,6 +12,7 @@
 #ifndef MOOR_DETAIL_USE_CHECKS_HPP
 #define MOOR_DETAIL_USE_CHECKS_HPP
 
+#include <moor/detail/config.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/readiness_word.hpp>
@@ -22,21 +23,27 @@
 #include <boost/assert.hpp>
 #include <boost/core/no_exceptions_support.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
-#include <map>
-#include <mutex>
-#include <sstream>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
 #include <fcntl.h>
+
+#if defined(MOOR_DETAIL_DEFINES)
+#include <sstream>
+#endif
+#if defined(MOOR_CHECK_USE)
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <thread>
+
 #include <pthread.h>
 #include <signal.h>
+#endif
 
 namespace moor {
 namespace detail {
@@ -89,28 +96,17 @@ private:
     std::vector<misuse_report> reports_;
 };
 
-inline void misuse_report::deliver() const noexcept {
-    using deferred = deferred_reports<true>;
-    if (!deferred::current())
-        return deliver_now();
-    BOOST_TRY { deferred::current()->keep(*this); }
-    BOOST_CATCH(...) {} // without memory, it is not told
-    BOOST_CATCH_END
-}
-
 /// Delivers the report that `make` returns, if there is memory for it.
 template <class F>
-void report_misuse(F make) noexcept {
-    BOOST_TRY { make().deliver(); }
-    BOOST_CATCH(...) {}
-    BOOST_CATCH_END
-}
+void report_misuse(F make) noexcept {BOOST_TRY{make().deliver();
+} // namespace detail
+BOOST_CATCH(...) {}
+BOOST_CATCH_END
+} // namespace moor
 
-inline std::string text_of(interest i) {
-    std::ostringstream os;
-    os << i;
-    return os.str();
-}
+std::string text_of(interest i);
+
+#if defined(MOOR_CHECK_USE)
 
 inline std::string text_of_limit() {
     const auto limit = std::chrono::milliseconds(1);
@@ -230,6 +226,8 @@ private:
     std::atomic<bool> is_queued_{false};
 };
 
+#endif // MOOR_CHECK_USE
+
 /// Finds edge-triggered waits that are not told, although their event holds.
 template <class Core, bool Checks>
 class wait_watch {
@@ -238,6 +236,8 @@ public:
     void forked() noexcept {}
     void stop() noexcept {}
 };
+
+#if defined(MOOR_CHECK_USE)
 
 template <class Core>
 class wait_watch<Core, true> final : private watched {
@@ -304,6 +304,8 @@ private:
     turn_counter turns_;
 };
 
+#endif // MOOR_CHECK_USE
+
 /// Surrounds a call of the user's, which must not block.
 template <class Core, bool Checks>
 class call_watch {
@@ -311,6 +313,8 @@ public:
     template <class State>
     explicit call_watch(State&) noexcept {}
 };
+
+#if defined(MOOR_CHECK_USE)
 
 template <class Core>
 class call_watch<Core, true> final : private watched {
@@ -354,6 +358,8 @@ private:
     clock::time_point begun_ = clock::now();
 };
 
+#endif // MOOR_CHECK_USE
+
 /// `more()` is the end of the sentence.
 template <class Core, class State, class F>
 void report_misuse(misuse::kind what, Core& core, const State& state, const char* text,
@@ -380,20 +386,22 @@ void check_result(State& state, [[maybe_unused]] bool hides_an_error) noexcept {
 
 /// Whether the number still stands for the registered file; if not, the program is told.
 template <class Core, class State>
-bool check_number(Core& core, const State& state, const char* advice) noexcept {
-    if (!checks_use)
-        return true;
-    error_code ec;
-    if (state.is_same_file(ec))
-        return true;
-    auto more = [advice] { return advice; };
-    if (ec == boost::asio::error::bad_descriptor)
-        report_misuse(misuse::kind::number_closed, core, state,
-                      "the number was closed before its registration ended: ", more);
-    else if (!ec)
-        report_misuse(misuse::kind::number_reused, core, state,
-                      "the number stands for another file than the registered one: ", more);
-    return false;
+bool check_number([[maybe_unused]] Core& core, [[maybe_unused]] const State& state,
+                  [[maybe_unused]] const char* advice) noexcept {
+    if constexpr (checks_use) {
+        error_code ec;
+        if (state.is_same_file(ec))
+            return true;
+        auto more = [advice] { return advice; };
+        if (ec == boost::asio::error::bad_descriptor)
+            report_misuse(misuse::kind::number_closed, core, state,
+                          "the number was closed before its registration ended: ", more);
+        else if (!ec)
+            report_misuse(misuse::kind::number_reused, core, state,
+                          "the number stands for another file than the registered one: ", more);
+        return false;
+    }
+    return true;
 }
 
 /// The events that a file of this kind never has.
@@ -421,16 +429,20 @@ inline interest impossible_on(int handle, const file_identity& id) noexcept {
 
 /// A wait begins.
 template <class Core, class State>
-void check_wait(Core& core, const State& state, interest want) noexcept {
-    if (!checks_use ||
-        !check_number(core, state,
-                      "call renew() before each wait on a descriptor that a library may replace"))
-        return;
-    interest never = want & impossible_on(state.native_handle(), state.identity());
-    if (!never.empty() && (want - never).empty())
-        report_misuse(
-            misuse::kind::impossible_interest, core, state,
-            "no file of this kind is ever ready for this wait: ", [want] { return text_of(want); });
+void check_wait([[maybe_unused]] Core& core, [[maybe_unused]] const State& state,
+                [[maybe_unused]] interest want) noexcept {
+    if constexpr (checks_use) {
+        if (!check_number(
+                core, state,
+                "call renew() before each wait on a descriptor that a library may replace"))
+            return;
+        interest never = want & impossible_on(state.native_handle(), state.identity());
+        if (!never.empty() && (want - never).empty())
+            report_misuse(misuse::kind::impossible_interest, core, state,
+                          "no file of this kind is ever ready for this wait: ", [want] {
+                              return text_of(want);
+                          });
+    }
 }
 
 /// The base of a registration: finds a thread that uses one which another thread changes.
@@ -490,6 +502,25 @@ private:
 
     mutable std::atomic<unsigned> users_;
 };
+
+#if defined(MOOR_DETAIL_DEFINES)
+
+MOOR_DETAIL_DECL void misuse_report::deliver() const noexcept {
+    using deferred = deferred_reports<true>;
+    if (!deferred::current())
+        return deliver_now();
+    BOOST_TRY { deferred::current()->keep(*this); }
+    BOOST_CATCH(...) {} // without memory, it is not told
+    BOOST_CATCH_END
+}
+
+MOOR_DETAIL_DECL std::string text_of(interest i) {
+    std::ostringstream os;
+    os << i;
+    return os.str();
+}
+
+#endif // MOOR_DETAIL_DEFINES
 
 } // namespace detail
 } // namespace moor
