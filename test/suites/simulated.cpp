@@ -134,6 +134,26 @@ BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_made_again_for_a_newer_event) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(an_edge_wait_is_not_told_of_what_a_pending_call_has_read) {
+    handle h(trigger::edge);
+    int calls = 0;
+    sim::operation& call = h.make_operation(readable, [&] {
+        h.on.lower(POLLIN);
+        return ++calls == 3;
+    });
+    sim::operation& wait = h.make_operation(readable);
+    call.start();
+    h.run();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(calls == 2);
+    wait.start();
+    h.run();
+    BOOST_TEST(call.is_pending());
+    check_is_told_of_the_next_event(h, wait);
+    BOOST_TEST(call.is_over());
+}
+
 BOOST_AUTO_TEST_CASE(a_change_that_a_call_finds_when_it_asks_again_reaches_another_wait) {
     // poll(2) tells the change once: there is no event.
     for (trigger mode : both_triggers) {
