@@ -67,6 +67,9 @@ try {
     if (row) found++
     else complain(`no row of ${what}, waiting for ${interest}`)
   }
+  for (const [what, name] of [['inotify', 'new files'], ['[timerfd]', 'ticks']]) {
+    if (!rows.some((it) => it['What it is'].includes(what) && it.Name === name)) complain(`${what} is not named ${name}`)
+  }
   for (const what of ['pipe:[', '/dev/null']) { // which have their events already
     if (rows.some((it) => it['What it is'].includes(what))) found++
     else complain(`no row of ${what}`)
