@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Builds the documentation site, and checks the site in a browser that has no window. Checks the page of the inspector,

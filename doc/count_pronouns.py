@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """Counts vague pronouns (it, its, that, those, what) per 100 words of README.md and of the pages in doc.
 

@@ -1,8 +1,8 @@
 //
 // guide20.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // The code of the guide in doc/*.adoc that needs coroutines: see guide.cpp. The program runs every
 // part, and fails if a part does not do what its page says.

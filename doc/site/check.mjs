@@ -1,3 +1,4 @@
+// Copyright (c) 2025 The Moor authors
 // Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 //
 // Checks the site in Chromium: node check.mjs SITE SCREENSHOTS NAMES. NAMES is a file with a public name a line.

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """Draws the sequence diagrams: diagrams.py SOURCES TARGET turns each SOURCES/*.msc into an SVG, with mscgen.
 

@@ -1,8 +1,8 @@
 //
 // cobalt.cpp
 //
-// Distributed under the Boost Software License, Version 1.0. (See accompanying
-// file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Waits in a coroutine of Boost.Cobalt, with the token use_op. The build and the tests leave the
 // program out, because Debian 12 has no Boost.Cobalt (Boost 1.84). To compile the program by hand:

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 """Checks that each public name of include/moor/*.hpp has a documented entry.
 

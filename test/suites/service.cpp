@@ -6,6 +6,7 @@
 #include "support/context.hpp"
 #include "support/handles.hpp"
 #include "support/vocabulary.hpp"
+#include "support/waiting.hpp"
 
 #include <moor.hpp>
 
@@ -257,6 +258,40 @@ BOOST_FIXTURE_TEST_CASE(a_snapshot_shows_each_handle, fixture) {
     test::run_all(io);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_snapshot_shows_for_how_long_the_oldest_operation_has_been_pending,
+                        fixture) {
+    auto pending_for = [&] { return service.snapshot().at(0).pending_for.count(); };
+    BOOST_TEST(pending_for() == 0);
+    test::called first, second;
+    reg.async_wait(interest::priority, first.handler());
+    BOOST_TEST(pending_for() == 0); // the first snapshot that sees the operation
+    BOOST_TEST(test::wait_for([&] { return pending_for() > 3; }));
+    reg.async_wait_readable(second.handler());
+    BOOST_TEST(pending_for() > 3); // the oldest's
+    reg.cancel();
+    test::run_all(io);
+    BOOST_TEST(pending_for() == 0);
+    reg.async_wait_readable(second.handler());
+    BOOST_TEST(pending_for() == 0);
+    reg.cancel();
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_snapshot_counts_for_each_handle, fixture) {
+    moor::registration_info i = service.snapshot().at(0);
+    BOOST_TEST(i.path.rfind("socket:[", 0) == 0u);
+    BOOST_TEST(i.waits_started == 0u);
+    test::pending_reader reader(io, reg);
+    const auto checks = service.snapshot().at(0).readiness_checks;
+    BOOST_TEST(checks != 0u);
+    test::put(p.b, "x");
+    test::run_until(io, [&] { return bool(reader); });
+    i = service.snapshot().at(0);
+    BOOST_TEST(i.waits_started == 1u);
+    BOOST_TEST(i.events_delivered == 1u);
+    BOOST_TEST(i.events_unhandled == 0u);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_handle_that_never_blocks_is_shown_as_such, fixture) {
     char name[] = "/tmp/moor-test-XXXXXX";
     test::unique_fd file(::mkstemp(name));
@@ -283,6 +318,7 @@ BOOST_FIXTURE_TEST_CASE(dump_prints_a_table_a_person_can_read, fixture) {
     BOOST_TEST(s.find("readable|priority") != std::string::npos);
     BOOST_TEST(s.find("level") != std::string::npos);
     BOOST_TEST(s.find("edge") != std::string::npos);
+    BOOST_TEST(s.find("socket:[") != std::string::npos);
     BOOST_TEST(s.find("registered 2") != std::string::npos);
     BOOST_TEST(s.find(test::backend()) != std::string::npos);
     BOOST_TEST(std::count(s.begin(), s.end(), '\n') == 4); // a heading, two handles, the counts
