@@ -1,3 +1,4 @@
+// Copyright (c) 2025 The Moor authors
 // Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 //
 // What the checks in Chromium share.

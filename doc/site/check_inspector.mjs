@@ -1,3 +1,4 @@
+// Copyright (c) 2025 The Moor authors
 // Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 //
 // Checks the page of the inspector in Chromium: node check_inspector.mjs SCRIPT SCREENSHOTS. SCRIPT is example/run.sh,
@@ -41,6 +42,7 @@ let isOver = false // then requests fail, as they should
 let found = 0
 try {
   const page = await browser.newPage()
+  page.setDefaultNavigationTimeout(patience.timeout)
   page.on('console', (message) => {
     if (['error', 'warn'].includes(message.type()) && !isOver) complain(`console: ${message.text()}`)
   })
