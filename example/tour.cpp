@@ -235,6 +235,7 @@ public:
     explicit inotify_section(tour& t) : tour_(t) {
         check(::inotify_add_watch(fd_.get(), directory_.path().c_str(), IN_CREATE),
               "inotify_add_watch");
+        reg_.name("new files"); // for dump() and the inspector
 
         reg_.async_wait_readable([this](error_code ec) {
             if (tour_.good("inotify", ec))
@@ -269,6 +270,7 @@ private:
 class timerfd_section {
 public:
     explicit timerfd_section(tour& t) : tour_(t) {
+        reg_.name("ticks");
         asio::co_spawn(t.io, tick(), t.guard("timerfd"));
 
         t.prompt([this] {
