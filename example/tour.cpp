@@ -647,6 +647,18 @@ private:
     moor::registration reg_{tour_.io, STDIN_FILENO};
 };
 
+#if defined(TOUR_IS_INSPECTED)
+/// Runs the loop until Ctrl-C is pressed. A browser shows what the loop waits for.
+void run_inspected(asio::io_context& io) {
+    moor::inspector inspector(io);
+    std::cerr << "What the tour waits for: " << inspector.url() << "\nCtrl-C goes on with the tour."
+              << std::endl;
+    asio::signal_set interrupted(io, SIGINT, SIGTERM);
+    interrupted.async_wait([&](moor::error_code, int) { io.stop(); });
+    io.run();
+}
+#endif
+
 } // namespace
 
 int main() {
@@ -668,12 +680,7 @@ int main() {
         else
             t.line(-1, "stdin", "-", "closed: there is nothing to wait for");
 #if defined(TOUR_IS_INSPECTED)
-        moor::inspector inspector(t.io);
-        std::cerr << "What the tour waits for: " << inspector.url()
-                  << "\nCtrl-C goes on with the tour." << std::endl;
-        asio::signal_set interrupted(t.io, SIGINT, SIGTERM);
-        interrupted.async_wait([&](error_code, int) { t.io.stop(); });
-        t.io.run();
+        run_inspected(t.io);
         t.io.restart();
 #endif
         return t.run();
