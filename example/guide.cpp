@@ -10,6 +10,7 @@
 //
 
 #include <moor.hpp>
+#include <moor/inspect.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
@@ -960,6 +961,27 @@ std::size_t pending(asio::io_context& io) {
 }
 //]
 
+//[stuck
+/// Prints each registration whose oldest operation has been pending for longer than a limit.
+void print_stuck(asio::io_context& io, std::chrono::milliseconds limit, std::ostream& os) {
+    for (const moor::registration_info& r : moor::use_registration_service(io).snapshot())
+        if (r.pending_for > limit)
+            os << r.name << " (" << r.path << ") has waited for " << r.waited_for << " for "
+               << r.pending_for.count() << " ms\n";
+}
+//]
+
+//[inspector
+/// Runs the loop; meanwhile, a browser can show the registrations.
+void run_inspected(asio::io_context& io) {
+    moor::inspector_options options;
+    options.stuck_after = std::chrono::minutes(1);
+    moor::inspector inspector(io, options);
+    std::cerr << "registrations: " << inspector.url() << '\n';
+    io.run();
+}
+//]
+
 void inspection() {
     asio::io_context io;
     pipe_ends p;
@@ -970,6 +992,15 @@ void inspection() {
     print_registrations(io, text);
     expect(text.str().find("a pipe") != std::string::npos, "dump");
     expect(pending(io) == 1, "metrics");
+    std::ostringstream stuck;
+    for (const auto start = std::chrono::steady_clock::now(); stuck.str().empty();) {
+        expect(std::chrono::steady_clock::now() - start < 30s, "stuck");
+        print_stuck(io, 0ms, stuck);
+    }
+    expect(stuck.str().find(") has waited for readable for") != std::string::npos, "stuck");
+    p.write("x");
+    run_inspected(io);
+    expect(pending(io) == 0, "inspector");
 }
 
 } // namespace

@@ -235,6 +235,7 @@ public:
     explicit inotify_section(tour& t) : tour_(t) {
         check(::inotify_add_watch(fd_.get(), directory_.path().c_str(), IN_CREATE),
               "inotify_add_watch");
+        reg_.name("new files"); // for dump() and the inspector
 
         reg_.async_wait_readable([this](error_code ec) {
             if (tour_.good("inotify", ec))
@@ -269,6 +270,7 @@ private:
 class timerfd_section {
 public:
     explicit timerfd_section(tour& t) : tour_(t) {
+        reg_.name("ticks");
         asio::co_spawn(t.io, tick(), t.guard("timerfd"));
 
         t.prompt([this] {
@@ -646,7 +648,6 @@ private:
 };
 
 #if defined(TOUR_IS_INSPECTED)
-//[inspector
 /// Runs the loop until Ctrl-C is pressed. A browser shows what the loop waits for.
 void run_inspected(asio::io_context& io) {
     moor::inspector inspector(io);
@@ -656,7 +657,6 @@ void run_inspected(asio::io_context& io) {
     interrupted.async_wait([&](moor::error_code, int) { io.stop(); });
     io.run();
 }
-//]
 #endif
 
 } // namespace

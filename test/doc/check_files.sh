@@ -3,7 +3,7 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Checks that each source file has a copyright line and a licence line at its top, and that the changelog
-# knows the version.
+# and the vcpkg port know the version.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -40,6 +40,8 @@ grep -q "^#define MOOR_VERSION $number // $version\$" include/moor/version.hpp |
     complain "include/moor/version.hpp: the comment behind $number is not $version"
 newest=$(sed -nE 's/^## ([0-9.]+).*/\1/p' CHANGELOG.md | head -n 1)
 [ "$newest" = "$version" ] || complain "CHANGELOG.md: the newest version is $newest, and moor/version.hpp says $version"
+grep -q "\"version\": \"$version\"" packaging/vcpkg/moor/vcpkg.json ||
+    complain "packaging/vcpkg/moor/vcpkg.json: the version is not $version"
 
 # The check itself.
 ! has_licence <<<'// Distributed under the Boost Software License, Version 1.0.' ||
