@@ -2,7 +2,8 @@
 # Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
-# Builds the documentation site, and checks the site in a browser that has no window.
+# Builds the documentation site, and checks the site in a browser that has no window. Checks the page of the inspector,
+# too, with the tour of example running.
 #
 #     doc/build.sh [--output DIR] [--no-browser]
 #
@@ -33,7 +34,7 @@ done
 packages=(doxygen git mscgen python3)
 command -v node >/dev/null || packages+=(nodejs) # not Debian's, if another one is there
 command -v npm >/dev/null || packages+=(npm)
-[ -z "$browser" ] || packages+=(chromium fonts-dejavu-core)
+[ -z "$browser" ] || packages+=(chromium fonts-dejavu-core g++ libboost1.81-dev)
 moor_need_packages "${packages[@]}"
 
 if [ -n "$(ls -A "$output" 2>/dev/null)" ] && [ ! -e "$output/search-index.js" ]; then
@@ -70,7 +71,7 @@ step "Pages" python3 doc/site/assemble.py "$work/source"
 git init -q "$work/source"
 git -C "$work/source" add -A
 git -C "$work/source" -c user.name=moor -c user.email=moor@localhost -c commit.gpgsign=false commit -q -m pages
-cp doc/site/playbook.yml doc/site/highlight.cjs doc/site/check.mjs "$tools"
+cp doc/site/playbook.yml doc/site/highlight.cjs doc/site/*.mjs "$tools"
 step "Site (Antora)" "$tools/node_modules/.bin/antora" \
     --cache-dir "$work/cache" --to-dir "$output" --ui-bundle-url "$PWD/doc/site/ui" \
     "$tools/playbook.yml"
@@ -80,6 +81,7 @@ step "Names" python3 test/doc/check_reference.py
 if [ -n "$browser" ]; then
     python3 test/doc/check_reference.py --list >"$work/names.txt"
     step "Browser" node "$tools/check.mjs" "$output" "$output-screenshots" "$work/names.txt"
+    step "Inspector" node "$tools/check_inspector.mjs" "$PWD/example/run.sh" "$output-screenshots"
 fi
 
 if [ "${#failed[@]}" -gt 0 ]; then

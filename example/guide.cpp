@@ -10,6 +10,7 @@
 //
 
 #include <moor.hpp>
+#include <moor/inspect.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/bind_executor.hpp>
@@ -134,19 +135,26 @@ void wait_for_data_or_end(moor::registration& reg, std::string& seen) {
 //]
 
 //[try_first
-/// Writes at once if there is room. If there is none, waits for room, and tries again.
+/// Writes the whole text: at once as long as there is room, and the rest after a wait for room.
 void send(moor::registration& reg, int fd, std::string text,
           std::function<void(moor::error_code)> done) {
-    auto sent = reg.try_io(moor::interest::writable, [&](moor::error_code& ec) {
-        return moor::check_errno(::write(fd, text.data(), text.size()), ec);
-    });
-    if (sent || sent.error() != asio::error::would_block)
-        return done(sent ? moor::error_code() : sent.error());
-    reg.async_wait_writable([&reg, fd, text, done](moor::error_code ec) {
-        if (ec)
-            return done(ec);
-        send(reg, fd, text, done);
-    });
+    while (!text.empty()) {
+        auto sent = reg.try_io(moor::interest::writable, [&](moor::error_code& ec) {
+            return moor::check_errno(::write(fd, text.data(), text.size()), ec);
+        });
+        if (sent) {
+            text.erase(0, static_cast<std::size_t>(*sent));
+            continue;
+        }
+        if (sent.error() != asio::error::would_block)
+            return done(sent.error());
+        return reg.async_wait_writable([&reg, fd, text, done](moor::error_code ec) {
+            if (ec)
+                return done(ec);
+            send(reg, fd, text, done);
+        });
+    }
+    done(moor::error_code());
 }
 //]
 
@@ -261,6 +269,20 @@ void waiting() {
         io.run();
         io.restart();
         expect(sent == 2, "try_first later");
+        send(reg, p.writing.get(), std::string(100'000, 'x'), done); // more than the pipe holds
+        std::size_t received = 0;
+        std::function<void()> receive = [&] {
+            char buffer[4096];
+            for (ssize_t n; (n = ::read(p.reading.get(), buffer, sizeof(buffer))) > 0;)
+                received += static_cast<std::size_t>(n);
+            if (sent == 2)
+                asio::post(io, receive);
+        };
+        receive();
+        io.run();
+        io.restart();
+        receive();
+        expect(sent == 3 && received == 100'005, "try_first in parts"); // with "later"
     }
     {
         unique_fd fd(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
@@ -939,6 +961,27 @@ std::size_t pending(asio::io_context& io) {
 }
 //]
 
+//[stuck
+/// Prints each registration whose oldest operation has been pending for longer than a limit.
+void print_stuck(asio::io_context& io, std::chrono::milliseconds limit, std::ostream& os) {
+    for (const moor::registration_info& r : moor::use_registration_service(io).snapshot())
+        if (r.pending_for > limit)
+            os << r.name << " (" << r.path << ") has waited for " << r.waited_for << " for "
+               << r.pending_for.count() << " ms\n";
+}
+//]
+
+//[inspector
+/// Runs the loop; meanwhile, a browser can show the registrations.
+void run_inspected(asio::io_context& io) {
+    moor::inspector_options options;
+    options.stuck_after = std::chrono::minutes(1);
+    moor::inspector inspector(io, options);
+    std::cerr << "registrations: " << inspector.url() << '\n';
+    io.run();
+}
+//]
+
 void inspection() {
     asio::io_context io;
     pipe_ends p;
@@ -949,6 +992,15 @@ void inspection() {
     print_registrations(io, text);
     expect(text.str().find("a pipe") != std::string::npos, "dump");
     expect(pending(io) == 1, "metrics");
+    std::ostringstream stuck;
+    for (const auto start = std::chrono::steady_clock::now(); stuck.str().empty();) {
+        expect(std::chrono::steady_clock::now() - start < 30s, "stuck");
+        print_stuck(io, 0ms, stuck);
+    }
+    expect(stuck.str().find(") has waited for readable for") != std::string::npos, "stuck");
+    p.write("x");
+    run_inspected(io);
+    expect(pending(io) == 0, "inspector");
 }
 
 } // namespace

@@ -235,6 +235,7 @@ public:
     explicit inotify_section(tour& t) : tour_(t) {
         check(::inotify_add_watch(fd_.get(), directory_.path().c_str(), IN_CREATE),
               "inotify_add_watch");
+        reg_.name("new files"); // for dump() and the inspector
 
         reg_.async_wait_readable([this](error_code ec) {
             if (tour_.good("inotify", ec))
@@ -269,6 +270,7 @@ private:
 class timerfd_section {
 public:
     explicit timerfd_section(tour& t) : tour_(t) {
+        reg_.name("ticks");
         asio::co_spawn(t.io, tick(), t.guard("timerfd"));
 
         t.prompt([this] {
@@ -645,6 +647,18 @@ private:
     moor::registration reg_{tour_.io, STDIN_FILENO};
 };
 
+#if defined(TOUR_IS_INSPECTED)
+/// Runs the loop until Ctrl-C is pressed. A browser shows what the loop waits for.
+void run_inspected(asio::io_context& io) {
+    moor::inspector inspector(io);
+    std::cerr << "What the tour waits for: " << inspector.url() << "\nCtrl-C goes on with the tour."
+              << std::endl;
+    asio::signal_set interrupted(io, SIGINT, SIGTERM);
+    interrupted.async_wait([&](moor::error_code, int) { io.stop(); });
+    io.run();
+}
+#endif
+
 } // namespace
 
 int main() {
@@ -666,12 +680,7 @@ int main() {
         else
             t.line(-1, "stdin", "-", "closed: there is nothing to wait for");
 #if defined(TOUR_IS_INSPECTED)
-        moor::inspector inspector(t.io);
-        std::cerr << "What the tour waits for: " << inspector.url()
-                  << "\nCtrl-C goes on with the tour." << std::endl;
-        asio::signal_set interrupted(t.io, SIGINT, SIGTERM);
-        interrupted.async_wait([&](error_code, int) { t.io.stop(); });
-        t.io.run();
+        run_inspected(t.io);
         t.io.restart();
 #endif
         return t.run();

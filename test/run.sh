@@ -57,7 +57,7 @@ plainest=(smoke waits io)
 packages=(
     g++ clang libclang-rt-14-dev cmake ninja-build
     libboost1.81-dev libboost-test1.81-dev libboost-context1.81-dev libboost-coroutine1.81-dev
-    libboost1.81-tools-dev liburing-dev libssl-dev
+    libboost1.81-tools-dev liburing-dev libssl-dev systemtap-sdt-dev
     util-linux psmisc procps python3
 )
 

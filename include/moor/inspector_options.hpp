@@ -15,7 +15,7 @@
 
 namespace moor {
 
-/// Where an `inspector` listens, how often it looks, and what it calls stuck.
+/// Where an `inspector` listens, how often it takes a sample, and what it calls stuck.
 /**
  * @par Example
  * @code
@@ -26,13 +26,13 @@ namespace moor {
  * @endcode
  */
 struct inspector_options {
-    /// The address and the port to listen at. Port 0: any that is free.
+    /// The address and the port to listen at. Port 0: any port that is free.
     boost::asio::ip::tcp::endpoint endpoint{boost::asio::ip::address_v4::loopback(), 0};
-    /// Whether an address may be used that other machines can reach.
+    /// Whether the inspector may listen at an address that other machines can reach.
     bool allow_remote = false;
     /// The time between two samples of the registrations.
     std::chrono::milliseconds interval{100};
-    /// An operation that has been pending for longer is marked as stuck.
+    /// The page marks a registration as stuck if an operation has been pending for longer.
     std::chrono::milliseconds stuck_after{10'000};
 };
 

@@ -149,8 +149,8 @@ class watch_state;
  * `error::gone` if the service was closed, or the execution context is gone; @n
  * `error::registered_elsewhere` if an object that is not Moor's has the handle in this context
  * (epoll and kqueue only); @n
- * `operation_not_supported` for `priority`, if the handle is one that can't be polled, such as a
- * regular file; @n
+ * `operation_not_supported` for an interest without `readable` and `writable`, if the handle is one
+ * that can't be polled, such as a regular file; @n
  * or with an error of the reactor.
  *
  * @par Example
@@ -438,7 +438,7 @@ public:
      * no handle.
      *
      * @param handle The new handle, which stays the caller's.
-     * @param options Level- or edge-triggered.
+     * @param options Level- or edge-triggered, whatever the present handle's options are.
      * @param ec Set to the error, if any: the errors of `register_handle`, but for
      * `already_open`.
      */
@@ -476,7 +476,7 @@ public:
      * number can't be told apart, and count as the same file unless `abandon` came between.
      *
      * @param handle The descriptor that the library has now.
-     * @param options How to register another one.
+     * @param options How to register another one, whatever the options of the present one are.
      * @param ec The errors of `register_handle`; the registration has no handle then.
      * @returns Whether the registration was replaced: then wait again.
      *
@@ -505,7 +505,7 @@ public:
     /// Replaces the handle if another file is in its place.
     /**
      * @param handle The descriptor that the library has now.
-     * @param options How to register another one.
+     * @param options How to register another one, whatever the options of the present one are.
      * @returns Whether the registration was replaced: then wait again.
      * @throws boost::system::system_error With the errors of `register_handle`.
      */

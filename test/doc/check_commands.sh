@@ -61,6 +61,7 @@ check() {
                 grep -qE -- "(^|[ ,[])$word([] ,]|$)" <<<"$site_help" || echo "option $word"
                 option=$word
                 continue ;;
+            example/run.sh::-*) grep -qF -- "= $word ]" example/run.sh || echo "option $word" ;;
             test/bench/run.sh::--help | test/bench/run.sh::-h) ;; # the option parser has them
             test/bench/run.sh::--*) grep -qrF -- "\"${word%%=*}\"" test/bench || echo "option $word" ;;
             *::-DMOOR_*)
@@ -116,7 +117,7 @@ done <<<"$shown"
 for wrong in './test/run.sh nosuch' 'test/run.sh --nosuch' 'test/run.sh --only nosuch' \
     'test/run.sh waits --backend nosuch' 'nosuch/run.sh' 'doc/build.sh --nosuch' 'test/fuzz/run.sh --nosuch' \
     'test/fuzz/run.sh --backend nosuch' 'b2 cxxstd=20 nosuch' \
-    'build/clang20/test/nosuch.epoll' 'build/nosuch/test/waits.epoll' 'build/test/waits.nosuch' \
+    './example/run.sh --nosuch' 'build/clang20/test/nosuch.epoll' 'build/nosuch/test/waits.epoll' 'build/test/waits.nosuch' \
     'build/clang20/test/waits.epoll --run_test=nosuch' 'cmake -S . -B build -DMOOR_NOSUCH=ON'; do
     found=$(commands text <<<"See \`$wrong\`.")
     if [ -z "$found" ] || [ -z "$(check "${found#*: }")" ]; then

@@ -16,7 +16,7 @@ layers=(
     'readiness.hpp misuse.hpp'
     'detail/throw_if.hpp detail/adapted_handler.hpp'
     'detail/mutex.hpp detail/kernel.hpp detail/readiness_word.hpp detail/waker.hpp detail/unverified_events.hpp detail/edge_set.hpp detail/edge_source.hpp'
-    'detail/system_calls.hpp'
+    'detail/system_calls.hpp detail/probes.hpp'
     '= detail/reactor.hpp detail/reactor_*.hpp'
     'detail/initiate.hpp detail/transfer.hpp detail/pidfd.hpp detail/any_waker.hpp detail/drain_policy.hpp'
     'detail/waiter.hpp detail/deferred_checks.hpp detail/scheduled_io_host.hpp'

@@ -168,6 +168,31 @@ test::fd_pair start_pending(const operation& o, moor::registration& r, trigger t
 
 } // namespace
 
+BOOST_AUTO_TEST_CASE(a_wait_behind_one_that_asked_nothing_finds_that_its_number_is_closed) {
+    // That a call would have blocked holds for the first wait alone.
+    asio::io_context io;
+    test::fd_pair p = test::make_pipe();
+    moor::registration reg(io, p.a.get());
+    test::called warm, first, second;
+    reg.async_wait_readable(warm.handler());
+    test::put(p.b, "x");
+    test::run_all(io);
+    const auto result = reg.try_io(interest::readable, [&](error_code& ec) {
+        test::drain(p.a);
+        ec = asio::error::would_block;
+    });
+    BOOST_TEST((result.error() == asio::error::would_block));
+    reg.async_wait_readable(first.handler());
+    reg.cancel();
+    p.a.close();
+    reg.async_wait_readable(second.handler());
+    reg.cancel(); // ends a wait that hangs
+    test::run_all(io);
+    BOOST_TEST((first.ec == aborted));
+    BOOST_TEST((second.ec == bad_descriptor));
+    reg.abandon();
+}
+
 BOOST_AUTO_TEST_CASE(every_other_handle_of_the_context_goes_on) {
     for_each([](const operation& o, trigger t) {
         asio::io_context io;

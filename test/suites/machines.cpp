@@ -169,6 +169,14 @@ BOOST_AUTO_TEST_CASE(an_error_is_told_once_to_readers_and_once_to_writers) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(an_error_that_a_writer_was_told_first_is_told_to_readers) {
+    word w;
+    w.set(error);
+    w.consume(writable);
+    BOOST_TEST(w.news(writable, true).empty());
+    BOOST_TEST(w.news(readable, true) == readable);
+}
+
 BOOST_AUTO_TEST_CASE(what_is_given_back_is_news_again_unless_something_newer_came) {
     word w = with(readable | writable | error);
     moor::ready_event e = stamped(w, readable);

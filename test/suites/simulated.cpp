@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -134,6 +135,26 @@ BOOST_AUTO_TEST_CASE(a_call_that_would_block_is_made_again_for_a_newer_event) {
     }
 }
 
+BOOST_AUTO_TEST_CASE(an_edge_wait_is_not_told_of_what_a_pending_call_has_read) {
+    handle h(trigger::edge);
+    int calls = 0;
+    sim::operation& call = h.make_operation(readable, [&] {
+        h.on.lower(POLLIN);
+        return ++calls == 3;
+    });
+    sim::operation& wait = h.make_operation(readable);
+    call.start();
+    h.run();
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(calls == 2);
+    wait.start();
+    h.run();
+    BOOST_TEST(call.is_pending());
+    check_is_told_of_the_next_event(h, wait);
+    BOOST_TEST(call.is_over());
+}
+
 BOOST_AUTO_TEST_CASE(a_change_that_a_call_finds_when_it_asks_again_reaches_another_wait) {
     // poll(2) tells the change once: there is no event.
     for (trigger mode : both_triggers) {
@@ -159,6 +180,29 @@ BOOST_AUTO_TEST_CASE(a_change_that_a_call_finds_when_it_asks_again_reaches_anoth
         h.run();
         BOOST_TEST(op.is_over());
         BOOST_TEST(calls == 2);
+    }
+}
+
+BOOST_AUTO_TEST_CASE(a_change_in_the_last_of_many_different_answers_reaches_a_wait) {
+    // query() asks until two answers agree, but not for ever.
+    for (trigger mode : both_triggers) {
+        handle h(mode, 0, false);
+        sim::operation& wait = h.make_operation(interest::priority);
+        wait.start();
+        h.run();
+        const int answers[] = {POLLIN, POLLIN | POLLOUT, POLLIN | POLLOUT | POLLRDHUP,
+                               POLLIN | POLLOUT | POLLRDHUP | POLLHUP,
+                               POLLIN | POLLOUT | POLLRDHUP | POLLHUP | POLLPRI};
+        std::size_t asked = 0;
+        h.on.before_poll = [&] {
+            if (asked != std::size(answers))
+                h.on.raise(answers[asked++]);
+        };
+        moor::error_code ec;
+        (void)h.state->query(ec);
+        BOOST_TEST(asked == std::size(answers));
+        h.run();
+        BOOST_TEST(wait.was_told(interest::priority));
     }
 }
 

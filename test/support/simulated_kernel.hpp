@@ -216,6 +216,8 @@ public:
 
     short events() const { return events_; }
     short poll(short asked) {
+        if (before_poll)
+            before_poll();
         const short found = joined(events_ & (asked | POLLERR | POLLHUP));
         if (!is_sticky)
             events_ = 0;
@@ -233,6 +235,7 @@ public:
 
     const int number;
     const bool is_sticky;
+    std::function<void()> before_poll; ///< what happens just before each
     detail::file_identity id;
     detail::pipe_end end = detail::pipe_end::none;
 

@@ -13,6 +13,7 @@
 #include <moor/detail/handle_wakers.hpp>
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/mutex.hpp>
+#include <moor/detail/probes.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/readiness_word.hpp>
 #include <moor/detail/scheduled_io_host.hpp>
@@ -363,6 +364,7 @@ protected:
     /// Drops what `e` observed. But who waits for an error does not speak for readers and writers,
     /// who learn of it, too: an error stays for as long as it lasts.
     void drop(const ready_event& e) noexcept {
+        probes::clear(this->native_handle(), e.ready());
         const bool is_to_ask = word_.flags().is_error() && tells_state_;
         word_.clear(
             BOOST_UNLIKELY(is_to_ask) && keeps_error() ? e.only(pollable | interest::priority) : e);

@@ -10,6 +10,7 @@
 
 #include <moor/detail/edge_source.hpp>
 #include <moor/detail/handle_readiness.hpp>
+#include <moor/detail/probes.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/waiter.hpp>
 #include <moor/error.hpp>
@@ -68,6 +69,7 @@ protected:
         w.channels_ = this->narrow(bit(c));
         ++counts_.started;
         queue_.push(w);
+        probes::pend(this->native_handle(), w.want_);
         return true;
     }
 

@@ -11,6 +11,7 @@
 #include <moor/detail/drain_policy.hpp>
 #include <moor/detail/handle_starts.hpp>
 #include <moor/detail/mutex.hpp>
+#include <moor/detail/probes.hpp>
 #include <moor/detail/reactor_base.hpp>
 #include <moor/detail/transfer_queue.hpp>
 #include <moor/detail/waiter.hpp>
@@ -64,6 +65,7 @@ public:
         }
         ++counts_.started;
         ++counts_.immediate;
+        probes::wait(this->native_handle(), interest_of(C));
         note_transferred(C, t, e, false);
         return true;
     }

@@ -58,13 +58,13 @@ tr.stuck td { background: var(--mark); }
 "use strict";
 const columns = [
   ["Descriptor", r => r.handle],
+  ["State", r => r.stuck ? "stuck" : ""],
   ["What it is", r => r.path],
   ["Name", r => r.name],
   ["Trigger", r => r.trigger],
   ["Waiting for", r => r.waiting_for],
   ["Operations", r => r.waiters],
   ["Pending, s", r => r.waiters ? r.pending_ms / 1000 : null, 1],
-  ["State", r => r.stuck ? "stuck" : ""],
   ["Cached", r => r.cached],
   ["In the reactor", r => r.in_reactor],
   ["Events/s", r => r.events_per_second, 1],
@@ -142,6 +142,7 @@ async function update() {
     element("lost").textContent = "";
     show();
   } catch {
+    element("loop").textContent = "";
     element("lost").textContent = "The program does not answer any more.";
   }
   setTimeout(update, 1000);

@@ -162,14 +162,23 @@ inline constexpr unsigned channel_count = 3;
 #if BOOST_ASIO_VERSION >= 102700
 
 template <class Handler, class IoExecutor, class = void>
-struct has_immediate_executor : std::true_type {};
+struct names_immediate_executor : std::true_type {};
 
 template <class Handler, class IoExecutor>
-struct has_immediate_executor<
+struct names_immediate_executor<
     Handler, IoExecutor,
     std::void_t<typename asio::associated_immediate_executor<
         Handler, IoExecutor>::asio_associated_immediate_executor_is_unspecialised>>
     : std::false_type {};
+
+class loop_executor;
+
+/// The handlers of Moor's own waits name none. (Nor can Asio be asked: from Boost 1.86 on, it wants
+/// every I/O executor to have a form that never blocks, and theirs runs handlers inline.)
+template <class Handler, class IoExecutor>
+struct has_immediate_executor
+    : std::conjunction<std::negation<std::is_same<IoExecutor, loop_executor>>,
+                       names_immediate_executor<Handler, IoExecutor>> {};
 
 template <class Handler, class IoExecutor>
 auto immediate_executor_of(const Handler& handler, const IoExecutor& ex) {

@@ -49,6 +49,7 @@
 #include <moor/detail/config.hpp>
 #include <moor/detail/handle_transfers.hpp>
 #include <moor/detail/mutex.hpp>
+#include <moor/detail/probes.hpp>
 #include <moor/detail/scheduled_io_host.hpp>
 #include <moor/detail/scheduled_io_policy.hpp>
 #include <moor/detail/waiter.hpp>
@@ -145,17 +146,11 @@ public:
     bool is_open() const noexcept { return closed() == still_open; }
 
     error_code closed_error() const noexcept {
-        switch (closed()) {
-        case still_open:
-            break;
-        case deregistered:
-            return boost::asio::error::operation_aborted;
-        case service_closed:
-            return make_error_code(error::gone);
-        case handle_closed:
-            return boost::asio::error::bad_descriptor;
-        }
-        return error_code();
+        const close_reason why = closed();
+        return why == deregistered     ? error_code(boost::asio::error::operation_aborted)
+               : why == service_closed ? make_error_code(error::gone)
+               : why == handle_closed  ? error_code(boost::asio::error::bad_descriptor)
+                                       : error_code();
     }
 
     // ---- an operation's life: start, restart, over ----------------------------------------------
@@ -236,7 +231,6 @@ public:
 
 private:
     friend base;
-
     friend handle_wakers<basic_scheduled_io, Policy>;
     friend handle_readiness<basic_scheduled_io, Policy>;
     friend handle_starts<basic_scheduled_io, Policy>;
@@ -294,6 +288,7 @@ private:
             (displaced = queue_.take_slot(w.purpose_)))
             displaced->event_ = this->make_event(readiness());
         queue_.push(w);
+        probes::pend(this->native_handle(), w.want_);
         return true;
     }
 
@@ -356,6 +351,7 @@ private:
         if (trigger_ == trigger::edge && w->purpose_ == purpose::wait)
             word_.consume(interest_of(C));
         queue_.take_only(*w);
+        probes::wake(this->native_handle(), interest_of(C));
         return w;
     }
 
@@ -391,6 +387,7 @@ private:
 
     void take(waiter& w, item_queue& items) noexcept {
         queue_.take(w);
+        probes::wake(this->native_handle(), w.event_.ready());
         items.push(&w);
     }
 
@@ -457,6 +454,7 @@ private:
                 return false;
             w.fail(ec);
             ++counts_.cancelled;
+            probes::cancel(this->native_handle(), w.want_);
             return true;
         };
         queue_.for_each([&](waiter& w) {
@@ -518,8 +516,7 @@ private:
     typename Policy::template atomic<std::uint32_t> references_{0};
 
 public:
-    // For the host: the list of states at rest.
-    basic_scheduled_io* next_free = nullptr;
+    basic_scheduled_io* next_free = nullptr; // for the host: the list of states at rest
 };
 
 using scheduled_io_host = basic_scheduled_io_host<reactor_policy>;

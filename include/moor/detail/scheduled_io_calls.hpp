@@ -11,6 +11,7 @@
 #define MOOR_DETAIL_SCHEDULED_IO_CALLS_HPP
 
 #include <moor/detail/config.hpp>
+#include <moor/detail/probes.hpp>
 #include <moor/detail/scheduled_io.hpp>
 
 namespace moor {
@@ -114,6 +115,7 @@ MOOR_DETAIL_DECL bool handle_transfers<State, Policy>::start_transfer(waiter& w)
     bool waits = false;
     {
         lock_type lock(mutex_);
+        probes::wait(this->native_handle(), w.want_);
         if (state().is_open(w)) {
             waits = !transfers_[w.direction()].begin(w);
             if (waits)
@@ -147,6 +149,7 @@ MOOR_DETAIL_HOT bool basic_scheduled_io<Policy>::start(waiter& w) {
     bool waits;
     {
         lock_type lock(mutex_);
+        probes::wait(this->native_handle(), w.want_);
         if (this->waits_at_once(w))
             return true;
         waits = is_open(w) && !this->is_answered(w) && pend(w, displaced);
@@ -215,6 +218,7 @@ MOOR_DETAIL_DECL void basic_scheduled_io<Policy>::finish_wait(waiter& w) {
     ready_event untold = w.event_;
     w.fail(boost::asio::error::operation_aborted);
     ++counts_.cancelled;
+    probes::cancel(this->native_handle(), w.want_);
     if (!is_open())
         return;
     word_.give_back(untold);
