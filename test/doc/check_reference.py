@@ -58,7 +58,7 @@ def without_templates(declaration):
 def classify(declaration):
     """Kind and name of a declaration; None if it is not for users."""
     d = without_templates(declaration)
-    if not d or re.match(r"(friend (class|struct)|static_assert|using namespace|BOOST_|extern)\b", d) or re.search(r"=\s*delete$", d):
+    if not d or re.match(r"(friend (class|struct)|static_assert|using namespace|BOOST_|MOOR_DETAIL_DECL|extern)\b", d) or re.search(r"=\s*delete$", d):
         return None
     if m := re.match(r"using\s+(\w+)\s*=", d):
         return "alias", m[1]
