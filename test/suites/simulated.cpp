@@ -402,6 +402,35 @@ BOOST_AUTO_TEST_CASE(the_wakers_of_a_number_that_is_not_ours_come_back_through_t
     BOOST_TEST(h.host.port.work() == 4);
 }
 
+BOOST_AUTO_TEST_CASE(an_event_on_its_way_to_an_earlier_wait_does_not_complete_a_later_one) {
+    // The reactor fires both wakers. The writer's handler runs first, while the reader's waker is
+    // queued: it takes the data, and a wait begins. (The first event of a handle is checked.)
+    handle h(trigger::level);
+    sim::operation* second = nullptr;
+    for (bool is_first : {true, false}) {
+        sim::operation& reader = h.make_operation(readable);
+        sim::operation& writer = h.make_operation(writable);
+        if (!is_first) {
+            second = &h.make_operation(readable);
+            writer.when_over = [&] {
+                h.on.lower(POLLIN);
+                second->start();
+            };
+        }
+        reader.start();
+        writer.start();
+        h.on.raise(POLLIN | POLLOUT);
+        h.run();
+        BOOST_TEST(writer.was_told(writable));
+        BOOST_TEST((reader.was_told(readable) || !is_first));
+        h.on.lower(POLLIN | POLLOUT);
+    }
+    BOOST_TEST(second->is_pending());
+    h.on.raise(POLLIN);
+    h.run();
+    BOOST_TEST(second->was_told(readable));
+}
+
 BOOST_AUTO_TEST_CASE(a_deferred_check_completes_a_wait_for_what_was_there) {
     handle h(trigger::level);
     sim::operation& first = h.make_operation(readable);
