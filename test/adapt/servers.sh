@@ -75,7 +75,7 @@ setup_postgres() {
         PGPORT=$((20000 + RANDOM % 10000))
         if start_postgres; then
             unprivileged "$bin/psql" -qc "create role locked login password 'key'; create role plain login" >/dev/null
-            "$bin/postgres" --version
+            "$bin/postgres" --version >&2
             return
         fi
     done

@@ -91,7 +91,7 @@ inline pq_hosts hosts_to_look_up(const std::string& connection_string) {
             if (o->keyword == std::string(p.keyword))
                 value = o->val;
         if (!value)
-            value = std::getenv(p.variable);
+            value = std::getenv(p.variable); // NOLINT(concurrency-mt-unsafe): as libpq does
         if (value)
             p.value = value;
     }
