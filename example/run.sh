@@ -4,6 +4,8 @@
 #
 # Builds the tour and runs it, with this script's standard input and arguments, and then the smaller
 # programs. With --inspect, it runs the tour only, which first shows in a browser what it waits for.
+# With the name of a program that needs a server, it starts one, runs this program only, with the
+# other arguments, and ends the server: example/run.sh listen [CHANNEL].
 # On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
 
@@ -16,11 +18,20 @@ moor_need_packages g++ libboost1.81-dev
 programs=(tour child two_shapes poll_list peer_gone)
 built=$root/build/example
 flags=
+libraries=
+servers=
 if [ "${1-}" = --inspect ]; then
     shift
     programs=(tour)
     built+=/inspected
     flags=-DTOUR_IS_INSPECTED
+elif [ "${1-}" = listen ]; then
+    shift
+    programs=(listen)
+    flags=-I/usr/include/postgresql
+    libraries=-lpq
+    servers=postgres
+    moor_need_packages libpq-dev postgresql openssl
 fi
 mkdir -p "$built"
 building=()
@@ -30,7 +41,7 @@ for name in "${programs[@]}"; do
         [ -n "$(find "$root/include" "$here/$name.cpp" -newer "$program" -print -quit)" ]; then
         echo "Building $name" >&2
         "${CXX:-g++}" -std=c++20 -O2 -pthread -I"$root/include" ${flags:+"$flags"} \
-            -o "$program" "$here/$name.cpp" </dev/null >&2 &
+            -o "$program" "$here/$name.cpp" ${libraries:+"$libraries"} </dev/null >&2 &
         building+=($!)
     fi
 done
@@ -38,6 +49,9 @@ for job in ${building[@]+"${building[@]}"}; do
     wait "$job"
 done
 
+if [ -n "$servers" ]; then
+    exec "$root/test/adapt/servers.sh" with "$servers" -- "$built/${programs[0]}" "$@"
+fi
 "$built/tour" "$@"
 for name in "${programs[@]:1}"; do
     printf '\n%s\n\n' "example/$name.cpp"

@@ -10,6 +10,7 @@ usage() {
     cat <<'EOT'
 Usage: test/run.sh [OPTION...]            the tests that a change needs, in less than five minutes
        test/run.sh [OPTION...] SUITE...   these suites only, on epoll
+       test/run.sh [OPTION...] adapters   the adapters of moor/adapt only, on each backend, with their servers
        test/run.sh --all [OPTION...]      all tests, in about an hour
 
 Builds the tests, runs them, and ends with CTest's summary. On Debian 12, run as root, the script first
@@ -60,6 +61,8 @@ packages=(
     libboost1.81-tools-dev liburing-dev libssl-dev systemtap-sdt-dev
     util-linux psmisc procps python3
 )
+# For the adapters of moor/adapt: their libraries, and the servers of test/adapt/servers.sh.
+adapter_packages=(libpq-dev postgresql openssl)
 
 # ---------------------------------------------------------------------------------------------------
 
@@ -118,7 +121,8 @@ run_tests() {
 }
 
 if [ "$lint" = yes ]; then
-    [ "$install" = no ] || moor_need_packages g++ clang-format clang-tidy libboost1.81-dev liburing-dev
+    [ "$install" = no ] ||
+        moor_need_packages g++ clang-format clang-tidy libboost1.81-dev liburing-dev "${adapter_packages[@]}"
     mapfile -t sources < <(find include test example -name '*.hpp' -o -name '*.cpp' | sort)
     clang-format --dry-run -Werror "${sources[@]}" || failed "clang-format"
     # Each backend's header where it is in use. (There is no kqueue here.)
@@ -128,7 +132,7 @@ if [ "$lint" = yes ]; then
             *_select.hpp) backend=-DBOOST_ASIO_DISABLE_EPOLL ;;
             *_io_uring.hpp) backend="-DBOOST_ASIO_DISABLE_EPOLL -DBOOST_ASIO_HAS_IO_URING" ;;
         esac
-        clang-tidy --quiet "$0" -- -x c++ -std=c++20 -Iinclude $backend' || failed "clang-tidy"
+        clang-tidy --quiet "$0" -- -x c++ -std=c++20 -Iinclude -isystem /usr/include/postgresql $backend' || failed "clang-tidy"
     echo "No complaints"
     exit
 fi
@@ -137,9 +141,14 @@ for name in ${only//,/ }; do
     printf '%s\n' "${configurations[@]}" | grep -q "^$name|" ||
         failed "there is no configuration $name (see --list)"
 done
+adapters=no
 for suite in $suites; do
+    if [ "$suite" = adapters ]; then
+        adapters=yes
+        continue
+    fi
     [ -f "test/suites/$suite.cpp" ] ||
-        failed "there is no suite $suite; there are: $(cd test/suites && echo *.cpp | sed "s,\.cpp,,g")"
+        failed "there is no suite $suite; there are: adapters $(cd test/suites && echo *.cpp | sed "s,\.cpp,,g")"
 done
 for backend in ${backends//,/ }; do
     [[ $backend =~ ^(epoll|select|io_uring)$ ]] ||
@@ -153,6 +162,9 @@ fi
 if [ "$all" = yes ]; then
     packages+=(spin tcc pkg-config libsystemd-dev dbus)
 fi
+if [ "$all" = yes ] || [ "$adapters" = yes ]; then
+    packages+=("${adapter_packages[@]}")
+fi
 [ "$install" = no ] || moor_need_packages "${packages[@]}" || failed "installing packages"
 
 mkdir -p "$build_dir"
@@ -164,13 +176,18 @@ for configuration in "${configurations[@]}"; do
         continue
     fi
     if [ -n "$backends$suites" ]; then
-        every=${backends:-epoll} partly=
+        every=${backends:-$([ "$suites" = adapters ] && echo "epoll;select;io_uring" || echo epoll)} partly=
     elif [ "$all" = no ]; then
         every=epoll partly='select;io_uring'
     fi
     every=${every//,/;}
     if [ "$all" = no ] || [ -n "$suites$asio" ]; then
         packaging=OFF
+    fi
+    with_adapters=OFF
+    if [ "$packaging" = ON ] || [ "$adapters" = yes ]; then
+        with_adapters=ON
+        test/adapt/servers.sh versions
     fi
     if [ -n "$asio" ]; then
         name+=-asio-$asio_version
@@ -186,7 +203,7 @@ for configuration in "${configurations[@]}"; do
         -DMOOR_SANITIZE="$sanitize" -DMOOR_TEST_PREFIX="$name." -DMOOR_TEST_ASIO="$asio" \
         -DMOOR_TEST_SUITES="${suites// /;}" \
         -DMOOR_TEST_BACKENDS="$every" -DMOOR_TEST_BACKENDS_PARTLY="$partly" \
-        -DMOOR_TEST_TRACED="${traced:-OFF}" \
+        -DMOOR_TEST_TRACED="${traced:-OFF}" -DMOOR_TEST_ADAPTERS="$with_adapters" \
         -DMOOR_TEST_PACKAGING="$packaging" -DMOOR_BUILD_EXAMPLES="$packaging" \
         -DMOOR_TEST_REPEAT="$([ "$packaging" = ON ] && echo "$repeat" || echo 0)" \
         -DMOOR_TEST_REPEAT_SECONDS="$repeat_seconds" \

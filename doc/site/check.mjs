@@ -95,7 +95,7 @@ await page.focus('#search')
 await page.waitForFunction('window.lunr')
 let found = 0
 for (const name of wanted) {
-  const text = name.replace(/^moor::/, '').replace(/<void(\(.*\))?>/, '')
+  const text = name.replace(/^moor::(adapt::)?/, '').replace(/<void(\(.*\))?>/, '')
   await page.$eval('#search', (box, value) => { box.value = value; box.dispatchEvent(new Event('input')) }, text)
   await page.waitForFunction((value) => document.getElementById('results').dataset.shown === value, {}, text)
   const results = await page.$$eval('#results a', (all) => all.map((it) => it.getAttribute('href')))

@@ -20,6 +20,7 @@ GROUPS = [
     ("poll", "Lists of descriptors", "The call poll(2) as an operation.", ["poll"]),
     ("process", "Child processes", "Wait for the end of a child, and send signals.", ["process"]),
     ("operation", "Operations for adapters", "Keep a handler for the callback of a library.", ["operation"]),
+    ("adapt", "Adapters", "C libraries with completion tokens.", ["adapt/libpq", "adapt/libpq_types"]),
     ("vocabulary", "Vocabulary", "Interests, events, results of calls, and errors.", ["readiness", "error"]),
     ("service", "The service, and reports", "Metrics, snapshots, shutdown, and reports of mistakes.",
      ["registration_service", "misuse", "inspect", "inspector_options", "version", "src"]),
@@ -72,12 +73,13 @@ class Reference:
         return ET.parse(self.xml / f"{refid}.xml").getroot().find("compounddef")
 
     def read(self):
-        namespace = self.load("namespacemoor")
-        found = [self.compound(inner, None) for inner in namespace.findall("innerclass")]
-        found += self.members(namespace, None)
+        found = []
+        for namespace in map(self.load, ("namespacemoor", "namespacemoor_1_1adapt")):
+            found += [self.compound(inner, None) for inner in namespace.findall("innerclass")]
+            found += self.members(namespace, None)
         self.items = [item for item in found if item]
         for item in self.items:
-            header = Path(item.node.find("location").get("file")).stem
+            header = re.sub(r"^.*moor/|[.]hpp$", "", item.node.find("location").get("file"))
             item.page = next((f"reference-{name}" for name, _, _, headers in GROUPS if header in headers), None)
             if not item.page:
                 self.mistakes.append(f"{item.name}: no page for the header {header}: see GROUPS in doc/site/reference.py")

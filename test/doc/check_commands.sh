@@ -13,7 +13,7 @@ help=$(./test/run.sh --help)
 site_help=$(./doc/build.sh --help)
 fuzz_help=$(./test/fuzz/run.sh --help)
 configurations=$(./test/run.sh --list | cut -f 1)
-suites=$(basename -s .cpp test/suites/*.cpp)
+suites=$(echo adapters && basename -s .cpp test/suites/*.cpp)
 backends=$'epoll\nselect\nio_uring'
 programs=$(for suite in $suites; do printf '%s\n' "$suite".{epoll,select,io_uring}; done)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
-"""Checks that each public name of include/moor/*.hpp has a documented entry.
+"""Checks that each public name of include/moor/*.hpp and include/moor/adapt/*.hpp has a documented entry.
 
 check_reference.py          prints what is missing; exit 1 if anything is
 check_reference.py --list   prints the public names
@@ -129,7 +129,7 @@ def read(text, file):
         elif value == "{" and m["mark"]:
             d = without_templates(declaration)
             if n := re.match(r"(?:inline )?namespace\s*([\w:]*)$", d):
-                scopes.append({"name": n[1], "public": n[1] == "moor", "kind": "namespace"})
+                scopes.append({"name": n[1], "public": n[1] in ("moor", "adapt"), "kind": "namespace"})
                 docs, declaration = [], ""
             elif re.match(r"(class|struct|enum)\b", d):
                 kind, name = classify(declaration) or ("class", "?")
@@ -192,7 +192,7 @@ def complaints(entries):
             }.items():
                 if not any(wanted in o.text for o in texts):
                     yield e, f"no \"{wanted}\""
-        if e.kind in ("class", "struct") and len(e.scope) == 1:
+        if e.kind in ("class", "struct") and e.scope[-1] in ("moor", "adapt"):
             if "@code" not in e.text:
                 yield e, "no example"
             if e.kind == "class" and "@par Thread Safety" not in e.text:
@@ -217,7 +217,7 @@ def main():
     check_itself()
     root = Path(__file__).resolve().parents[2]
     entries = []
-    for header in sorted((root / "include/moor").glob("*.hpp")):
+    for header in sorted([*(root / "include/moor").glob("*.hpp"), *(root / "include/moor/adapt").glob("*.hpp")]):
         entries += read(header.read_text(encoding="utf8"), header.relative_to(root))
     if sys.argv[1:] == ["--list"]:
         names = {e.path for e in entries
