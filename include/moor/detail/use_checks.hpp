@@ -96,15 +96,15 @@ private:
     std::vector<misuse_report> reports_;
 };
 
+std::string text_of(interest i);
+
 /// Delivers the report that `make` returns, if there is memory for it.
 template <class F>
-void report_misuse(F make) noexcept {BOOST_TRY{make().deliver();
-} // namespace detail
-BOOST_CATCH(...) {}
-BOOST_CATCH_END
-} // namespace moor
-
-std::string text_of(interest i);
+void report_misuse(F make) noexcept {
+    BOOST_TRY { make().deliver(); }
+    BOOST_CATCH(...) {}
+    BOOST_CATCH_END
+}
 
 #if defined(MOOR_CHECK_USE)
 
