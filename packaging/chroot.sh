@@ -51,9 +51,9 @@ dpkg-deb --contents "${packages[0]}" | awk '!/\/$/ { print $6 }' | grep -v '/inc
 echo "== A clean Debian ($suite)"
 quiet debootstrap --variant=minbase "$suite" "$root" ${mirror:+"$mirror"}
 mount -t proc proc "$root/proc"
-cp "${packages[0]}" "$root/root/"
-cp -r test/consumer "$root/root/consumer"
-package=/root/$(basename "${packages[0]}")
+cp "${packages[0]}" "$root/srv/"
+cp -r test/consumer "$root/srv/consumer"
+package=/srv/$(basename "${packages[0]}")
 
 echo "== The package in the clean Debian"
 quiet inside apt-get -q -y update
@@ -61,19 +61,19 @@ quiet inside apt-get -q -y install --no-install-recommends "$package" g++ cmake 
 inside dpkg-query -W libmoor-dev g++ cmake "libboost*1.81-dev:*" | grep "[0-9]$"
 
 echo "== The consumer, with CMake"
-quiet inside cmake -S /root/consumer/installed -B /root/build
-quiet inside cmake --build /root/build
-inside sh -c 'cd /root/build && ctest --no-tests=error'
+quiet inside cmake -S /srv/consumer/installed -B /srv/build
+quiet inside cmake --build /srv/build
+inside sh -c 'cd /srv/build && ctest --no-tests=error'
 
 echo "== The consumer, with pkg-config"
 # shellcheck disable=SC2016 # expanded inside
-inside sh -c 'g++ -std=c++17 /root/consumer/main.cpp $(pkg-config --cflags --libs moor) -o /root/with_pkg_config'
-inside /root/with_pkg_config
+inside sh -c 'g++ -std=c++17 /srv/consumer/main.cpp $(pkg-config --cflags --libs moor) -o /srv/with_pkg_config'
+inside /srv/with_pkg_config
 echo "It waited for a pipe."
 
 echo "== The consumer, with the compiler alone"
-inside g++ -std=c++17 /root/consumer/main.cpp -pthread -o /root/alone
-inside /root/alone
+inside g++ -std=c++17 /srv/consumer/main.cpp -pthread -o /srv/alone
+inside /srv/alone
 echo "It waited for a pipe."
 
 echo "== Removed again"
