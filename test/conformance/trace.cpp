@@ -218,9 +218,7 @@ const state& owner(const void* mutex) {
 bool is_of_state(const char* file) {
     const char* slash = std::strrchr(file, '/');
     const char* name = slash ? slash + 1 : file;
-    return std::strncmp(name, "handle_", 7) == 0 ||
-           (std::strncmp(name, "scheduled_io", 12) == 0 &&
-            (std::strcmp(name + 12, ".hpp") == 0 || std::strcmp(name + 12, "_calls.hpp") == 0));
+    return std::strncmp(name, "handle_", 7) == 0 || std::strncmp(name, "scheduled_io", 12) == 0;
 }
 
 } // namespace
