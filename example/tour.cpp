@@ -15,6 +15,8 @@
 #include <moor.hpp>
 #if defined(TOUR_IS_INSPECTED)
 #include <moor/inspect.hpp>
+
+#include <boost/asio/signal_set.hpp>
 #endif
 
 #include <boost/asio/awaitable.hpp>
@@ -26,7 +28,6 @@
 #include <boost/asio/experimental/awaitable_operators.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/signal_set.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/use_future.hpp>
