@@ -17,22 +17,34 @@ moor_need_packages g++ libboost1.81-dev
 
 programs=(tour child two_shapes poll_list peer_gone)
 built=$root/build/example
-flags=
-libraries=
+flags=()
+libraries=()
 servers=
-if [ "${1-}" = --inspect ]; then
+# An adapter's program: example PROGRAM SERVER LIBRARY... -- PACKAGE...
+example() {
+    programs=("$1")
+    servers=$2
+    shift 2
+    while [ "$1" != -- ]; do
+        libraries+=("$1")
+        shift
+    done
     shift
-    programs=(tour)
-    built+=/inspected
-    flags=-DTOUR_IS_INSPECTED
-elif [ "${1-}" = listen ]; then
-    shift
-    programs=(listen)
-    flags=-I/usr/include/postgresql
-    libraries=-lpq
-    servers=postgres
-    moor_need_packages libpq-dev postgresql openssl
-fi
+    moor_need_packages "$@"
+}
+case ${1-} in
+    --inspect)
+        programs=(tour)
+        built+=/inspected
+        flags=(-DTOUR_IS_INSPECTED)
+        shift
+        ;;
+    listen)
+        flags=(-I/usr/include/postgresql)
+        example "$1" postgres -lpq -- libpq-dev postgresql openssl
+        shift
+        ;;
+esac
 mkdir -p "$built"
 building=()
 for name in "${programs[@]}"; do
@@ -40,8 +52,8 @@ for name in "${programs[@]}"; do
     if [ ! -x "$program" ] ||
         [ -n "$(find "$root/include" "$here/$name.cpp" -newer "$program" -print -quit)" ]; then
         echo "Building $name" >&2
-        "${CXX:-g++}" -std=c++20 -O2 -pthread -I"$root/include" ${flags:+"$flags"} \
-            -o "$program" "$here/$name.cpp" ${libraries:+"$libraries"} </dev/null >&2 &
+        "${CXX:-g++}" -std=c++20 -O2 -pthread -I"$root/include" ${flags[@]+"${flags[@]}"} \
+            -o "$program" "$here/$name.cpp" ${libraries[@]+"${libraries[@]}"} </dev/null >&2 &
         building+=($!)
     fi
 done
@@ -50,7 +62,8 @@ for job in ${building[@]+"${building[@]}"}; do
 done
 
 if [ -n "$servers" ]; then
-    exec "$root/test/adapt/servers.sh" with "$servers" -- "$built/${programs[0]}" "$@"
+    # shellcheck disable=SC2086 # several names
+    exec "$root/test/adapt/servers.sh" with $servers -- "$built/${programs[0]}" "$@"
 fi
 "$built/tour" "$@"
 for name in "${programs[@]:1}"; do

@@ -1,15 +1,22 @@
 # Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
-# A target for each adapter of moor/adapt whose library is found: moor::adapt_libpq. Included by the project and
+# A target for each adapter of moor/adapt whose library is found: moor::adapt_libpq, .... Included by the project and
 # by the installed package, after moor::moor.
 
-find_path(MOOR_LIBPQ_INCLUDE_DIR libpq-fe.h PATH_SUFFIXES postgresql pgsql)
-find_library(MOOR_LIBPQ_LIBRARY pq)
-mark_as_advanced(MOOR_LIBPQ_INCLUDE_DIR MOOR_LIBPQ_LIBRARY)
-if(MOOR_LIBPQ_INCLUDE_DIR AND MOOR_LIBPQ_LIBRARY AND NOT TARGET moor::adapt_libpq)
-  add_library(moor::adapt_libpq INTERFACE IMPORTED GLOBAL)
-  set_target_properties(moor::adapt_libpq PROPERTIES
-    INTERFACE_INCLUDE_DIRECTORIES "${MOOR_LIBPQ_INCLUDE_DIR}"
-    INTERFACE_LINK_LIBRARIES "moor::moor;${MOOR_LIBPQ_LIBRARY}")
-endif()
+# moor_find_adapter(<name> HEADER <header> LIBRARY <library> [PATH_SUFFIXES <suffix>...])
+function(moor_find_adapter name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "HEADER;LIBRARY" "PATH_SUFFIXES")
+  string(TOUPPER "MOOR_${name}" variable)
+  find_path(${variable}_INCLUDE_DIR "${arg_HEADER}" PATH_SUFFIXES ${arg_PATH_SUFFIXES})
+  find_library(${variable}_LIBRARY "${arg_LIBRARY}")
+  mark_as_advanced(${variable}_INCLUDE_DIR ${variable}_LIBRARY)
+  if(${variable}_INCLUDE_DIR AND ${variable}_LIBRARY AND NOT TARGET moor::adapt_${name})
+    add_library(moor::adapt_${name} INTERFACE IMPORTED GLOBAL)
+    set_target_properties(moor::adapt_${name} PROPERTIES
+      INTERFACE_INCLUDE_DIRECTORIES "${${variable}_INCLUDE_DIR}"
+      INTERFACE_LINK_LIBRARIES "moor::moor;${${variable}_LIBRARY}")
+  endif()
+endfunction()
+
+moor_find_adapter(libpq HEADER libpq-fe.h LIBRARY pq PATH_SUFFIXES postgresql pgsql)

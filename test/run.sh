@@ -62,7 +62,10 @@ packages=(
     util-linux psmisc procps python3
 )
 # For the adapters of moor/adapt: their libraries, and the servers of test/adapt/servers.sh.
-adapter_packages=(libpq-dev postgresql openssl)
+adapter_packages=(
+    openssl             # certificates
+    libpq-dev postgresql
+)
 
 # ---------------------------------------------------------------------------------------------------
 
