@@ -61,7 +61,8 @@ check() {
                 grep -qE -- "(^|[ ,[])$word([] ,]|$)" <<<"$site_help" || echo "option $word"
                 option=$word
                 continue ;;
-            example/run.sh::-*) grep -qF -- "= $word ]" example/run.sh || echo "option $word" ;;
+            example/run.sh::-*) grep -qF -- "    $word)" example/run.sh || echo "option $word" ;;
+            example/run.sh::*) [ -f "example/$word.cpp" ] || echo "program $word" ;;
             test/bench/run.sh::--help | test/bench/run.sh::-h) ;; # the option parser has them
             test/bench/run.sh::--*) grep -qrF -- "\"${word%%=*}\"" test/bench || echo "option $word" ;;
             *::-DMOOR_*)
