@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-packages=(doxygen git mscgen python3)
+packages=(doxygen git graphviz mscgen python3)
 command -v node >/dev/null || packages+=(nodejs) # not Debian's, if another one is there
 command -v npm >/dev/null || packages+=(npm)
 [ -z "$browser" ] || packages+=(chromium fonts-dejavu-core g++ libboost1.81-dev)
