@@ -24,8 +24,10 @@
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_future.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <exception>
@@ -234,6 +236,42 @@ auto async_read(moor::registration& reg, session& lib, char* data, std::size_t s
 }
 //]
 
+//[polling
+/// Counts the lines which arrive, as far as they have arrived; without a handler for each read.
+class line_counter {
+public:
+    line_counter(asio::io_context& io, int fd) : reg_(io, fd) {}
+
+    /// Reads until the call would block. Then the waker calls this again, after the next event.
+    void step() {
+        for (;;) {
+            char bytes[4096];
+            auto n =
+                reg_.poll_read_io([this] { step(); },
+                                  [&](moor::error_code& ec) {
+                                      return moor::check_errno(
+                                          ::read(reg_.native_handle(), bytes, sizeof(bytes)), ec);
+                                  });
+            if (n && *n > 0) {
+                lines_ += std::count(bytes, bytes + *n, '\n');
+                continue;
+            }
+            if (n || n.error() != asio::error::would_block)
+                is_over_ = true; // the end, or an error
+            return;
+        }
+    }
+
+    std::ptrdiff_t lines() const { return lines_; }
+    bool is_over() const { return is_over_; }
+
+private:
+    moor::registration reg_;
+    std::ptrdiff_t lines_ = 0;
+    bool is_over_ = false;
+};
+//]
+
 void waiting() {
     asio::io_context io;
     {
@@ -252,6 +290,20 @@ void waiting() {
         io.run();
         io.restart();
         expect(seen.find("closed") != std::string::npos, "wait_several");
+    }
+    {
+        pipe_ends p;
+        line_counter counter(io, p.reading.get());
+        counter.step();
+        p.write("one\ntwo\nthr");
+        while (counter.lines() < 2)
+            expect(io.run_one() == 1, "polling");
+        expect(counter.lines() == 2 && !counter.is_over(), "polling");
+        p.write("ee\n");
+        p.writing.close();
+        io.run();
+        io.restart();
+        expect(counter.lines() == 3 && counter.is_over(), "polling to the end");
     }
     {
         pipe_ends p;
