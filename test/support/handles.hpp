@@ -8,10 +8,11 @@
 
 #include <boost/asio/error.hpp>
 #include <boost/system/error_code.hpp>
-#include <boost/test/unit_test.hpp>
+#include <boost/system/system_error.hpp>
 
 #include <cerrno>
 #include <cstdlib>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -31,11 +32,20 @@ inline error_code last_error() {
     return error_code(errno, boost::asio::error::get_system_category());
 }
 
+/// The result of a system call; throws if the call has failed. Not a check of Boost.Test, which
+/// only one thread may make at a time: the handlers of some tests open descriptors on several.
+template <class T>
+T called_well(T result, const char* what) {
+    if (result < 0)
+        throw boost::system::system_error(last_error(), what);
+    return result;
+}
+
 /// Owns a descriptor.
 class unique_fd {
 public:
     unique_fd() = default;
-    explicit unique_fd(int fd) : fd_(fd) { BOOST_REQUIRE_GE(fd, 0); }
+    explicit unique_fd(int fd) : fd_(called_well(fd, "opening a descriptor")) {}
     unique_fd(unique_fd&& o) noexcept : fd_(std::exchange(o.fd_, -1)) {}
     unique_fd& operator=(unique_fd&& o) noexcept {
         std::swap(fd_, o.fd_);
@@ -63,35 +73,33 @@ struct fd_pair {
 
 /// A second handle for the same file, for a descriptor to own: what programs do with STDIN_FILENO.
 inline int duplicate(int fd) {
-    int d = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    BOOST_REQUIRE_GE(d, 0);
-    return d;
+    return called_well(::fcntl(fd, F_DUPFD_CLOEXEC, 0), "F_DUPFD_CLOEXEC");
 }
 
 inline bool is_open(int fd) { return ::fcntl(fd, F_GETFD) != -1; }
 
 inline void set_nonblocking(int fd) {
-    BOOST_REQUIRE_EQUAL(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), 0);
+    called_well(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), "fcntl");
 }
 
 inline fd_pair make_pipe() {
     int p[2];
-    BOOST_REQUIRE_EQUAL(::pipe2(p, O_NONBLOCK | O_CLOEXEC), 0);
+    called_well(::pipe2(p, O_NONBLOCK | O_CLOEXEC), "pipe2");
     return {unique_fd(p[0]), unique_fd(p[1])};
 }
 
 inline fd_pair make_socketpair(int type = SOCK_STREAM) {
     int p[2];
-    BOOST_REQUIRE_EQUAL(::socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p), 0);
+    called_well(::socketpair(AF_UNIX, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, p), "socketpair");
     return {unique_fd(p[0]), unique_fd(p[1])};
 }
 
 /// A named pipe.
 inline fd_pair make_fifo() {
     char name[] = "/tmp/moor-fifo-XXXXXX";
-    BOOST_REQUIRE(::mkdtemp(name));
+    called_well(::mkdtemp(name) ? 0 : -1, "mkdtemp");
     std::string path = std::string(name) + "/fifo";
-    BOOST_REQUIRE_EQUAL(::mkfifo(path.c_str(), 0600), 0);
+    called_well(::mkfifo(path.c_str(), 0600), "mkfifo");
     fd_pair p;
     p.a = unique_fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     p.b = unique_fd(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));
@@ -110,7 +118,7 @@ inline int closed_number() {
 /// would.
 inline fd_pair reuse_number(unique_fd& closed, fd_pair taken) {
     int number = closed.release();
-    BOOST_REQUIRE_EQUAL(::dup3(taken.a, number, O_CLOEXEC), number);
+    called_well(::dup3(taken.a, number, O_CLOEXEC), "dup3");
     taken.a = unique_fd(number);
     return taken;
 }
@@ -121,12 +129,12 @@ inline fd_pair make_tcp_pair() {
     ::sockaddr_in addr{};
     addr.sin_family = AF_INET;
     addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    BOOST_REQUIRE_EQUAL(::bind(listener, reinterpret_cast<::sockaddr*>(&addr), sizeof(addr)), 0);
-    BOOST_REQUIRE_EQUAL(::listen(listener, 1), 0);
+    called_well(::bind(listener, reinterpret_cast<::sockaddr*>(&addr), sizeof(addr)), "bind");
+    called_well(::listen(listener, 1), "listen");
     ::socklen_t len = sizeof(addr);
-    BOOST_REQUIRE_EQUAL(::getsockname(listener, reinterpret_cast<::sockaddr*>(&addr), &len), 0);
+    called_well(::getsockname(listener, reinterpret_cast<::sockaddr*>(&addr), &len), "getsockname");
     unique_fd client(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    BOOST_REQUIRE_EQUAL(::connect(client, reinterpret_cast<::sockaddr*>(&addr), len), 0);
+    called_well(::connect(client, reinterpret_cast<::sockaddr*>(&addr), len), "connect");
     unique_fd server(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
     set_nonblocking(client);
     set_nonblocking(server);
@@ -135,7 +143,8 @@ inline fd_pair make_tcp_pair() {
 
 /// Writes all of it.
 inline void put(int fd, const std::string& s) {
-    BOOST_REQUIRE_EQUAL(::write(fd, s.data(), s.size()), static_cast<::ssize_t>(s.size()));
+    if (called_well(::write(fd, s.data(), s.size()), "write") != static_cast<::ssize_t>(s.size()))
+        throw std::runtime_error("no room to write");
 }
 
 /// Reads what is there, up to n bytes; "" at would-block and at the end.
