@@ -60,7 +60,8 @@ struct io_outcome<void> {
         ec = error_code();
         f(ec);
     }
-    boost::system::result<void> result() && {
+    template <class V = void> // compiled where it is used only
+    boost::system::result<V> result() && {
         if (ec)
             return ec;
         return {};

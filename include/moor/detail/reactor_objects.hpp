@@ -20,9 +20,9 @@
 #include <boost/core/no_exceptions_support.hpp>
 
 #include <atomic>
-#include <map>
 #include <mutex>
-#include <set>
+#include <unordered_map>
+#include <unordered_set>
 
 namespace moor {
 namespace detail {
@@ -44,7 +44,7 @@ public:
 
 private:
     std::mutex mutex_;
-    std::set<const void*> objects_; // bounded by the number of objects that Asio ever made
+    std::unordered_set<const void*> objects_; // bounded by the number of objects that Asio ever made
     bool are_all_ = false;
     std::atomic<bool> are_any_{false};
 };
@@ -94,7 +94,7 @@ public:
 
 private:
     std::mutex mutex_;
-    std::map<int, file_identity> entries_; // the last file of each number
+    std::unordered_map<int, file_identity> entries_; // the last file of each number
 };
 
 #if defined(MOOR_DETAIL_DEFINES)

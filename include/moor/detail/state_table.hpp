@@ -11,8 +11,8 @@
 #include <boost/core/no_exceptions_support.hpp>
 
 #include <cstddef>
-#include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -102,7 +102,7 @@ public:
 
 private:
     std::vector<State*> states_;
-    std::map<const State*, std::string> names_; // of those that have one
+    std::unordered_map<const State*, std::string> names_; // of those that have one
     std::size_t count_ = 0;
 };
 

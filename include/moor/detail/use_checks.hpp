@@ -73,6 +73,8 @@ struct misuse_report {
 template <bool Checks>
 class deferred_reports {};
 
+#if defined(MOOR_CHECK_USE) || defined(MOOR_DETAIL_DEFINES) // it costs time to compile
+
 template <>
 class deferred_reports<true> {
 public:
@@ -95,6 +97,8 @@ private:
     deferred_reports* outer_;
     std::vector<misuse_report> reports_;
 };
+
+#endif
 
 std::string text_of(interest i);
 

@@ -13,7 +13,6 @@
 
 #include <boost/config.hpp>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -91,7 +90,8 @@ public:
         std::uint32_t longest = 0;
         for_each([&](waiter& w) {
             w.seen_ = w.seen_ != 0 ? w.seen_ : now;
-            longest = std::max(longest, now - w.seen_);
+            const std::uint32_t age = now - w.seen_;
+            longest = longest < age ? age : longest;
         });
         return now - longest;
     }
