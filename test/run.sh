@@ -39,7 +39,7 @@ A suite that was named is a program afterwards, with the options of Boost.Test:
 EOT
 }
 
-# name|compiler|C++|sanitizers|every suite on|the suites to which the backend matters on|packaging|flags|traced
+# name|compiler|C++|sanitizers|every suite on|the suites to which the backend matters on|packaging|flags|traced|adapters on
 # Compiling takes most of the time, and g++ takes twice as long as clang++. So each compiler, standard and
 # sanitizer is here once rather than in all combinations, and clang++ has the larger share. Packaging: the
 # headers one by one, Asio's build modes, the CMake consumers, b2, the examples, the repetitions.
@@ -47,10 +47,10 @@ EOT
 # every suite is built, the suites whose states are compared are.
 # Without --all, the first one runs on the backends as the second one does.
 configurations=(
-    'clang20|clang++|20||epoll;select;io_uring||ON|-O0'
-    'gcc17|g++|17||epoll|select;io_uring|OFF|-O0|ON'
-    'asan|clang++|20|address,undefined|epoll|select;io_uring|OFF|-O0 -DMOOR_CHECK_USE'
-    'tsan|clang++|20|thread|epoll|select;io_uring|OFF|-O0'
+    'clang20|clang++|20||epoll;select;io_uring||ON|-O0||select;io_uring'
+    'gcc17|g++|17||epoll|select;io_uring|OFF|-O0|ON|epoll'
+    'asan|clang++|20|address,undefined|epoll|select;io_uring|OFF|-O0 -DMOOR_CHECK_USE||epoll'
+    'tsan|clang++|20|thread|epoll|select;io_uring|OFF|-O0||epoll'
     'gcc23|g++|23|||epoll|OFF|-O2'
 )
 # Built and run before all else.
@@ -174,7 +174,7 @@ mkdir -p "$build_dir"
 build_dir=$(cd "$build_dir" && pwd)
 trees=()
 for configuration in "${configurations[@]}"; do
-    IFS='|' read -r name compiler standard sanitize every partly packaging flags traced <<<"$configuration"
+    IFS='|' read -r name compiler standard sanitize every partly packaging flags traced adapters_on <<<"$configuration"
     if [ -n "$only" ] && [[ ",$only," != *",$name,"* ]]; then
         continue
     fi
@@ -188,8 +188,12 @@ for configuration in "${configurations[@]}"; do
         packaging=OFF
     fi
     with_adapters=OFF
-    if [ "$packaging" = ON ] || [ "$adapters" = yes ]; then
+    if [ "$adapters" = yes ]; then
         with_adapters=ON
+    elif [ "$all" = yes ] && [ -z "$suites$asio" ]; then
+        with_adapters=${adapters_on:-OFF}
+    fi
+    if [ "$with_adapters" != OFF ] && [ "${#trees[@]}" -eq 0 ]; then
         test/adapt/servers.sh versions
     fi
     if [ -n "$asio" ]; then
