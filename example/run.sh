@@ -44,6 +44,10 @@ case ${1-} in
         example "$1" postgres -lpq -- libpq-dev postgresql openssl
         shift
         ;;
+    resolve)
+        example "$1" dns -lcares -- libc-ares-dev python3
+        shift
+        ;;
 esac
 mkdir -p "$built"
 building=()

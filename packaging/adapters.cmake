@@ -20,3 +20,4 @@ function(moor_find_adapter name)
 endfunction()
 
 moor_find_adapter(libpq HEADER libpq-fe.h LIBRARY pq PATH_SUFFIXES postgresql pgsql)
+moor_find_adapter(c_ares HEADER ares.h LIBRARY cares)

@@ -65,6 +65,7 @@ packages=(
 adapter_packages=(
     openssl             # certificates
     libpq-dev postgresql
+    libc-ares-dev python3
 )
 
 # ---------------------------------------------------------------------------------------------------
