@@ -4,6 +4,8 @@
 // The adapter for c-ares against dns_server.py, which servers.sh starts. The names say what the
 // server does: see there. Without it, each case fails.
 
+#define CARES_NO_DEPRECATED // newer versions have other parsers, too
+
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/faults.hpp"
@@ -541,6 +543,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancelled_operation_ends_at_once_and_its_answer_is_dro
 }
 
 BOOST_FIXTURE_TEST_CASE(the_loop_ends_when_the_last_operation_was_cancelled, resolver_fixture) {
+    check_works(r); // whose end counts, too
     // Each kind of operation; without ares_cancel, the loop would go on for a minute.
     for (int kind = 0; kind != 4; ++kind)
         for (int turns : {0, 1, 2, 5}) {
@@ -616,22 +619,34 @@ BOOST_FIXTURE_TEST_CASE(a_server_that_is_killed_and_started_again_is_used_again,
     }
 }
 
-BOOST_AUTO_TEST_CASE(a_connection_that_the_server_closes_is_an_error_and_no_signal) {
-    // SIGPIPE would end the program: the second query is written to a connection that the server
-    // has ended in the meantime.
-    for (const char* name : {"cut", "half"})
-        for (int i = 0; i != 20; ++i) {
-            resolver_fixture f(with_flags(ARES_FLAG_USEVC, impatient()));
-            const int before = f.queries(true);
-            query first, second;
-            f.r.async_query(name + std::to_string(i) + ".test", ns_c_in, ns_t_txt, first.handler());
-            while (f.queries(true) == before && !first) {}
-            if (i % 2 == 0)
-                f.r.async_query("four.test", ns_c_in, ns_t_a, second.handler());
-            test::run_all(f.io);
-            BOOST_TEST((first.ec == no_server || first.ec == timeout), first.ec.message());
-            f.check_works(f.r);
-        }
+BOOST_FIXTURE_TEST_CASE(a_connection_that_the_server_closes_is_an_error, loop) {
+    c_ares_resolver r(io, with_flags(ARES_FLAG_USEVC, impatient()));
+    for (int i = 0; i != 10; ++i) {
+        const error_code ec = ask(r, "cut.test", ns_t_txt).ec;
+        BOOST_TEST((ec == no_server || ec == timeout), ec.message());
+        check_works(r);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_query_after_the_end_of_its_connection_raises_no_signal, loop) {
+    // c-ares 1.18 writes without MSG_NOSIGNAL.
+    loop control;
+    c_ares_resolver r(io, with_flags(ARES_FLAG_USEVC));
+    for (int i = 0; i != 5; ++i) {
+        const int before = control.queries(true);
+        query first, second;
+        r.async_query("half.test", ns_c_in, ns_t_txt, first.handler());
+        while (control.queries(true) == before)
+            test::run_ready(io);
+        BOOST_TEST(control.release() == 1); // the end and the reset are there
+        r.async_query("four.test", ns_c_in, ns_t_a, second.handler());
+        test::run_until(io, [&] { return bool(second); });
+        BOOST_CHECK_EQUAL(second.ec, error_code());
+        r.cancel();
+        test::run_all(io);
+        BOOST_CHECK_EQUAL(first.ec, test::aborted);
+        control.release();
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(a_socket_that_cannot_be_watched_is_an_error, resolver_fixture) {

@@ -20,7 +20,7 @@
 #     delay*                    the answer (n1) comes after 50 ms
 #     long                      TXT of 4,000 bytes, for which UDP does not suffice
 #     cut*                      as long, and TCP is closed without an answer
-#     half*                     as long; TCP sends its end after two bytes of the query, and is then reset
+#     half*                     as long, and TCP is ended, and then reset, when "release.control" is asked for
 #     garbage                   bytes that are no answer
 #     foreign                   first an answer with another id, then n1
 #
@@ -29,6 +29,7 @@
 
 import asyncio
 import os
+import socket
 import struct
 import sys
 
@@ -90,7 +91,8 @@ class Server:
             held, self.held = self.held, []
             for send in held:
                 send()
-            return [self.message(query, question, 0, [(TXT, text([str(len(held)).encode()]))], kind)], None
+            # Behind what the event loop has to do to reset connections.
+            return [self.message(query, question, 0, [(TXT, text([str(len(held)).encode()]))], kind)], 0
         if name == "count.control.test":
             counts = [str(self.counts[t]).encode() for t in ("udp", "tcp")]
             return [self.message(query, question, 0, [(TXT, text(counts))], kind)], None
@@ -169,6 +171,17 @@ class Datagrams(asyncio.DatagramProtocol):
         self.server.reply(messages, when, lambda message: self.transport.sendto(message, address))
 
 
+def reset(writer):
+    if writer.is_closing():
+        return
+    try:
+        writer.write_eof()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    except OSError:  # the client was faster
+        pass
+    writer.transport.abort()
+
+
 async def serve_stream(server, reader, writer):
     def send(message):
         if not writer.is_closing():
@@ -179,11 +192,10 @@ async def serve_stream(server, reader, writer):
             query = await reader.readexactly(struct.unpack("!H", size)[0])
             messages, when = server.answer(query, "tcp")
             if messages is None:
-                if b"half" in query:
-                    writer.write_eof()
-                    await reader.read(1)  # the next query
-                    writer.transport.abort()
-                break
+                if b"half" not in query:
+                    break
+                server.held.append(lambda: reset(writer))
+                continue
             server.reply(messages, when, send)
     except (asyncio.IncompleteReadError, ConnectionError):
         pass
