@@ -5,7 +5,7 @@
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Names, addresses and all other records of the DNS, by the library c-ares: a resolver without a
-// thread, whose operations end at once when they are cancelled. Needs c-ares 1.16 or later; link
+// thread, whose operations end at once when they are cancelled. Needs c-ares 1.18 or later; link
 // with -lcares.
 //
 // The library's contract, as the adapter keeps it:
