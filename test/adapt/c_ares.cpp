@@ -279,6 +279,8 @@ BOOST_FIXTURE_TEST_CASE(what_needs_no_server_is_as_by_the_resolver_of_asio, reso
     for (const row& each : rows)
         for (int family = 0; family != 3; ++family)
             BOOST_TEST_CONTEXT(each.host << ' ' << each.service << ' ' << family) {
+                if (family != 1 && each.host == std::string("localhost"))
+                    continue; // /etc/hosts may have IPv4 only
                 error_code ec;
                 results expected;
                 lookup o;
@@ -287,8 +289,6 @@ BOOST_FIXTURE_TEST_CASE(what_needs_no_server_is_as_by_the_resolver_of_asio, reso
                     o = resolve(r, each.host, each.service, each.f);
                 } else {
                     const tcp protocol = family == 1 ? tcp::v4() : tcp::v6();
-                    if (protocol == tcp::v6() && each.host == std::string("localhost"))
-                        continue; // /etc/hosts may have IPv4 only: the C library tries DNS then
                     if (protocol == tcp::v6() && each.host == std::string("127.1"))
                         continue; // for c-ares a name
                     expected = asio_resolver.resolve(protocol, each.host, each.service, each.f, ec);
@@ -411,7 +411,7 @@ BOOST_FIXTURE_TEST_CASE(records_of_any_type_are_there_for_the_parsers_of_c_ares,
 BOOST_FIXTURE_TEST_CASE(what_is_too_long_for_udp_comes_by_tcp, resolver_fixture) {
     const int before = queries(true);
     for (int i = 0; i != 3; ++i) {
-        const query o = ask(r, "long.test", ns_t_txt);
+        const query o = ask(r, "long" + std::to_string(i) + ".test", ns_t_txt); // none is cached
         BOOST_CHECK_EQUAL(o.ec, error_code());
         BOOST_TEST(strings(o.value).size() == 40u);
     }

@@ -18,7 +18,7 @@
 #     once*                     no answer to the first query of this name and type, then n1
 #     later*                    the answer (n1) is held back until "release.control" is asked for
 #     delay*                    the answer (n1) comes after 50 ms
-#     long                      TXT of 4,000 bytes, for which UDP does not suffice
+#     long*                     TXT of 4,000 bytes, for which UDP does not suffice
 #     cut*                      as long, and TCP is closed without an answer
 #     half*                     as long, and TCP is ended, and then reset, when "release.control" is asked for
 #     garbage                   bytes that are no answer
@@ -63,9 +63,8 @@ RECORDS = {
     "_sip._tcp": [(SRV, struct.pack("!HHH", 1, 5, 5060) + wire("four.test")),
                   (SRV, struct.pack("!HHH", 2, 0, 5061) + wire("six.test"))],
     "empty": [],
-    "long": [(TXT, text([b"x" * 99] * 40))],
-    "cut": [(TXT, text([b"x" * 99] * 40))],
 }
+LONG = [(TXT, text([b"x" * 99] * 40))]
 CODES = {"fails": SERVFAIL, "refuses": REFUSED}
 
 
@@ -113,9 +112,11 @@ class Server:
         elif first.startswith("delay"):
             when, records = 0.05, one
         elif first.startswith(("cut", "half")):
-            records = RECORDS["cut"]
+            records = LONG
             if transport == "tcp":
                 return None, None
+        elif first.startswith("long"):
+            records = LONG
         elif first == "garbage":
             return [query[:2] + b"\x81\x80" + b"\0\1\0\7\0\0\0\0" + question + b"\xc0\xff\xff\xff\xff"], None
         elif first == "foreign":
