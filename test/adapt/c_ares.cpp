@@ -13,6 +13,7 @@
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/c_ares.hpp>
+#include <moor/registration_service.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
@@ -754,6 +755,19 @@ BOOST_AUTO_TEST_CASE(a_handler_that_owns_the_resolver_does_not_leak) {
     BOOST_TEST(alive.use_count() == 1);
 }
 
+BOOST_FIXTURE_TEST_CASE(the_end_of_the_service_ends_what_is_pending, resolver_fixture) {
+    lookup pending, later;
+    r.async_resolve("drop.test", "80", pending.handler());
+    test::run_ready(io);
+    asio::use_service<moor::registration_service>(io).close();
+    test::run_all(io);
+    BOOST_TEST((pending.ec == test::gone || pending.ec == test::aborted), pending.ec.message());
+    r.async_resolve("drop.test", "80", later.handler());
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(later.ec, test::gone);
+    BOOST_CHECK_EQUAL(resolve(r, "127.0.0.1", "80").ec, error_code());
+}
+
 BOOST_FIXTURE_TEST_CASE(operations_go_on_when_the_resolver_is_moved, resolver_fixture) {
     lookup first, second;
     r.async_resolve("four.test", "1", first.handler());
@@ -874,7 +888,7 @@ using namespace asio::experimental::awaitable_operators;
 /// The same code with either resolver.
 template <class Resolver>
 asio::awaitable<std::size_t> count_addresses(Resolver& r) {
-    auto endpoints = co_await r.async_resolve("localhost", "http", use_awaitable);
+    auto endpoints = co_await r.async_resolve(tcp::v4(), "localhost", "http", use_awaitable);
     std::size_t n = 0;
     for (const typename Resolver::results_type::value_type& e : endpoints)
         n += e.endpoint().port() == 80;

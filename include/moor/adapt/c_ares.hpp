@@ -19,7 +19,8 @@
 //   answer costs a timeout. The adapter limits what is in flight.
 // - c-ares 1.18 writes to TCP connections without MSG_NOSIGNAL. The adapter reads first, which
 //   notices the end of the connection.
-// - From 1.34 on, the callbacks hold the lock of the channel. They call nothing of c-ares.
+// - From 1.34 on, the callbacks hold the lock of the channel. They call nothing of c-ares. The
+//   function of ares_set_pending_write_cb is not set: then c-ares writes at once, without blocking.
 //
 // What blocks: c-ares reads small files, /etc/resolv.conf and some others once in the constructor,
 // and /etc/hosts for each lookup of a host. A service with a name is looked up by getaddrinfo,
