@@ -27,7 +27,7 @@ start_dns() {
     local ready=$MOOR_SERVERS_DIR/dns.ready
     rm -f "$ready"
     # The server must not keep the pipe to which a test driver listens.
-    unprivileged python3 "$here/dns_server.py" "${MOOR_SERVERS_DNS##*:}" "$ready" </dev/null >/dev/null \
+    unprivileged python3 "${MOOR_SERVERS%/*}/dns_server.py" "${MOOR_SERVERS_DNS##*:}" "$ready" </dev/null >/dev/null \
         2>>"$MOOR_SERVERS_DIR/dns.log" &
     local pid=$!
     while [ ! -s "$ready" ]; do
