@@ -201,6 +201,9 @@ struct c_ares_options {
      */
     std::size_t max_in_flight = 50;
     /// All other options of `ares_init_options`, such as `flags`.
+    /**
+     * What it points to is used in the resolver's constructor only.
+     */
     ares_options native{};
     /// Which members of `native` are set: `ARES_OPT_FLAGS` and so on.
     /**
