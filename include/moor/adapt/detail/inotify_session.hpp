@@ -1,0 +1,140 @@
+//
+// moor/adapt/detail/inotify_session.hpp
+//
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// The operations that wait for events, in the order of their initiation, and the source that has
+// the events taken from the kernel. `Work` is an inotify_descriptor or an inotify_model:
+//
+//   value_type               what an operation gives, in a vector
+//   int native_handle()      the descriptor; -1 if there is none yet
+//   bool has_more()          there is work without an event
+//   error_code turn(values)  one turn of work, which is short
+//   void fail()              an error was told: the next turn may begin anew
+//   void close()             closes the descriptor
+//
+// Invariants
+//   1. Events are taken from the kernel only while an operation is pending, and the first one gets
+//      all of them. So a cancelled operation loses none: they are still in the kernel's queue.
+//   2. If work closes its descriptor after an error, prepare() says so to the source before another
+//      one is opened: Moor can't tell two descriptors of inotify under one number.
+//
+
+#ifndef MOOR_ADAPT_DETAIL_INOTIFY_SESSION_HPP
+#define MOOR_ADAPT_DETAIL_INOTIFY_SESSION_HPP
+
+#include <moor/error.hpp>
+#include <moor/operation.hpp>
+#include <moor/readiness.hpp>
+#include <moor/source.hpp>
+
+#include <boost/asio/cancellation_type.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/recycling_allocator.hpp>
+
+#include <list>
+#include <utility>
+#include <vector>
+
+namespace moor {
+namespace adapt {
+namespace detail {
+
+template <class Executor, class Work>
+class inotify_session {
+public:
+    using values = std::vector<typename Work::value_type>;
+
+    template <class... Args>
+    explicit inotify_session(const Executor& ex, Args&&... args)
+        : work_(std::forward<Args>(args)...),
+          source_(
+              ex, [this] { return prepare(); }, [this](error_code ec, readiness) { act(ec); }) {}
+    inotify_session(const inotify_session&) = delete;
+    inotify_session& operator=(const inotify_session&) = delete;
+    ~inotify_session() { close(); }
+
+    const Executor& executor() const noexcept { return source_.get_executor(); }
+    Work& work() noexcept { return work_; }
+    const Work& work() const noexcept { return work_; }
+
+    void close() {
+        stop();
+        work_.close();
+    }
+
+    /// Ends what is pending, for good, and leaves the descriptor open.
+    void stop() {
+        source_.stop(); // first: the descriptor may be another's from now on
+        is_closed_ = true;
+        complete_all(boost::asio::error::operation_aborted);
+    }
+
+    template <class Handler>
+    void read(Handler&& handler) {
+        const position at = pending_.insert(
+            pending_.end(), values_operation::start(std::forward<Handler>(handler), executor()));
+        if (is_closed_)
+            return complete(at, boost::asio::error::bad_descriptor, values());
+        at->on_cancel([this, at](boost::asio::cancellation_type_t) {
+            complete(at, boost::asio::error::operation_aborted, values());
+            source_.touch();
+        });
+        source_.touch();
+    }
+
+private:
+    using values_operation = operation<void(error_code, values)>;
+    using operations =
+        std::list<values_operation, boost::asio::recycling_allocator<values_operation>>;
+    using position = typename operations::iterator;
+
+    wants prepare() {
+        wants w{work_.native_handle()};
+        if (!pending_.empty()) {
+            w.events = interest::readable;
+            w.again = failure_ || work_.has_more();
+        }
+        return w;
+    }
+
+    void act(const error_code& ec) {
+        if (pending_.empty())
+            return;
+        values taken;
+        if (ec && ec != boost::asio::error::timed_out)
+            failure_ = ec;
+        else if (!failure_)
+            failure_ = work_.turn(taken);
+        if (!taken.empty())
+            complete(pending_.begin(), error_code(), std::move(taken));
+        if (!failure_ || pending_.empty())
+            return; // the next operation is told
+        work_.fail();
+        complete_all(std::exchange(failure_, error_code()));
+    }
+
+    void complete(position at, error_code ec, values v) {
+        values_operation done = std::move(*at);
+        pending_.erase(at);
+        done.complete(ec, std::move(v));
+    }
+
+    void complete_all(error_code ec) {
+        while (!pending_.empty())
+            complete(pending_.begin(), ec, values());
+    }
+
+    Work work_;
+    operations pending_;
+    error_code failure_; // which the next operation is to be told
+    bool is_closed_ = false;
+    basic_source<Executor> source_;
+};
+
+} // namespace detail
+} // namespace adapt
+} // namespace moor
+
+#endif // MOOR_ADAPT_DETAIL_INOTIFY_SESSION_HPP

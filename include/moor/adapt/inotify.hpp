@@ -1,0 +1,448 @@
+//
+// moor/adapt/inotify.hpp
+//
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Linux's inotify in an execution context: events of files and directories, and the changes of a
+// whole tree, as operations with completion tokens. Needs no library, but Linux.
+//
+// The kernel's contract, as the adapter keeps it:
+//
+// - A watch is for a file or directory, not for what is below it: inotify(7) leaves a tree to the
+//   program. What is made in a new directory before its watch is there gives no event. So a tree
+//   reads each directory after its watch was added, and drops the doubles.
+// - The two halves of a move come one after the other if both directories are watched.
+// - An exchange (RENAME_EXCHANGE) comes as two moves. A tree asks the disk after each move.
+// - When the queue is full (fs.inotify.max_queued_events), the kernel drops events, and says so
+//   once. A tree says so, too, and is read again.
+// - Reading a directory blocks until the disk has answered, and no call of Linux does without. A
+//   tree reads for a millisecond in each turn of the loop; then others have their turn.
+//
+// Threads: all members have to be called on the executor, a strand if several threads run the
+// context. No thread is used.
+//
+// Lifetimes: the objects own the descriptor of inotify, which is non-blocking and closed by exec.
+// They may outlive the execution context. Destroying them, or close(), completes what is pending
+// with operation_aborted.
+//
+// An example: example/tree.cpp.
+//
+
+#ifndef MOOR_ADAPT_INOTIFY_HPP
+#define MOOR_ADAPT_INOTIFY_HPP
+
+#include <moor/adapt/detail/inotify_descriptor.hpp>
+#include <moor/adapt/detail/inotify_model.hpp>
+#include <moor/adapt/detail/inotify_session.hpp>
+#include <moor/adapt/inotify_types.hpp>
+#include <moor/detail/initiate.hpp>
+#include <moor/detail/throw_if.hpp>
+#include <moor/error.hpp>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/async_result.hpp>
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include <sys/inotify.h>
+
+namespace moor {
+namespace adapt {
+
+namespace detail {
+
+/// What an initiating function does, once its token says so.
+template <class Session, class Executor>
+struct inotify_initiation {
+    using executor_type = Executor;
+
+    Session* target;
+
+    executor_type get_executor() const noexcept { return target->executor(); }
+    template <class Handler>
+    void operator()(Handler&& handler) const {
+        target->read(std::forward<Handler>(handler));
+    }
+};
+
+} // namespace detail
+
+/// The events of files and directories, by Linux's inotify.
+/**
+ * The object owns a descriptor of inotify, which is non-blocking and closed by exec. For all of a
+ * directory's subdirectories, use `inotify_tree`.
+ *
+ * @par Cancellation
+ * A cancelled operation completes with `operation_aborted`, and loses no event: the next operation
+ * receives it. Events that nobody waits for stay in the kernel's queue, which drops events when it
+ * is full: an event with `IN_Q_OVERFLOW` and without a watch then says so.
+ *
+ * @par Errors
+ * An operation completes with `operation_aborted` if it was cancelled, or if the object was closed,
+ * released or destroyed; with `bad_descriptor` if that was before it began; with
+ * `inotify_error::bad_event`; or with an error of the wait or of `read(2)`. The watches stay.
+ *
+ * @tparam Executor The type of the I/O executor.
+ *
+ * @par Outstanding Work
+ * Pending operations keep `run()` from returning. Watches alone do not, and cost nothing.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
+ * strand if several threads run the execution context.
+ *
+ * @par Lifetimes
+ * An object may outlive its execution context, and be destroyed then. An operation goes on when its
+ * object is moved. An object that was moved from can only be assigned to or destroyed.
+ *
+ * @par Example
+ * @code
+ * asio::awaitable<void> reload_when_written(asio::io_context& io) {
+ *     moor::adapt::inotify files(io);
+ *     files.add("/etc/program", IN_CLOSE_WRITE | IN_MOVED_TO);
+ *     for (;;)
+ *         for (const moor::adapt::inotify_event& e :
+ *              co_await files.async_read_events(asio::use_awaitable))
+ *             if (e.name == "settings" || (e.mask & IN_Q_OVERFLOW))
+ *                 reload();
+ * }
+ * @endcode
+ */
+template <class Executor = boost::asio::any_io_executor>
+class basic_inotify {
+    using session = detail::inotify_session<Executor, detail::inotify_descriptor>;
+    using initiation = detail::inotify_initiation<session, Executor>;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
+    using events_signature = void(error_code, std::vector<inotify_event>);
+
+public:
+    /// The type of the I/O executor.
+    using executor_type = Executor;
+
+    /// The type of the handle.
+    using native_handle_type = int;
+
+    /// The object's type with another executor.
+    template <class OtherExecutor>
+    struct rebind_executor {
+        /// The object's type.
+        using other = basic_inotify<OtherExecutor>;
+    };
+
+    /// Opens a descriptor of inotify, without watches.
+    /**
+     * @param ex The I/O executor.
+     * @param ec Set to the error, if any, as by the overload that throws.
+     */
+    basic_inotify(const executor_type& ex, error_code& ec)
+        : session_(std::make_unique<session>(ex)) {
+        session_->work().open(ec);
+    }
+    /// Opens a descriptor of inotify, without watches.
+    /**
+     * @param ex The I/O executor.
+     * @throws boost::system::system_error With the errors of `inotify_init1(2)`: `EMFILE` means
+     * that the process has too many descriptors, or the user too many of inotify
+     * (`fs.inotify.max_user_instances`).
+     */
+    explicit basic_inotify(const executor_type& ex) : session_(std::make_unique<session>(ex)) {
+        error_code ec;
+        session_->work().open(ec);
+        moor::detail::throw_if(ec, "moor::adapt::inotify", -1);
+    }
+    /// Opens a descriptor of inotify, without watches.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param ec Set to the error, if any, as by the overload that throws.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    basic_inotify(Context& context, error_code& ec)
+        : basic_inotify(executor_type(context.get_executor()), ec) {}
+    /// Opens a descriptor of inotify, without watches.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @throws boost::system::system_error With the errors of `inotify_init1(2)`.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    explicit basic_inotify(Context& context)
+        : basic_inotify(executor_type(context.get_executor())) {}
+
+    /// Moves the descriptor, with the pending operations.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_inotify(basic_inotify&& other) noexcept = default;
+    /// Closes the present descriptor, as the destructor does, and moves another one.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_inotify& operator=(basic_inotify&& other) noexcept = default;
+    /// Completes pending operations with `operation_aborted`, and closes the descriptor.
+    ~basic_inotify() = default;
+
+    /// Returns the I/O executor.
+    const executor_type& get_executor() const noexcept { return session_->executor(); }
+
+    /// Returns the descriptor of inotify, or -1.
+    native_handle_type native_handle() const noexcept { return session_->work().native_handle(); }
+
+    /// Ends what is pending with `operation_aborted`, and closes the descriptor for good.
+    void close() { session_->close(); }
+
+    /// Ends what is pending with `operation_aborted`, and gives the descriptor to the caller.
+    /**
+     * @returns The descriptor, which the caller has to close.
+     */
+    native_handle_type release() {
+        session_->stop();
+        return session_->work().release();
+    }
+
+    /// Watches a file or a directory, or changes what is watched of it.
+    /**
+     * @param path The file or directory. If it is watched already, also under another path, its
+     * watch is changed.
+     * @param mask What to watch, and how: `IN_CREATE | IN_DONT_FOLLOW` and so on, see inotify(7).
+     * @param ec Set to the error, if any: `inotify_error::watch_limit`, or an error of
+     * `inotify_add_watch(2)`.
+     * @returns The watch; -1 with an error.
+     */
+    int add(const std::filesystem::path& path, std::uint32_t mask, error_code& ec) {
+        return session_->work().add(path.c_str(), mask, ec);
+    }
+    /// Watches a file or a directory, or changes what is watched of it.
+    /**
+     * @param path The file or directory.
+     * @param mask What to watch, and how.
+     * @returns The watch.
+     * @throws boost::system::system_error With the errors of the other overload.
+     *
+     * @par Example
+     * @code
+     * int watch = files.add("/etc/program", IN_CLOSE_WRITE | IN_MOVED_TO);
+     * @endcode
+     */
+    int add(const std::filesystem::path& path, std::uint32_t mask) {
+        error_code ec;
+        const int watch = add(path, mask, ec);
+        moor::detail::throw_if(ec, "moor::adapt::inotify::add", native_handle());
+        return watch;
+    }
+
+    /// Ends a watch. Events of it that are in the queue still come, and `IN_IGNORED` last.
+    /**
+     * @param watch The watch.
+     * @param ec Set to the error, if any: `invalid_argument` if there is no such watch, which the
+     * kernel also ends when the file is deleted or unmounted.
+     */
+    void remove(int watch, error_code& ec) { session_->work().remove(watch, ec); }
+    /// Ends a watch. Events of it that are in the queue still come, and `IN_IGNORED` last.
+    /**
+     * @param watch The watch.
+     * @throws boost::system::system_error With the errors of the other overload.
+     */
+    void remove(int watch) {
+        error_code ec;
+        remove(watch, ec);
+        moor::detail::throw_if(ec, "moor::adapt::inotify::remove", native_handle());
+    }
+
+    /// Receives the events that are in the queue, or the next ones.
+    /**
+     * The vector has at least one event, and as many as one read of 16 KB gives. Several operations
+     * may be pending: each receives the events of one read.
+     *
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code, std::vector<inotify_event>) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: ends the wait; no event is lost.
+     * @par Example
+     * @code
+     * files.async_read_events(
+     *     [&](moor::error_code ec, std::vector<moor::adapt::inotify_event> events) { ... });
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_read_events(Token&& token = default_token())
+        -> moor::detail::initiated<events_signature, Token, initiation> {
+        return moor::detail::initiate<events_signature, Token>(initiation{session_.get()}, token);
+    }
+
+private:
+    std::unique_ptr<session> session_;
+};
+
+/// The changes of a directory and of everything below it, by Linux's inotify.
+/**
+ * The first operation begins to watch: it and the following ones tell what is there as
+ * `inotify_kind::found`, until `ready`. After that, the changes are told. Who makes each told
+ * change in a copy of the tree has what is on the disk, as soon as the disk is quiet: an entry is
+ * told to have come once, and to have gone once. So the object keeps all names.
+ *
+ * - Directories that are made, or moved into the tree, are watched, and then read: what was made in
+ *   them before is told as `created`, just once. A file that was found in this way may have been
+ *   written before; then no `written` is told.
+ * - A move within the tree is told as `moved`, with the path before. If other events come between
+ *   the two halves of a move, it is told as `removed` and `created`.
+ * - A directory that has gone is told once, for all that was below it.
+ * - Symbolic links are entries, and are not followed, except for the root itself.
+ * - A directory that can't be watched is told as `unwatched`: a missing permission, or
+ *   `inotify_error::watch_limit`. It is tried again when its mode changes or when it is moved.
+ * - When the kernel has lost events, `overflow` is told, once for each loss that the kernel tells.
+ *   Then forget the tree: it is read again, up to another `ready`.
+ *
+ * The readings may be ahead of the events: a name may be told to come, go and come again, although
+ * the disk has done so before. The last word is right.
+ *
+ * @par Blocking
+ * A turn of the loop reads directories for a millisecond, and ends the reading that it has begun
+ * (one `openat(2)`, or one `getdents64(2)` of 16 KB); the next turn goes on, behind what is in the
+ * scheduler's queue. Each call blocks for as long as the disk takes. Only while an operation is
+ * pending is anything read.
+ *
+ * @par Cancellation
+ * A cancelled operation completes with `operation_aborted`, and loses no change: the next operation
+ * receives it.
+ *
+ * @par Errors
+ * An operation completes with `inotify_error::root_gone` when the root was deleted, moved or
+ * unmounted; with the error of `open(2)` or `inotify_error::watch_limit` if the root can't be
+ * watched; with `EMFILE` if the process or the user has too many descriptors; with
+ * `inotify_error::no_proc`; with `operation_aborted` if it was cancelled, or the object closed or
+ * destroyed; with `bad_descriptor` after `close`. After an error of the tree, the next operation
+ * begins anew, with `found`.
+ *
+ * @tparam Executor The type of the I/O executor.
+ *
+ * @par Outstanding Work
+ * Pending operations keep `run()` from returning. Between operations the kernel keeps the events.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
+ * strand if several threads run the execution context.
+ *
+ * @par Lifetimes
+ * As `basic_inotify`.
+ *
+ * @par Example
+ * @code
+ * asio::awaitable<void> follow(asio::io_context& io, std::filesystem::path root) {
+ *     moor::adapt::inotify_tree tree(io, root);
+ *     std::set<std::filesystem::path> files; // a plain list of files, which needs no `moved`
+ *     for (;;)
+ *         for (const moor::adapt::inotify_change& c :
+ *              co_await tree.async_read_changes(asio::use_awaitable))
+ *             if (c.kind == moor::adapt::inotify_kind::written)
+ *                 std::cout << c.path.native() << '\n';
+ * }
+ * @endcode
+ */
+template <class Executor = boost::asio::any_io_executor>
+class basic_inotify_tree {
+    using session = detail::inotify_session<Executor, detail::inotify_model>;
+    using initiation = detail::inotify_initiation<session, Executor>;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
+    using changes_signature = void(error_code, std::vector<inotify_change>);
+
+public:
+    /// The type of the I/O executor.
+    using executor_type = Executor;
+
+    /// The object's type with another executor.
+    template <class OtherExecutor>
+    struct rebind_executor {
+        /// The object's type.
+        using other = basic_inotify_tree<OtherExecutor>;
+    };
+
+    /// Constructs an object that does nothing before the first operation.
+    /**
+     * @param ex The I/O executor.
+     * @param root The directory, or a symbolic link to it. A relative path counts from the present
+     * working directory.
+     * @param also What is told beside the coming, going and moving of entries: a combination of
+     * `IN_CLOSE_WRITE` (`written`), `IN_MODIFY` (`modified`) and `IN_ATTRIB` (`attributes`).
+     */
+    basic_inotify_tree(const executor_type& ex, const std::filesystem::path& root,
+                       std::uint32_t also = IN_CLOSE_WRITE)
+        : session_(std::make_unique<session>(ex, root, also)) {}
+    /// Constructs an object that does nothing before the first operation.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param root The directory, as for the other overload.
+     * @param also What is told beside the coming, going and moving of entries.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    basic_inotify_tree(Context& context, const std::filesystem::path& root,
+                       std::uint32_t also = IN_CLOSE_WRITE)
+        : basic_inotify_tree(executor_type(context.get_executor()), root, also) {}
+
+    /// Moves the object, with the pending operations.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_inotify_tree(basic_inotify_tree&& other) noexcept = default;
+    /// Closes, as the destructor does, and moves another object.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_inotify_tree& operator=(basic_inotify_tree&& other) noexcept = default;
+    /// Completes pending operations with `operation_aborted`, and ends all watches.
+    ~basic_inotify_tree() = default;
+
+    /// Returns the I/O executor.
+    const executor_type& get_executor() const noexcept { return session_->executor(); }
+
+    /// Returns the absolute path of the root.
+    const std::filesystem::path& root() const noexcept { return session_->work().root(); }
+
+    /// Ends what is pending with `operation_aborted`, and ends all watches for good.
+    void close() { session_->close(); }
+
+    /// Receives changes of the tree: those that are known, or the next ones.
+    /**
+     * The vector has at least one change. Several operations may be pending: they receive changes
+     * in their order.
+     *
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code, std::vector<inotify_change>) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: ends the wait; no change is lost.
+     * @par Example
+     * @code
+     * tree.async_read_changes(
+     *     [&](moor::error_code ec, std::vector<moor::adapt::inotify_change> changes) { ... });
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_read_changes(Token&& token = default_token())
+        -> moor::detail::initiated<changes_signature, Token, initiation> {
+        return moor::detail::initiate<changes_signature, Token>(initiation{session_.get()}, token);
+    }
+
+private:
+    std::unique_ptr<session> session_;
+};
+
+/// The events of files and directories, on any I/O executor.
+using inotify = basic_inotify<>;
+
+/// The changes of a tree, on any I/O executor.
+using inotify_tree = basic_inotify_tree<>;
+
+} // namespace adapt
+} // namespace moor
+
+#endif // MOOR_ADAPT_INOTIFY_HPP
