@@ -5,7 +5,8 @@
 # Builds the tour and runs it, with this script's standard input and arguments, and then the smaller
 # programs. With --inspect, it runs the tour only, which first shows in a browser what it waits for.
 # With the name of a program that needs a server, it starts one, runs this program only, with the
-# other arguments, and ends the server: example/run.sh listen [CHANNEL].
+# other arguments, and ends the server: example/run.sh listen [CHANNEL]. Likewise those that need
+# none: example/run.sh tree [DIRECTORY].
 # On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
 
@@ -46,6 +47,8 @@ case ${1-} in
         ;;
     resolve)
         example "$1" dns -lcares -- libc-ares-dev python3
+    tree)
+        example "$1" "" --
         shift
         ;;
 esac
@@ -65,6 +68,9 @@ for job in ${building[@]+"${building[@]}"}; do
     wait "$job"
 done
 
+if [ "${programs[0]}" = tree ]; then
+    exec "$built/tree" "$@"
+fi
 if [ -n "$servers" ]; then
     # shellcheck disable=SC2086 # several names
     exec "$root/test/adapt/servers.sh" with $servers -- "$built/${programs[0]}" "$@"

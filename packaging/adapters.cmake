@@ -21,3 +21,9 @@ endfunction()
 
 moor_find_adapter(libpq HEADER libpq-fe.h LIBRARY pq PATH_SUFFIXES postgresql pgsql)
 moor_find_adapter(c_ares HEADER ares.h LIBRARY cares)
+
+# Linux's own.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT TARGET moor::adapt_inotify)
+  add_library(moor::adapt_inotify INTERFACE IMPORTED GLOBAL)
+  set_target_properties(moor::adapt_inotify PROPERTIES INTERFACE_LINK_LIBRARIES moor::moor)
+endif()
