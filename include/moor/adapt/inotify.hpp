@@ -338,7 +338,6 @@ private:
  * @code
  * asio::awaitable<void> follow(asio::io_context& io, std::filesystem::path root) {
  *     moor::adapt::inotify_tree tree(io, root);
- *     std::set<std::filesystem::path> files; // a plain list of files, which needs no `moved`
  *     for (;;)
  *         for (const moor::adapt::inotify_change& c :
  *              co_await tree.async_read_changes(asio::use_awaitable))

@@ -27,6 +27,15 @@ namespace moor {
 namespace adapt {
 
 /// An event of the kernel, decoded.
+/**
+ * @par Example
+ * @code
+ * if (e.mask & IN_Q_OVERFLOW)
+ *     read_everything_again();
+ * else if (e.watch == settings && (e.mask & IN_CLOSE_WRITE))
+ *     std::cout << e.name << " was written\n";
+ * @endcode
+ */
 struct inotify_event {
     /// The watch, as `basic_inotify::add` returned it; -1 if `mask` has `IN_Q_OVERFLOW`.
     int watch = -1;
@@ -63,6 +72,13 @@ enum class inotify_kind {
 };
 
 /// A change of a tree.
+/**
+ * @par Example
+ * @code
+ * if (c.kind == moor::adapt::inotify_kind::moved)
+ *     std::cout << c.from << " is " << c.path << " now\n";
+ * @endcode
+ */
 struct inotify_change {
     /// What has happened.
     inotify_kind kind = inotify_kind::ready;
