@@ -1192,7 +1192,7 @@ BOOST_FIXTURE_TEST_CASE(the_tree_as_told_is_the_tree_that_another_thread_has_lef
         std::thread other([&] {
             for (int steps = 0; steps != 60; ++steps) {
                 s.program.step();
-                const std::uint32_t until = turns + s.program.below(3);
+                const std::uint32_t until = turns + (s.program.below(4) == 0 ? 2 : 0);
                 while (turns < until) // or the loop would see the end only
                     std::this_thread::yield();
             }

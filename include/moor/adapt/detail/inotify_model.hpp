@@ -244,9 +244,7 @@ private:
         const bool is_directory = (e.mask & IN_ISDIR) != 0;
         node* const moved = at == m.parent->content.end() ? nullptr : at->second.directory.get();
         if (at == m.parent->content.end() || (moved != nullptr) != is_directory ||
-            // Another node has its watch, and has read the directory in its new place. Or the new
-            // place is within itself, which is not so any more.
-            (moved && moved->watch < 0 && (moved->number != 0 || target.content.count(e.name))) ||
+            // The new place is below the old one, which is not so any more.
             (moved && is_within(target, *moved))) {
             remove(*m.parent, m.name);
             if (!target.is_gone) {

@@ -4,10 +4,10 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// The operations that wait for events, in the order of their initiation, and the source that has
-// the events taken from the kernel. `Work` is an inotify_descriptor or an inotify_model:
+// The operations that wait for events, in the order of their initiation, and the watcher of the
+// descriptor. `Work` is an inotify_descriptor or an inotify_model:
 //
-//   value_type               what an operation gives, in a vector
+//   value_type               an operation completes with a vector of these
 //   int native_handle()      the descriptor; -1 if there is none yet
 //   bool has_more()          there is work without an event
 //   error_code turn(values)  one turn of work, which is short
@@ -15,10 +15,9 @@
 //   void close()             closes the descriptor
 //
 // Invariants
-//   1. Events are taken from the kernel only while an operation is pending, and the first one gets
-//      all of them. So a cancelled operation loses none: they are still in the kernel's queue.
-//   2. If work closes its descriptor after an error, prepare() says so to the source before another
-//      one is opened: Moor can't tell two descriptors of inotify under one number.
+//   1. Events are taken from the kernel only while an operation is pending, and the first operation
+//      receives all of them. So a cancelled operation loses none: they stay in the kernel's queue.
+//   2. The watcher is detached before the descriptor is closed.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_INOTIFY_SESSION_HPP
@@ -27,12 +26,13 @@
 #include <moor/error.hpp>
 #include <moor/operation.hpp>
 #include <moor/readiness.hpp>
-#include <moor/source.hpp>
+#include <moor/watcher.hpp>
 
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
 
+#include <chrono>
 #include <list>
 #include <utility>
 #include <vector>
@@ -48,14 +48,14 @@ public:
 
     template <class... Args>
     explicit inotify_session(const Executor& ex, Args&&... args)
-        : work_(std::forward<Args>(args)...),
-          source_(
-              ex, [this] { return prepare(); }, [this](error_code ec, readiness) { act(ec); }) {}
+        : work_(std::forward<Args>(args)...), watcher_(ex) {
+        watcher_.on_event([this](error_code ec, readiness) { act(ec); });
+    }
     inotify_session(const inotify_session&) = delete;
     inotify_session& operator=(const inotify_session&) = delete;
     ~inotify_session() { close(); }
 
-    const Executor& executor() const noexcept { return source_.get_executor(); }
+    const Executor& executor() const noexcept { return watcher_.get_executor(); }
     Work& work() noexcept { return work_; }
     const Work& work() const noexcept { return work_; }
 
@@ -66,7 +66,7 @@ public:
 
     /// Ends what is pending, for good, and leaves the descriptor open.
     void stop() {
-        source_.stop(); // first: the descriptor may be another's from now on
+        watcher_.stop(); // first: the descriptor may be another's from now on
         is_closed_ = true;
         complete_all(boost::asio::error::operation_aborted);
     }
@@ -79,9 +79,9 @@ public:
             return complete(at, boost::asio::error::bad_descriptor, values());
         at->on_cancel([this, at](boost::asio::cancellation_type_t) {
             complete(at, boost::asio::error::operation_aborted, values());
-            source_.touch();
+            arm();
         });
-        source_.touch();
+        arm();
     }
 
 private:
@@ -90,18 +90,29 @@ private:
         std::list<values_operation, boost::asio::recycling_allocator<values_operation>>;
     using position = typename operations::iterator;
 
-    wants prepare() {
-        wants w{work_.native_handle()};
-        if (!pending_.empty()) {
-            w.events = interest::readable;
-            w.again = failure_ || work_.has_more();
+    void arm() {
+        if (pending_.empty()) {
+            watcher_.set_interest(interest());
+            return watcher_.expires_never();
         }
-        return w;
+        const int fd = work_.native_handle();
+        error_code ec;
+        if (fd != watcher_.native_handle())
+            watcher_.reset(fd, ec);
+        if (ec)
+            failure_ = ec;
+        watcher_.set_interest(interest::readable);
+        if (failure_ || work_.has_more())
+            watcher_.expires_after(std::chrono::steady_clock::duration());
     }
 
     void act(const error_code& ec) {
-        if (pending_.empty())
-            return;
+        if (!pending_.empty())
+            take(ec);
+        arm();
+    }
+
+    void take(const error_code& ec) {
         values taken;
         if (ec && ec != boost::asio::error::timed_out)
             failure_ = ec;
@@ -111,6 +122,7 @@ private:
             complete(pending_.begin(), error_code(), std::move(taken));
         if (!failure_ || pending_.empty())
             return; // the next operation is told
+        watcher_.detach();
         work_.fail();
         complete_all(std::exchange(failure_, error_code()));
     }
@@ -130,7 +142,7 @@ private:
     operations pending_;
     error_code failure_; // which the next operation is to be told
     bool is_closed_ = false;
-    basic_source<Executor> source_;
+    basic_watcher<Executor> watcher_;
 };
 
 } // namespace detail
