@@ -9,15 +9,18 @@
 //
 // The kernel's contract, as the adapter keeps it:
 //
-// - A watch is for a file or directory, not for what is below it: inotify(7) leaves a tree to the
-//   program. What is made in a new directory before its watch is there gives no event. So a tree
-//   reads each directory after its watch was added, and drops the doubles.
-// - The two halves of a move come one after the other if both directories are watched.
-// - An exchange (RENAME_EXCHANGE) comes as two moves. A tree asks the disk after each move.
-// - When the queue is full (fs.inotify.max_queued_events), the kernel drops events, and says so
-//   once. A tree says so, too, and is read again.
-// - Reading a directory blocks until the disk has answered, and no call of Linux does without. A
-//   tree reads for a millisecond in each turn of the loop; then others have their turn.
+// - A watch covers one file or directory, and nothing below it. A program that
+//   makes a directory and files in it is faster than the watch of the new
+//   directory. So a tree reads each directory after its watch was added, and
+//   drops the doubles.
+// - A move gives two events, one after the other, if both directories are
+//   watched; otherwise one.
+// - An exchange (RENAME_EXCHANGE) gives the events of two moves. So a tree asks
+//   the disk after each move.
+// - When the queue is full (fs.inotify.max_queued_events), the kernel drops
+//   events, and says so once. A tree says so, too, and reads everything again.
+// - Reading a directory blocks until the disk has answered: Linux has no other
+//   call. A tree reads for a millisecond in each turn of the loop.
 //
 // Threads: all members have to be called on the executor, a strand if several threads run the
 // context. No thread is used.
@@ -283,31 +286,31 @@ private:
 
 /// The changes of a directory and of everything below it, by Linux's inotify.
 /**
- * The first operation begins to watch: it and the following ones tell what is there as
- * `inotify_kind::found`, until `ready`. After that, the changes are told. Who makes each told
- * change in a copy of the tree has what is on the disk, as soon as the disk is quiet: an entry is
- * told to have come once, and to have gone once. So the object keeps all names.
+ * The first operation begins to watch. The operations tell what is there as `inotify_kind::found`,
+ * then `ready`, and after that each change. A program that repeats each told change in a list of
+ * names has the list of what is on the disk, as soon as nothing changes any more: each entry is
+ * told to have come once, and to have gone once. The object keeps all names for this purpose.
  *
- * - Directories that are made, or moved into the tree, are watched, and then read: what was made in
- *   them before is told as `created`, just once. A file that was found in this way may have been
- *   written before; then no `written` is told.
+ * - A directory that is made in the tree, or moved into the tree, is watched first and read then.
+ *   The entries that were made in the directory before are told as `created`, once. If a program
+ *   has written to such a file before, no `written` is told.
  * - A move within the tree is told as `moved`, with the path before. If other events come between
- *   the two halves of a move, it is told as `removed` and `created`.
- * - A directory that has gone is told once, for all that was below it.
- * - Symbolic links are entries, and are not followed, except for the root itself.
- * - A directory that can't be watched is told as `unwatched`: a missing permission, or
- *   `inotify_error::watch_limit`. It is tried again when its mode changes or when it is moved.
- * - When the kernel has lost events, `overflow` is told, once for each loss that the kernel tells.
- *   Then forget the tree: it is read again, up to another `ready`.
+ *   the two events of the move, the move is told as `removed` and `created`.
+ * - A directory that has gone is told once, for all entries below.
+ * - A symbolic link is an entry, and is not followed. Only the root may be a link.
+ * - A directory that can't be watched is told as `unwatched`: because of a missing permission, or
+ *   of `inotify_error::watch_limit`. The object tries again when the directory's mode changes, or
+ *   when the directory is moved.
+ * - `overflow` is told once for each time that the kernel says so. Forget the tree then: everything
+ *   is read and told again, up to another `ready`.
  *
- * The readings may be ahead of the events: a name may be told to come, go and come again, although
- * the disk has done so before. The last word is right.
+ * A reading may be ahead of the events in the queue: an entry may be told to come, to go and to
+ * come again, although the disk did so before. The last change is right.
  *
  * @par Blocking
- * A turn of the loop reads directories for a millisecond, and ends the reading that it has begun
- * (one `openat(2)`, or one `getdents64(2)` of 16 KB); the next turn goes on, behind what is in the
- * scheduler's queue. Each call blocks for as long as the disk takes. Only while an operation is
- * pending is anything read.
+ * A turn of the loop reads directories for a millisecond, and ends the call that it has begun (one
+ * `openat(2)`, or one `getdents64(2)` of 16 KB). Other handlers run before the next turn. Each
+ * call blocks for as long as the disk takes. Without a pending operation, nothing is read.
  *
  * @par Cancellation
  * A cancelled operation completes with `operation_aborted`, and loses no change: the next operation

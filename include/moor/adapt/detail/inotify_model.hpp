@@ -4,26 +4,28 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// What is known of a tree: all names, and a watch for each directory. Two things change it: events,
-// which are as old as the queue is long, and the reading of directories, which tells the present.
-// Every change of it is told, and nothing else: so the caller can keep the same tree.
+// The model of a tree: all names, and a watch for each directory. Two sources change the model:
+// the events, which wait in the kernel's queue and so may be old, and the reading of directories,
+// which shows the present. The model tells each change of its own, and nothing else. So a caller
+// who repeats the changes has the same tree.
 //
-//   nodes       the directories; an entry that is not one has no node
-//   by_watch_   the node of a watch
-//   to_read_    directories to be watched and read
-//   stale_      watches that no node has any more, to be removed
-//   moving_     the last event was IN_MOVED_FROM; the next one says where to, or that it went out
+//   nodes       the directories; an entry of another type has no node
+//   by_watch_   the node of each watch
+//   to_read_    the directories to be watched and read
+//   stale_      watches without a node, which are to be removed
+//   moving_     the last event was IN_MOVED_FROM; the next event may be its IN_MOVED_TO
 //
-// Why it ends with what is on the disk, after the last event:
-//   1. A directory is watched before it is read, and both through one descriptor, so that the watch
-//      and the names are those of one directory. What changes later comes as an event. What the
-//      reading has told already changes nothing when its event comes: the double is dropped.
-//   2. A path may lead to the wrong directory, since a directory has been moved and the event is
-//      still in the queue. Then the event is still to come. Each event that puts a directory
-//      somewhere has it read again, with all below it, and compared.
-//   3. A buffer of names is handled at once. Otherwise a name could come from it after the event
-//      that the name has gone.
-//   4. A watch, that is a directory, belongs to the node that has found it last.
+// Why the model equals the disk after the last event:
+//   1. A directory is watched before it is read, both through one descriptor: the watch and the
+//   names
+//      belong to the same directory. Later changes come as events. An event whose news the reading
+//      has told already changes nothing, so the double is dropped.
+//   2. A path may lead to another directory: one was moved, and the event is still in the queue. So
+//      the event is still to come. Each event that puts a directory somewhere has the directory
+//      read again, with all directories below it, and compared.
+//   3. All names that one system call returns are handled before the next event. Otherwise a name
+//      could be added after the event that removed it.
+//   4. A watch stands for a directory. It belongs to the node that has found the directory last.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_INOTIFY_MODEL_HPP
