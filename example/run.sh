@@ -68,12 +68,12 @@ for job in ${building[@]+"${building[@]}"}; do
     wait "$job"
 done
 
-if [ "${programs[0]}" = tree ]; then
-    exec "$built/tree" "$@"
-fi
 if [ -n "$servers" ]; then
     # shellcheck disable=SC2086 # several names
     exec "$root/test/adapt/servers.sh" with $servers -- "$built/${programs[0]}" "$@"
+fi
+if [ "${programs[0]}" != tour ]; then
+    exec "$built/${programs[0]}" "$@"
 fi
 "$built/tour" "$@"
 for name in "${programs[@]:1}"; do
