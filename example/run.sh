@@ -4,9 +4,13 @@
 #
 # Builds the tour and runs it, with this script's standard input and arguments, and then the smaller
 # programs. With --inspect, it runs the tour only, which first shows in a browser what it waits for.
-# With the name of a program that needs a server, it starts one, runs this program only, with the
-# other arguments, and ends the server: example/run.sh listen [CHANNEL]. Likewise those that need
-# none: example/run.sh tree [DIRECTORY].
+# With the name of an adapter's program, it runs this program only, with the other arguments; the
+# program's servers, if there are any, are started before and ended afterwards:
+#
+#     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
+#     example/run.sh resolve [HOST...]      names by c-ares
+#     example/run.sh tree [DIRECTORY]       what changes in a directory
+#
 # On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
 
@@ -21,37 +25,34 @@ built=$root/build/example
 flags=()
 libraries=()
 servers=
-# An adapter's program: example PROGRAM SERVER LIBRARY... -- PACKAGE...
-example() {
-    programs=("$1")
-    servers=$2
-    shift 2
+# An adapter's program: adapter SERVERS FLAG... -- PACKAGE...
+adapter() {
+    programs=("$name")
+    servers=$1
+    shift
     while [ "$1" != -- ]; do
-        libraries+=("$1")
+        case $1 in
+            -l*) libraries+=("$1") ;;
+            *) flags+=("$1") ;;
+        esac
         shift
     done
     shift
     moor_need_packages "$@"
 }
-case ${1-} in
+name=${1-}
+case $name in
     --inspect)
         programs=(tour)
         built+=/inspected
         flags=(-DTOUR_IS_INSPECTED)
-        shift
         ;;
-    listen)
-        flags=(-I/usr/include/postgresql)
-        example "$1" postgres -lpq -- libpq-dev postgresql openssl
-        shift
-        ;;
-    resolve)
-        example "$1" dns -lcares -- libc-ares-dev python3
-    tree)
-        example "$1" "" --
-        shift
-        ;;
+    listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
+    resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
+    tree) adapter "" -- ;;
+    *) name= ;;
 esac
+[ -z "$name" ] || shift
 mkdir -p "$built"
 building=()
 for name in "${programs[@]}"; do
