@@ -108,8 +108,8 @@ private:
         error_code ec;
         if (w.fd < 0)
             watch_.abandon();
-        else
-            watch_.renew(w.fd, registration_options(), ec);
+        else if (!w.events.empty() || w.fd != watch_.native_handle())
+            watch_.renew(w.fd, registration_options(), ec); // compares the file
         watch_.set_interest(w.events);
         watch_.expire_at(w.until ? *w.until : watch_state<Executor>::never);
         is_again_ = w.again;
@@ -141,7 +141,7 @@ private:
  * descriptor, events and time they wait for. A source asks, waits, and lets the library work:
  *
  * - `wants prepare()` says what to wait for. It is called soon after the construction, after each
- *   dispatch, and after `touch`.
+ *   dispatch, after `touch`, and by `touch_now`.
  * - `void dispatch(error_code, readiness)` lets the library work. The arguments are those of a
  *   watcher's handler; both are empty where `wants::again` asked for the call. Such a call comes
  *   behind what is in the scheduler's queue.
@@ -150,8 +150,9 @@ private:
  * not throw.
  *
  * The callables may be movable only. They are called on the executor, one at a time, and never from
- * within a member function; but `cancel` is called by `stop`, by an assignment, by the destructor,
- * and when the execution context shuts down, too. The callables may stop or destroy their source.
+ * within a member function, with two exceptions: `touch_now` calls `cancel` and `prepare`; `stop`,
+ * an assignment, the destructor and the execution context's shutdown call `cancel`. The callables
+ * may stop or destroy their source.
  *
  * The library may close its descriptor and open another one, also under the same number: each wait
  * compares the file (see `basic_registration::renew`).
@@ -294,6 +295,17 @@ public:
      * that is not made by `dispatch`.
      */
     void touch() { watch_ptr(watch_)->poke(); }
+
+    /// Says the same, and calls `prepare` from within this function, where this is possible.
+    /**
+     * Saves a turn of the loop: for adapters, whose `prepare` calls no code of the user. `prepare`
+     * is called soon, as after `touch`, if one of the callables is running, or if a call of
+     * `dispatch` or `prepare` is due.
+     *
+     * @throws What `prepare` throws; then the source goes on to wait for what the last `prepare`
+     * returned.
+     */
+    void touch_now() { watch_ptr(watch_)->poke(true); }
 
     /// Stops for good, and destroys the callables, or has them destroyed when they return.
     void stop() noexcept { watch_ptr(watch_)->stop(); }

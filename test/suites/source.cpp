@@ -5,6 +5,7 @@
 // when a wait that was prepared is called off. (The calls themselves are a watcher's.)
 
 #include "support/context.hpp"
+#include "support/counts.hpp"
 #include "support/handles.hpp"
 #include "support/vocabulary.hpp"
 
@@ -135,6 +136,80 @@ BOOST_FIXTURE_TEST_CASE(many_touches_ask_once, sourced) {
     };
     s->touch();
     check_log("pp");
+}
+
+BOOST_FIXTURE_TEST_CASE(the_library_is_asked_at_once_where_nothing_else_is_due, sourced) {
+    s->touch_now(); // behind the first call, which is due
+    BOOST_TEST(lib.log.empty());
+    check_log("p");
+    lib.now = {p.a.get(), interest::readable};
+    s->touch_now();
+    BOOST_TEST(lib.take() == "p");
+    s->touch();
+    s->touch_now(); // once for both
+    BOOST_TEST(lib.log.empty());
+    check_log("p");
+    test::put(p.b, "x");
+    lib.on_dispatch = [&] {
+        test::drain(p.a);
+        s->touch_now(); // in vain: it is asked after each dispatch
+        BOOST_TEST(lib.log.back() == 'r');
+    };
+    run_until_log("rp");
+    check_log("p");
+    lib.on_prepare = [&] {
+        lib.on_prepare = nullptr;
+        s->touch_now();
+        BOOST_TEST(lib.log == "p");
+    };
+    s->touch_now();
+    check_log("pp");
+    // More to do is dispatched by the loop.
+    lib.on_dispatch = [&] { lib.now.again = false; };
+    lib.now.again = true;
+    s->touch_now();
+    s->touch_now();
+    BOOST_TEST(lib.take() == "p");
+    check_log("ap");
+    // The last word counts.
+    lib.on_dispatch = [&] { test::drain(p.a); };
+    test::put(p.b, "x");
+    lib.now.events = interest();
+    s->touch_now();
+    check_log("p");
+    lib.now.events = interest::readable;
+    s->touch_now();
+    check_log("prp");
+    lib.on_prepare = [&] { throw std::runtime_error("thrown"); };
+    BOOST_CHECK_THROW(s->touch_now(), std::runtime_error);
+    lib.on_prepare = nullptr;
+    lib.take();
+    test::put(p.b, "x");
+    run_until_log("rp"); // what was prepared before
+    lib.on_prepare = [&] { s.reset(); };
+    s->touch_now();
+    check_log("p");
+}
+
+BOOST_FIXTURE_TEST_CASE(the_file_is_compared_before_a_wait_only, sourced) {
+    lib.now = {p.a.get(), interest::readable};
+    check_log("p");
+    lib.now.events = interest();
+    const auto before = test::counts();
+    s->touch();
+    check_log("p");
+    BOOST_TEST((test::counts() - before).fstat == 0);
+    // Another file under the same number, while nothing is waited for.
+    const int number = p.a.get();
+    test::fd_pair q = test::reuse_number(p.a, test::make_socketpair());
+    BOOST_REQUIRE_EQUAL(q.a.get(), number);
+    p = std::move(q);
+    lib.now.events = interest::readable;
+    lib.on_dispatch = [&] { test::drain(p.a); };
+    s->touch();
+    check_log("p");
+    test::put(p.b, "x");
+    run_until_log("rp");
 }
 
 BOOST_FIXTURE_TEST_CASE(more_to_do_is_dispatched_behind_what_is_queued, sourced) {

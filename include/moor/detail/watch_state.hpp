@@ -178,13 +178,16 @@ public:
         drop_handler();
     }
 
-    /// The handler is called without an event, soon, once for many pokes.
-    void poke() {
+    /// The handler is called without an event: soon, once for many pokes; or now, if it may be.
+    void poke(bool may_call = false) {
         if (is_stopped_ || is_poked_)
             return;
-        if (!is_calling_)
+        may_call = may_call && !is_calling_ && !is_anything_left();
+        if (!is_calling_ && !may_call)
             post(&watch_state::go_on);
         is_poked_ = true;
+        if (may_call)
+            deliver();
     }
 
     void forget_poke() noexcept { is_poked_ = false; }
