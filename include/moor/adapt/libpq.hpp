@@ -9,26 +9,28 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - While it connects, libpq closes and opens sockets, often under the same number, for each
-// address
-//   and for each attempt with or without TLS. The adapter compares the file before each wait.
-// - libpq blocks in getaddrinfo, also when it connects without blocking. The adapter looks up names
-//   with Asio's resolver before, which uses Asio's own thread. It does not if the connection string
-//   has "service" or "hostaddr".
-// - While a command is being sent, libpq has to read, too: the server may not read on until its
-//   answer was taken.
-// - Notifications come together with results, without an event of their own. The adapter asks libpq
-//   before each wait.
-// - PQcancel blocks. From libpq 17 on, the adapter uses PQcancelStart. Before, it calls PQcancel on
-//   a thread with the name "moor-pq-cancel": at most one for a connection, only while a cancel
-//   request is being sent. The thread calls no handler.
+// - While it connects, libpq closes and opens sockets, for each address and for each
+//   attempt with or without TLS, often under the same number. The adapter compares the
+//   file before each wait.
+// - libpq looks up names with getaddrinfo, which blocks, also when libpq connects without
+//   blocking. So Asio's resolver looks up the names first, on Asio's own thread. Where the
+//   connection string has "service", the adapter does not know the names, and libpq blocks.
+// - While libpq sends a command, it has to read, too: the server may wait for the client to
+//   read an answer before the server reads on.
+// - Notifications arrive together with results, without an event of their own. The adapter
+//   asks libpq for them before each wait.
+// - libpq reads text up to the first null character. The adapter refuses a command with
+//   such a text, since libpq would cut the text off.
+// - PQcancel blocks. From libpq 17 on, the adapter uses PQcancelStart. With earlier
+//   versions, a thread named "moor-pq-cancel" calls PQcancel: at most one for a connection,
+//   and only while a cancel request is being sent. The thread calls no handler.
 //
-// Threads: all members of a connection have to be called on its executor, a strand if several
-// threads run the context. The same holds for calls of libpq on the PGconn.
+// Threads: all members of a connection have to be called on its executor, which has to be a strand
+// if several threads run the context. The same holds for calls of libpq on the PGconn.
 //
-// Lifetimes: the connection owns the PGconn, or borrows it. It may outlive the execution context.
-// Destroying it, or close(), completes what is pending with operation_aborted. Libpq's callbacks
-// (PQsetNoticeReceiver) run within the adapter, and must not close or destroy the connection.
+// Lifetimes: the connection owns the PGconn, or borrows one. It may outlive the execution context.
+// The destructor and close() complete pending operations with operation_aborted. libpq calls notice
+// receivers (PQsetNoticeReceiver) within the adapter. They must not call members of the connection.
 //
 // An example: example/listen.cpp.
 //
@@ -128,6 +130,10 @@ class basic_pq_connection {
     using session = detail::pq_session<Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
+    static bool has_null(const std::string& text) noexcept {
+        return text.find('\0') != std::string::npos;
+    }
+
     // What an initiating function does, once its token says so.
     template <class Start>
     struct initiation {
@@ -143,8 +149,8 @@ class basic_pq_connection {
     };
     struct start_connect {
         template <class Handler>
-        void operator()(session& s, Handler&& handler, std::string info) const {
-            s.connect(std::forward<Handler>(handler), std::move(info));
+        void operator()(session& s, Handler&& handler, const std::string& info) const {
+            s.connect(std::forward<Handler>(handler), info);
         }
     };
     struct start_go_on {
@@ -157,6 +163,8 @@ class basic_pq_connection {
         template <class Handler>
         void operator()(session& s, Handler&& handler, const std::string& sql) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
+                if (has_null(sql))
+                    return session::unsuitable_text;
 #if defined(LIBPQ_HAS_PIPELINING)
                 if (PQpipelineStatus(c) != PQ_PIPELINE_OFF) // which has no simple commands
                     return PQsendQueryParams(c, sql.c_str(), 0, nullptr, nullptr, nullptr, nullptr,
@@ -171,6 +179,8 @@ class basic_pq_connection {
         void operator()(session& s, Handler&& handler, const std::string& sql,
                         const pq_params& params) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
+                if (has_null(sql) || !params.is_suitable())
+                    return session::unsuitable_text;
                 return params.apply([&](int n, const Oid* types, const char* const* values,
                                         const int* lengths, const int* formats, int result) {
                     return PQsendQueryParams(c, sql.c_str(), n, types, values, lengths, formats,
@@ -184,6 +194,8 @@ class basic_pq_connection {
         void operator()(session& s, Handler&& handler, const std::string& name,
                         const std::string& sql) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
+                if (has_null(name) || has_null(sql))
+                    return session::unsuitable_text;
                 return PQsendPrepare(c, name.c_str(), sql.c_str(), 0, nullptr);
             });
         }
@@ -193,6 +205,8 @@ class basic_pq_connection {
         void operator()(session& s, Handler&& handler, const std::string& name,
                         const pq_params& params) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
+                if (has_null(name) || !params.is_suitable())
+                    return session::unsuitable_text;
                 return params.apply([&](int n, const Oid*, const char* const* values,
                                         const int* lengths, const int* formats, int result) {
                     return PQsendQueryPrepared(c, name.c_str(), n, values, lengths, formats,
@@ -289,7 +303,8 @@ public:
     /// Borrows a connection, which the caller has to finish.
     /**
      * If `PQconnectStart` or `PQresetStart` has begun to connect, call `async_continue_connect`.
-     * The non-blocking mode of libpq is set, and restored when the borrowing ends.
+     * The non-blocking mode of libpq is set, and restored when the borrowing ends, unless libpq has
+     * data to send then.
      *
      * @param ex The I/O executor.
      * @param borrowed The connection, which has to exist until `release`, `close` or the
@@ -357,6 +372,8 @@ public:
 
     /// Ends what is pending with `operation_aborted`, and gives the connection to the caller.
     /**
+     * A cancel request that is being sent is not stopped, and may cancel a later command.
+     *
      * @returns The connection, which the caller has to finish; or the null pointer.
      */
     PGconn* release() { return session_->release(); }

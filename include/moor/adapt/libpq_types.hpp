@@ -12,11 +12,14 @@
 
 #include <moor/error.hpp>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
 #include <limits>
+#include <locale>
 #include <memory>
 #include <optional>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -43,6 +46,8 @@ struct pq_deleter {
     void operator()(PGresult* r) const noexcept { PQclear(r); }
     /// Frees a notification.
     void operator()(PGnotify* n) const noexcept { PQfreemem(n); }
+    /// Frees text, such as the text which `PQescapeIdentifier` returns.
+    void operator()(char* text) const noexcept { PQfreemem(text); }
 };
 
 /// A connection of libpq with its owner.
@@ -83,11 +88,14 @@ namespace detail {
 
 /// An SQLSTATE as a number: five digits in base 36, which is more than any `pq_error`.
 constexpr int sqlstate_value(std::string_view code) noexcept {
+    constexpr int invalid = static_cast<int>(pq_error::command_failed);
+    if (code.size() != 5)
+        return invalid;
     int value = 0;
     for (char c : code) {
         const bool is_digit = c >= '0' && c <= '9';
-        if (code.size() != 5 || !(is_digit || (c >= 'A' && c <= 'Z')))
-            return static_cast<int>(pq_error::command_failed);
+        if (!is_digit && (c < 'A' || c > 'Z'))
+            return invalid;
         value = value * 36 + (is_digit ? c - '0' : c - 'A' + 10);
     }
     return value;
@@ -175,9 +183,9 @@ public:
         const auto is = [value](pq_error e) { return value == static_cast<int>(e); };
         if (value == sqlstate_value("57014") || is(pq_error::pipeline_aborted))
             return errc::make_error_condition(errc::operation_canceled);
-        if (is(pq_error::connection_lost) || value == sqlstate_value("57P01") ||
-            value == sqlstate_value("57P02") ||
-            value / sqlstate_value("01000") == 8) // class 08, connection exceptions
+        if (is(pq_error::connection_lost) ||
+            value / 36 == sqlstate_value("57P00") / 36 || // the server ends the connection
+            value / sqlstate_value("01000") == 8)         // class 08, connection exceptions
             return errc::make_error_condition(errc::connection_reset);
         if (is(pq_error::request_refused))
             return errc::make_error_condition(errc::invalid_argument);
@@ -218,9 +226,10 @@ inline error_code make_error_code(pq_error e) noexcept {
 /// Makes the `error_code` that stands for an SQLSTATE.
 /**
  * SQLSTATE 57014, the end of a cancelled query, compares equal to `errc::operation_canceled`;
- * 57P01, 57P02 and class 08, the end of a connection, to `errc::connection_reset`.
+ * 57P01 to 57P05 and class 08, the end of a connection, to `errc::connection_reset`.
  *
- * @param code The five characters, such as "23505".
+ * @param code The five characters, such as "23505". Other text gives
+ * `pq_error::command_failed`.
  * @returns An error code of `pq_category()`.
  *
  * @par Example
@@ -304,7 +313,8 @@ public:
 
     /// Adds text.
     /**
-     * @param text The text, without a null character.
+     * @param text The text. A command with a null character in a text is refused, since libpq would
+     * take the text for shorter.
      */
     pq_params& add(std::string_view text) { return push(std::string(text), 0, false); }
     /// Adds text.
@@ -331,13 +341,13 @@ public:
         } else if constexpr (std::is_same<N, char>::value) {
             return add(std::string_view(&n, 1));
         } else if constexpr (std::is_floating_point<N>::value) {
-            char text[64];
-            std::snprintf(text, sizeof(text), "%.*Lg", std::numeric_limits<N>::max_digits10,
-                          static_cast<long double>(n));
-            for (char& c : text)
-                if (c == ',') // of the program's locale
-                    c = '.';
-            return add(static_cast<const char*>(text));
+            if (std::isnan(n))
+                return add("NaN"); // of which the C library also has a negative one
+            std::ostringstream text;
+            text.imbue(std::locale::classic());
+            text.precision(std::numeric_limits<N>::max_digits10);
+            text << n;
+            return push(text.str(), 0, false);
         } else {
             return push(std::to_string(n), 0, false);
         }
@@ -370,6 +380,12 @@ public:
     /// Returns the number of parameters.
     std::size_t size() const noexcept { return values_.size(); }
 
+    /// Returns whether libpq can take all of the values.
+    /**
+     * It can't take a text with a null character, nor a value that is longer than an `int` says.
+     */
+    bool is_suitable() const noexcept { return is_suitable_; }
+
     /// Calls `f(n, types, values, lengths, formats, result_format)`, as libpq wants the parameters.
     /**
      * @param f The function, whose result is returned.
@@ -397,12 +413,16 @@ private:
     };
 
     pq_params& push(std::string bytes, Oid type, bool is_binary) {
+        is_suitable_ = is_suitable_ &&
+                       bytes.size() <= std::size_t((std::numeric_limits<int>::max)()) &&
+                       (is_binary || bytes.find('\0') == std::string::npos);
         values_.push_back({std::move(bytes), type, is_binary});
         return *this;
     }
 
     std::vector<parameter> values_;
     int result_format_ = 0;
+    bool is_suitable_ = true;
 };
 
 } // namespace adapt

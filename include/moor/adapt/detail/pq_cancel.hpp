@@ -24,7 +24,6 @@
 #include <atomic>
 #include <functional>
 #include <memory>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -47,34 +46,32 @@ public:
     pq_cancel_request(const pq_cancel_request&) = delete;
     pq_cancel_request& operator=(const pq_cancel_request&) = delete;
     ~pq_cancel_request() {
-        if (fd_ >= 0)
-            ::close(fd_);
+        for (int fd : {fd_, other_end_})
+            if (fd >= 0)
+                ::close(fd);
     }
 
     /// False: the request can't be sent.
-    bool start(PGconn* connection) {
-        std::unique_ptr<PGcancel, free_cancel> owner(PQgetCancel(connection));
-        int ends[2];
-        if (!owner || ::pipe(ends) != 0)
-            return false;
-        fd_ = ends[0];
-        ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
-        ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+    bool open(PGconn* connection) {
+        request_.reset(PQgetCancel(connection));
+        return request_ && open_pipe();
+    }
+
+    /// Sends the request. False: it can't be sent.
+    bool start() {
         // The handlers of signals run on the program's threads.
         ::sigset_t all, before;
         ::sigfillset(&all);
         ::pthread_sigmask(SIG_BLOCK, &all, &before);
-        bool has_begun = false;
         BOOST_TRY {
-            std::thread(&pq_cancel_request::send, owner.get(), ends[1], is_sent_).detach();
-            has_begun = true;
+            std::thread(&pq_cancel_request::send, request_.get(), other_end_, is_sent_).detach();
+            request_.release(); // the thread has both
+            other_end_ = -1;
         }
-        BOOST_CATCH(const std::system_error&) { ::close(ends[1]); }
+        BOOST_CATCH(...) {}
         BOOST_CATCH_END
         ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-        if (has_begun)
-            owner.release(); // the thread has it
-        return has_begun;
+        return !request_;
     }
 
     int descriptor() const noexcept { return fd_; }
@@ -92,6 +89,23 @@ private:
     };
     using flag_ptr = std::shared_ptr<std::atomic<bool>>;
 
+    /// No child process that another thread starts may inherit the thread's end.
+    bool open_pipe() noexcept {
+        int ends[2];
+#if defined(__APPLE__)
+        if (::pipe(ends) != 0)
+            return false;
+        ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+        ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+#else
+        if (::pipe2(ends, O_CLOEXEC) != 0)
+            return false;
+#endif
+        fd_ = ends[0];
+        other_end_ = ends[1];
+        return true;
+    }
+
     static void send(PGcancel* request, int fd, flag_ptr is_sent) noexcept {
 #if defined(__linux__)
         ::pthread_setname_np(::pthread_self(), "moor-pq-cancel");
@@ -102,7 +116,9 @@ private:
         ::close(fd);
     }
 
+    std::unique_ptr<PGcancel, free_cancel> request_;
     int fd_ = -1;
+    int other_end_ = -1;
     flag_ptr is_sent_ = std::make_shared<std::atomic<bool>>(false);
 };
 
@@ -112,10 +128,12 @@ private:
 class pq_cancel_request {
 public:
     /// False: the request can't be sent.
-    bool start(PGconn* connection) {
+    bool open(PGconn* connection) {
         request_.reset(PQcancelCreate(connection));
         return request_ && PQcancelStart(request_.get()) == 1;
     }
+
+    bool start() noexcept { return true; }
 
     int descriptor() const noexcept { return PQcancelSocket(request_.get()); }
     interest wanted() const noexcept {
@@ -156,12 +174,17 @@ public:
     bool is_running() const noexcept { return request_ != nullptr; }
 
     /// False: the request can't be sent, and `done` is not called.
-    bool start(PGconn* connection) {
-        request_ = std::make_unique<pq_cancel_request>();
-        if (request_->start(connection) && watch())
-            return true;
-        stop();
-        return false;
+    bool start(PGconn* connection) noexcept {
+        bool has_begun = false;
+        BOOST_TRY {
+            request_ = std::make_unique<pq_cancel_request>();
+            has_begun = request_->open(connection) && watch() && request_->start();
+        }
+        BOOST_CATCH(...) {}
+        BOOST_CATCH_END
+        if (!has_begun)
+            stop();
+        return has_begun;
     }
 
     /// Forgets the request, which may go on.
@@ -171,10 +194,14 @@ public:
     }
 
 private:
-    bool watch() {
+    bool watch() noexcept {
         error_code ec;
-        watcher_.renew(request_->descriptor(), ec);
-        watcher_.set_interest(request_->wanted());
+        BOOST_TRY {
+            watcher_.renew(request_->descriptor(), ec);
+            watcher_.set_interest(request_->wanted());
+        }
+        BOOST_CATCH(...) { return false; }
+        BOOST_CATCH_END
         return !ec;
     }
 

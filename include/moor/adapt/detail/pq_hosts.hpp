@@ -17,6 +17,7 @@
 #include <boost/asio/ip/address.hpp>
 #include <boost/asio/ip/basic_resolver.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 
 #include <cstddef>
 #include <cstdlib>
@@ -142,12 +143,16 @@ private:
     void take(const error_code& ec, const typename resolver::results_type& results) {
         if (is_cancelled_)
             return;
-        const pq_host& h = hosts_[next_++];
-        if (ec)
-            error_ = ec;
-        for (const auto& entry : results)
-            found_.push_back({h.name, entry.endpoint().address().to_string(), h.port});
-        next();
+        BOOST_TRY {
+            const pq_host& h = hosts_[next_++];
+            if (ec)
+                error_ = ec;
+            for (const auto& entry : results)
+                found_.push_back({h.name, entry.endpoint().address().to_string(), h.port});
+            next();
+        }
+        BOOST_CATCH(...) { done_(boost::asio::error::no_memory, pq_hosts()); }
+        BOOST_CATCH_END
     }
 
     resolver resolver_;

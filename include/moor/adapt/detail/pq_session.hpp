@@ -15,16 +15,19 @@
 //   1. libpq is asked for results only in prepare(), which the source calls before each wait: after
 //      each event, and after each initiation (touch). So what came together with something else is
 //      found without an event of its own.
-//   2. While a cancel request is on its way, no result is taken from libpq, unless the connection
+//   2. While a cancel request is being sent, no result is taken from libpq, unless the connection
 //      broke. So no other command starts, and the request can hit none but the present one.
 //   3. No handler is invoked within a member: completing an operation queues its handler.
 //   4. Without a pending operation there is no interest: an idle connection costs nothing.
+//   5. An initiating function that throws has sent nothing, and its handler is not invoked. Where
+//      memory runs out later, the connection is given up, and all operations complete (lose).
 //
 
 #ifndef MOOR_ADAPT_DETAIL_PQ_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_PQ_SESSION_HPP
 
 #include <moor/adapt/detail/pq_cancel.hpp>
+#include <moor/adapt/detail/pq_command.hpp>
 #include <moor/adapt/detail/pq_hosts.hpp>
 #include <moor/adapt/libpq_types.hpp>
 #include <moor/error.hpp>
@@ -35,6 +38,7 @@
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -53,31 +57,14 @@ namespace detail {
 
 template <class Executor>
 class pq_session {
-    using ec_operation = operation<void(error_code)>;
-    using result_operation = operation<void(error_code, pq_result)>;
-    using row_operation = operation<void(error_code, std::string)>;
+    using ec_operation = pq_command::ec_operation;
+    using result_operation = pq_command::result_operation;
+    using row_operation = pq_command::row_operation;
     using notification_operation = operation<void(error_code, pq_notification)>;
     template <class T>
     using list_of = std::list<T, boost::asio::recycling_allocator<T>>;
 
-    /// A command that was sent, or a wait for what another call has sent.
-    struct command {
-        enum kind_type {
-            whole,  // all results of a command; the last one, or the error, is passed on
-            single, // the next result, or the null pointer behind the last one
-            row,    // the next row of COPY TO
-            sync    // the end of the pipeline's segment
-        };
-
-        kind_type kind = whole;
-        result_operation result{};
-        row_operation row_of_copy{};
-        ec_operation at_sync{};
-        pq_result kept{};
-        bool has_all_rows = false;
-        boost::asio::cancellation_type_t cancelled = boost::asio::cancellation_type::none;
-        bool must_cancel = false; // ask the server to
-    };
+    using command = pq_command;
     using position = typename list_of<command>::iterator;
     using clock = std::chrono::steady_clock;
     static constexpr std::chrono::milliseconds first_pause{50};
@@ -95,9 +82,20 @@ public:
     const std::string& message() const noexcept { return message_; }
 
     /// libpq was called, and may wait for something else now.
-    void touch() {
-        if (source_)
-            source_->touch();
+    /**
+     * The commands of a pipeline that are started in one turn of the loop are sent together.
+     */
+    void touch() noexcept {
+        if (!source_)
+            return;
+        BOOST_TRY {
+            if (is_pipeline())
+                source_->touch();
+            else
+                source_->touch_now();
+        }
+        BOOST_CATCH(...) { lose(boost::asio::error::no_memory); }
+        BOOST_CATCH_END
     }
 
     // ---- the connection -------------------------------------------------------------------------
@@ -132,113 +130,109 @@ public:
     }
 
     template <class Handler>
-    void connect(Handler&& handler, std::string connection_string) {
+    void connect(Handler&& handler, const std::string& connection_string) {
+        ec_operation op = connecting_operation(std::forward<Handler>(handler));
         close();
-        begin_connect(std::forward<Handler>(handler));
-        pq_hosts hosts = hosts_to_look_up(connection_string);
-        if (hosts.empty())
-            return open_connection(connection_string, hosts);
-        phase_ = looking_up;
-        const auto lookup = std::make_shared<pq_lookup<Executor>>(
-            executor(), std::move(hosts),
-            [this, connection_string](error_code ec, const pq_hosts& found) {
-                if (ec)
-                    return fail_to_connect(ec);
-                open_connection(connection_string, found);
-            });
-        lookup_ = lookup;
-        lookup->next();
+        connect_ = std::move(op);
+        BOOST_TRY { look_up_and_open(connection_string); }
+        BOOST_CATCH(...) { fail_to_connect(boost::asio::error::no_memory); }
+        BOOST_CATCH_END
     }
 
     /// Goes on with a connection that PQconnectStart has begun; or begins a PQresetStart.
     template <class Handler>
     void go_on_connecting(Handler&& handler, bool is_reset) {
-        if (!connection_) {
-            begin_connect(std::forward<Handler>(handler));
-            return complete(connect_, boost::asio::error::not_connected);
-        }
+        ec_operation op = connecting_operation(std::forward<Handler>(handler));
+        if (!connection_)
+            return op.complete(boost::asio::error::not_connected);
         complete_all(boost::asio::error::operation_aborted);
-        begin_connect(std::forward<Handler>(handler));
+        connect_ = std::move(op);
         source_.reset(); // before libpq closes the descriptor
         if (is_reset && !PQresetStart(connection_))
             return fail_to_connect(pq_error::connection_failed);
-        start_polling(is_reset);
+        BOOST_TRY { start_polling(is_reset); }
+        BOOST_CATCH(...) { fail_to_connect(boost::asio::error::no_memory); }
+        BOOST_CATCH_END
     }
 
     // ---- commands -------------------------------------------------------------------------------
 
+    /// What `send` returns for a text that libpq would cut off.
+    static constexpr int unsuitable_text = -2;
+
     /// `send()` calls libpq, and returns 1 if libpq has accepted the command.
     template <class Handler, class Send>
     void execute(Handler&& handler, Send send) {
-        const position c = add(command::whole, &command::result,
-                               result_operation::start(std::forward<Handler>(handler), executor()));
-        if (const error_code ec = refusal(send)) {
-            finish(c, ec, nullptr);
-            return;
-        }
-        request_flush(); // for each: or else the results come with those of the last command
-        started(c, c->result);
+        list_of<command> c =
+            command_of(command::whole, &command::result,
+                       result_operation::start(std::forward<Handler>(handler), executor()));
+        const error_code ec = refusal(send);
+        if (!ec)
+            request_flush(); // for each: or else the results come with those of the last command
+        begin(c, ec);
     }
 
     template <class Handler>
     void get_result(Handler&& handler) {
-        const position c = add(command::single, &command::result,
-                               result_operation::start(std::forward<Handler>(handler), executor()));
-        if (!is_open())
-            return finish(c, boost::asio::error::not_connected, nullptr);
+        list_of<command> c =
+            command_of(command::single, &command::result,
+                       result_operation::start(std::forward<Handler>(handler), executor()));
         has_unflushed_ = true;
-        started(c, c->result);
+        begin(c, refusal());
     }
 
     template <class Handler>
     void get_copy(Handler&& handler) {
-        const position c = add(command::row, &command::row_of_copy,
-                               row_operation::start(std::forward<Handler>(handler), executor()));
-        if (!is_open())
-            return finish(c, boost::asio::error::not_connected, nullptr);
-        started(c, c->row_of_copy);
+        list_of<command> c =
+            command_of(command::row, &command::row_of_copy,
+                       row_operation::start(std::forward<Handler>(handler), executor()));
+        begin(c, refusal());
     }
 
     template <class Handler, class Send>
     void synchronize(Handler&& handler, Send send) {
-        const position c = add(command::sync, &command::at_sync,
-                               ec_operation::start(std::forward<Handler>(handler), executor()));
-        if (const error_code ec = refusal(send))
-            return finish(c, ec, nullptr);
-        has_unflushed_ = false;
-        started(c, c->at_sync);
+        list_of<command> c =
+            command_of(command::sync, &command::at_sync,
+                       ec_operation::start(std::forward<Handler>(handler), executor()));
+        begin(c, refusal(send));
     }
 
     template <class Handler>
     void put_copy(Handler&& handler, const char* data, std::size_t size) {
         ec_operation op = ec_operation::start(std::forward<Handler>(handler), executor());
-        const bool is_too_long = size > std::size_t((std::numeric_limits<int>::max)());
-        error_code ec =
-            put_ || is_too_long ? error_code(pq_error::request_refused) : refusal([&](PGconn* c) {
-                return PQputCopyData(c, data, static_cast<int>(size));
-            });
-        if (ec)
-            return op.complete(ec);
-        put_ = std::move(op);
-        put_.on_cancel([this](boost::asio::cancellation_type_t) {
+        op.on_cancel([this](boost::asio::cancellation_type_t) {
             complete(put_, boost::asio::error::operation_aborted);
             touch();
         });
+        const bool is_too_long = size > std::size_t((std::numeric_limits<int>::max)());
+        error_code ec = refusal();
+        if (!ec && (put_ || is_too_long))
+            ec = pq_error::request_refused;
+        if (!ec)
+            ec = refusal([&](PGconn* c) { return PQputCopyData(c, data, static_cast<int>(size)); });
+        if (ec)
+            return op.complete(ec);
+        put_ = std::move(op);
         touch();
     }
 
     template <class Handler>
     void wait_for_notification(Handler&& handler) {
-        const auto n = notifications_.insert(
-            notifications_.end(),
-            notification_operation::start(std::forward<Handler>(handler), executor()));
-        if (!is_open())
-            return notify(n, boost::asio::error::not_connected, nullptr);
-        n->on_cancel([this, n](boost::asio::cancellation_type_t) {
-            notify(n, boost::asio::error::operation_aborted, nullptr);
+        list_of<notification_operation> n;
+        n.push_back(notification_operation::start(std::forward<Handler>(handler), executor()));
+        const auto at = n.begin();
+        at->on_cancel([this, at](boost::asio::cancellation_type_t) {
+            notify(at, boost::asio::error::operation_aborted, nullptr);
             touch();
         });
-        touch();
+        notifications_.splice(notifications_.end(), n);
+        if (is_open())
+            return touch();
+        // A connection that broke may have left some.
+        pq_notification kept(PQstatus(connection_) == CONNECTION_BAD ? PQnotifies(connection_)
+                                                                     : nullptr);
+        const error_code ec = kept ? error_code() : refusal();
+        notify(at, ec, std::move(kept));
     }
 
 private:
@@ -257,9 +251,28 @@ private:
     // ---- connecting -----------------------------------------------------------------------------
 
     template <class Handler>
-    void begin_connect(Handler&& handler) {
-        connect_ = ec_operation::start(std::forward<Handler>(handler), executor());
-        connect_.on_cancel([this](boost::asio::cancellation_type_t) { close(); });
+    ec_operation connecting_operation(Handler&& handler) {
+        ec_operation op = ec_operation::start(std::forward<Handler>(handler), executor());
+        op.on_cancel([this](boost::asio::cancellation_type_t) { close(); });
+        return op;
+    }
+
+    void look_up_and_open(const std::string& connection_string) {
+        if (connection_string.find('\0') != std::string::npos)
+            return fail_to_connect(pq_error::connection_failed);
+        pq_hosts hosts = hosts_to_look_up(connection_string);
+        if (hosts.empty())
+            return open_connection(connection_string, hosts);
+        phase_ = looking_up;
+        const auto lookup = std::make_shared<pq_lookup<Executor>>(
+            executor(), std::move(hosts),
+            [this, connection_string](error_code ec, const pq_hosts& found) {
+                if (ec)
+                    return fail_to_connect(ec);
+                open_connection(connection_string, found);
+            });
+        lookup_ = lookup;
+        lookup->next();
     }
 
     void open_connection(const std::string& connection_string, const pq_hosts& hosts) {
@@ -307,6 +320,9 @@ private:
     void fail_to_connect(error_code ec) {
         phase_ = closed;
         keep_message();
+        char text[128];
+        if (!connection_) // libpq was not called
+            keep_text(ec.message(text, sizeof(text)));
         complete(connect_, ec);
     }
 
@@ -314,16 +330,10 @@ private:
 
     wants prepare() {
         wants w;
-        int unsent = 0;
-        if (phase_ == open) {
-            unsent = flush();
-            if (unsent == 0)
-                complete(put_, error_code());
-            take_results();
-            take_notifications();
-            if (phase_ == open && PQstatus(connection_) != CONNECTION_OK)
-                lose(pq_error::connection_lost);
-        }
+        bool is_unsent = false;
+        BOOST_TRY { is_unsent = phase_ == open && work(); }
+        BOOST_CATCH(...) { lose(boost::asio::error::no_memory); }
+        BOOST_CATCH_END
         if (!connection_) // it was closed, since a cancel request failed
             return w;
         w.fd = PQsocket(connection_); // negative once the connection broke
@@ -331,12 +341,29 @@ private:
             w.events = polled_ == PGRES_POLLING_READING ? interest::readable : interest::writable;
         } else if (put_ || !commands_.empty() || !notifications_.empty()) {
             w.events = interest::readable;
-            if (unsent == 1) // then libpq wants to read, too: the server may wait for that
+            if (is_unsent) // then libpq wants to read, too: the server may wait for that
                 w.events |= interest::writable;
             if (!commands_.empty() && commands_.front().must_cancel && !canceller_.is_running())
                 w.until = next_request_;
         }
         return w;
+    }
+
+    /// Completes what is over. Returns whether there is more to send, when the socket is writable
+    /// or readable.
+    bool work() {
+        const int unsent = flush();
+        if (unsent == 0 && put_) // or it was dropped: only reading tells that the server is gone
+            PQconsumeInput(connection_);
+        take_results();
+        take_notifications();
+        if (phase_ != open)
+            return false;
+        if (unsent < 0 || PQstatus(connection_) != CONNECTION_OK)
+            lose(pq_error::connection_lost);
+        else if (unsent == 0)
+            complete(put_, error_code());
+        return unsent == 1;
     }
 
     void dispatch(const error_code& ec) {
@@ -348,7 +375,6 @@ private:
             keep_message(); // prepare() passes on what libpq has, and then the loss
     }
 
-    /// 0: everything is sent; 1: there is more to send, when the socket is writable or readable.
     int flush() {
         if (std::exchange(has_unflushed_, false))
             request_flush();
@@ -368,63 +394,13 @@ private:
             if (canceller_.is_running() && PQstatus(connection_) == CONNECTION_OK)
                 return;
             const position c = commands_.begin();
-            if (advance(c))
+            if (c->take(connection_)) {
+                finish(c);
                 continue;
+            }
             if (c->must_cancel && clock::now() >= next_request_ && !canceller_.start(connection_))
                 cancel_is_over(false);
             return;
-        }
-    }
-
-    /// Takes what libpq has for the first command. False: the command goes on.
-    bool advance(position c) {
-        if (c->kind == command::row && !c->has_all_rows) {
-            char* bytes = nullptr;
-            const int size = PQgetCopyData(connection_, &bytes, 1);
-            if (size == 0)
-                return false;
-            if (size > 0) {
-                std::string text(bytes, static_cast<std::size_t>(size));
-                PQfreemem(bytes);
-                finish_row(c, error_code(), std::move(text));
-                return true;
-            }
-            c->has_all_rows = true; // the results say how the copy ended
-        }
-        for ([[maybe_unused]] bool was_end = false;;) {
-            if (PQisBusy(connection_))
-                return false;
-            pq_result r(PQgetResult(connection_));
-            const ExecStatusType status = PQresultStatus(r.get());
-            if (c->kind == command::single) {
-                const error_code ec = pq_error_of(r.get());
-                finish(c, ec, std::move(r));
-                return true;
-            }
-#if defined(LIBPQ_HAS_PIPELINING)
-            was_end = was_end && !r;
-            if (status == PGRES_PIPELINE_SYNC) {
-                if (c->kind != command::sync)
-                    continue;
-                finish(c, error_code(), nullptr);
-                return true;
-            }
-            if (c->kind == command::sync && (r || !std::exchange(was_end, true)))
-                continue; // the results of commands that nobody waits for
-#endif
-            const bool is_copy =
-                status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH;
-            const bool is_end = !r || is_copy;
-            if (r && !pq_error_of(c->kept.get()))
-                c->kept = std::move(r); // the first error, or else the last result
-            if (!is_end)
-                continue;
-            pq_result kept = std::move(c->kept);
-            error_code ec = kept ? pq_error_of(kept.get()) : pq_error::request_refused;
-            if (ec && pq_sqlstate_of(ec).empty() && PQstatus(connection_) != CONNECTION_OK)
-                ec = pq_error::connection_lost;
-            finish(c, ec, std::move(kept));
-            return true;
         }
     }
 
@@ -441,19 +417,13 @@ private:
 
     /// Without a pipeline, all that wait for results wait for those of one command. A command that
     /// waits behind others in a pipeline is cancelled when it is the first.
-    template <class Operation>
-    void started(position c, Operation& op) {
-        op.on_cancel([this, c](boost::asio::cancellation_type_t type) {
-            c->cancelled |= type;
-            c->must_cancel = true;
-            if (!is_pipeline()) {
-                commands_.front().cancelled |= type;
-                commands_.front().must_cancel = true;
-            }
-            next_request_ = clock::time_point();
-            pause_ = first_pause;
-            touch();
-        });
+    void cancel(position c, boost::asio::cancellation_type_t type) {
+        for (command* each : {&*c, is_pipeline() ? &*c : &commands_.front()}) {
+            each->cancelled |= type;
+            each->must_cancel = true;
+        }
+        next_request_ = clock::time_point();
+        pause_ = first_pause;
         touch();
     }
 
@@ -488,45 +458,63 @@ private:
 
     // ---- completing -----------------------------------------------------------------------------
 
+    /// A command that can be cancelled once it is in commands_.
     template <class Operation>
-    position add(typename command::kind_type kind, Operation command::*member, Operation op) {
-        const position c = commands_.emplace(commands_.end());
+    list_of<command> command_of(typename command::kind_type kind, Operation command::*member,
+                                Operation op) {
+        list_of<command> one;
+        const position c = one.emplace(one.end());
         c->kind = kind;
         (*c).*member = std::move(op);
-        return c;
+        ((*c).*member).on_cancel([this, c](boost::asio::cancellation_type_t type) {
+            cancel(c, type);
+        });
+        return one;
+    }
+
+    /// Has a command wait; or completes it with an error.
+    void begin(list_of<command>& one, error_code ec) {
+        const position c = one.begin();
+        commands_.splice(commands_.end(), one);
+        if (ec)
+            return fail(c, ec);
+        touch();
+    }
+
+    error_code refusal() const noexcept {
+        return is_open() ? error_code() : boost::asio::error::not_connected;
     }
 
     template <class Send>
     error_code refusal(Send send) {
         if (!is_open())
-            return boost::asio::error::not_connected;
-        if (send(connection_) == 1)
+            return refusal();
+        const int sent = send(connection_);
+        if (sent == 1)
             return error_code();
         keep_message();
+        if (sent == unsuitable_text)
+            keep_text("a text contains a null character, or is too long");
         if (PQstatus(connection_) == CONNECTION_OK)
             return pq_error::request_refused;
         touch(); // so that all others are told
         return pq_error::connection_lost;
     }
 
-    void finish(position c, error_code ec, pq_result r) {
-        if (ec && connection_) {
+    void finish(position c) {
+        if (c->ec && c->kept)
+            keep_text(PQresultErrorMessage(c->kept.get()));
+        else if (c->ec)
             keep_message();
-            if (r)
-                message_ = PQresultErrorMessage(r.get());
-        }
         command done = std::move(*c);
         commands_.erase(c);
-        done.result.complete(ec, std::move(r));
-        done.at_sync.complete(ec);
-        // The end of a copy that went well.
-        done.row_of_copy.complete(ec ? ec : error_code(boost::asio::error::eof), std::string());
+        done.complete();
     }
 
-    void finish_row(position c, error_code ec, std::string text) {
-        command done = std::move(*c);
-        commands_.erase(c);
-        done.row_of_copy.complete(ec, std::move(text));
+    void fail(position c, error_code ec) {
+        c->ec = ec;
+        c->kept.reset();
+        finish(c);
     }
 
     void notify(typename list_of<notification_operation>::iterator at, error_code ec,
@@ -546,7 +534,7 @@ private:
         complete(connect_, ec);
         complete(put_, ec);
         while (!commands_.empty())
-            finish(commands_.begin(), ec, nullptr);
+            fail(commands_.begin(), ec);
         while (!notifications_.empty())
             notify(notifications_.begin(), ec, nullptr);
     }
@@ -558,9 +546,18 @@ private:
         complete_all(ec);
     }
 
-    void keep_message() {
+    void keep_message() noexcept {
         if (connection_)
-            message_ = PQerrorMessage(connection_);
+            keep_text(PQerrorMessage(connection_));
+    }
+
+    /// A command of a pipeline that was skipped has no text: the one of its cause stays.
+    void keep_text(const char* text) noexcept {
+        if (!*text)
+            return;
+        BOOST_TRY { message_ = text; }
+        BOOST_CATCH(...) { message_.clear(); }
+        BOOST_CATCH_END
     }
 
     PGconn* connection_ = nullptr;
