@@ -1,0 +1,253 @@
+//
+// moor/adapt/curl.hpp
+//
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// libcurl in an execution context: any number of transfers on one multi handle, each an operation
+// with a completion token. Needs libcurl 7.59 or later; link with -lcurl.
+//
+// The library's contract, as the adapter keeps it:
+//
+// - libcurl says within any of its calls which sockets to watch, so a watch ends in its own handler
+//   as a rule. A kept connection is removed, stays open, and comes back under the same number. A
+//   number may also come back for another socket. The adapter compares the file each time.
+// - libcurl has one timer. "0" means soon, and never from within the callback.
+// - libcurl must not be called from within its callbacks. The adapter notes what is asked for
+//   there (a transfer is started or cancelled, the object is closed), and does it when libcurl
+//   has returned.
+// - The results of transfers are read after each call, also of transfers on other sockets.
+// - libcurl's threads look up names. The end of a transfer would wait for its thread; the adapter
+//   sets CURLOPT_QUICK_EXIT, so that the thread ends by itself. A libcurl that was built with a
+//   blocking resolver (no CURL_VERSION_ASYNCHDNS) blocks the loop while it looks up a name.
+//
+// Threads: all members have to be called on the executor, a strand if several threads run the
+// context. libcurl's callbacks run there, too. An easy handle belongs to the adapter from
+// async_perform until the handler is invoked.
+//
+// Lifetimes: the object owns the CURLM. It may outlive the execution context, and may be destroyed
+// in a handler and in libcurl's callbacks. Destroying it, or close(), completes what is pending
+// with operation_aborted. The easy handles are the caller's.
+//
+// An example: example/download.cpp.
+//
+
+#ifndef MOOR_ADAPT_CURL_HPP
+#define MOOR_ADAPT_CURL_HPP
+
+#include <moor/adapt/curl_types.hpp>
+#include <moor/adapt/detail/curl_session.hpp>
+#include <moor/detail/initiate.hpp>
+#include <moor/error.hpp>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/async_result.hpp>
+
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+#include <curl/curl.h>
+
+namespace moor {
+namespace adapt {
+
+/// Transfers by libcurl, which share connections, name lookups and limits.
+/**
+ * The object owns a multi handle of libcurl. `async_perform` performs the transfer of an easy
+ * handle, as `curl_easy_perform` does; any number may be pending. Options of the multi handle, such
+ * as `CURLMOPT_MAX_HOST_CONNECTIONS`, are set with `curl_multi_setopt` on `native_handle`, but for
+ * the functions and data of sockets and of the timer, which are the adapter's. Easy handles are
+ * added and removed by the adapter only.
+ *
+ * @par Callbacks Of libcurl
+ * libcurl calls the functions that the easy handles have (for data, headers, progress and so on)
+ * within the adapter, on the executor. They may start transfers, cancel transfers, and close or
+ * destroy the object: the adapter does this when libcurl has returned. They must not throw, and
+ * must not run the execution context. Progress is told by libcurl's `CURLOPT_XFERINFOFUNCTION`. To
+ * go on with a paused transfer, call `pause`.
+ *
+ * @par Cancellation
+ * Each operation can be cancelled: libcurl then ends the transfer. If other transfers share the
+ * connection (HTTP/2), the connection stays, otherwise it is closed. Time limits are also options
+ * of libcurl, such as `CURLOPT_TIMEOUT_MS`.
+ *
+ * @par Errors
+ * An operation completes with @n
+ * the `CURLcode` of the transfer, see `curl_error`; @n
+ * the `CURLMcode` of the multi handle: `CURLM_ADDED_ALREADY` if the easy handle's transfer is
+ * pending already, `CURLM_BAD_EASY_HANDLE` for a null pointer, `CURLM_BAD_HANDLE` after `close`; @n
+ * or `operation_aborted` if the operation was cancelled, or the object was closed or destroyed. @n
+ * A status of HTTP such as 404 is no error, unless `CURLOPT_FAILONERROR` is set. If a socket can't
+ * be watched, its transfers fail with an error of libcurl, such as `CURLE_SEND_ERROR`.
+ *
+ * @tparam Executor The type of the I/O executor.
+ *
+ * @par Outstanding Work
+ * Pending operations keep `run()` from returning. Kept connections do not: nothing is waited for.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
+ * strand if several threads run the execution context. Call `curl_global_init` before there are
+ * several threads.
+ *
+ * @par Lifetimes
+ * An easy handle has to exist until its handler is invoked or destroyed. The object may outlive its
+ * execution context, and be destroyed then. An operation goes on when the object is moved. An
+ * object that was moved from can only be assigned to or destroyed.
+ *
+ * @par Example
+ * @code
+ * asio::awaitable<void> fetch(moor::adapt::curl_multi& m, const char* url) {
+ *     moor::adapt::curl_handle easy(curl_easy_init());
+ *     curl_easy_setopt(easy.get(), CURLOPT_URL, url); // the body goes to the standard output
+ *     co_await m.async_perform(easy.get(), asio::use_awaitable);
+ * }
+ * @endcode
+ */
+template <class Executor = boost::asio::any_io_executor>
+class basic_curl_multi {
+    using session = detail::curl_session<Executor>;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
+
+    struct initiation {
+        using executor_type = Executor;
+
+        session* target;
+
+        executor_type get_executor() const noexcept { return target->executor(); }
+        template <class Handler>
+        void operator()(Handler&& handler, CURL* easy) const {
+            target->perform(std::forward<Handler>(handler), easy);
+        }
+    };
+    template <class Token>
+    using initiated = moor::detail::initiated<void(error_code), Token, initiation, CURL*>;
+
+public:
+    /// The type of the I/O executor.
+    using executor_type = Executor;
+
+    /// The type of the handle.
+    using native_handle_type = CURLM*;
+
+    /// The object's type with another executor.
+    template <class OtherExecutor>
+    struct rebind_executor {
+        /// The object's type.
+        using other = basic_curl_multi<OtherExecutor>;
+    };
+
+    /// Constructs an object with a multi handle of its own.
+    /**
+     * @param ex The I/O executor.
+     * @throws std::bad_alloc If libcurl makes no multi handle.
+     */
+    explicit basic_curl_multi(const executor_type& ex) : session_(std::make_shared<session>(ex)) {}
+    /// Constructs an object with a multi handle of its own.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @throws std::bad_alloc If libcurl makes no multi handle.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    explicit basic_curl_multi(Context& context)
+        : basic_curl_multi(executor_type(context.get_executor())) {}
+
+    /// Moves the multi handle, with its pending operations.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_curl_multi(basic_curl_multi&& other) noexcept = default;
+    /// Closes the present multi handle, as the destructor does, and moves another one.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_curl_multi& operator=(basic_curl_multi&& other) noexcept {
+        if (this != &other)
+            if (const auto old = std::exchange(session_, std::move(other.session_)))
+                old->close();
+        return *this;
+    }
+    /// Completes pending operations with `operation_aborted`, and closes all connections.
+    ~basic_curl_multi() {
+        if (session_)
+            session_->close();
+    }
+
+    /// Returns the I/O executor.
+    const executor_type& get_executor() const noexcept { return session_->executor(); }
+
+    /// Returns the multi handle, for its options; the null pointer after `close`.
+    /**
+     * @par Example
+     * @code
+     * curl_multi_setopt(m.native_handle(), CURLMOPT_MAX_HOST_CONNECTIONS, 6L);
+     * @endcode
+     */
+    native_handle_type native_handle() const noexcept { return session_->native_handle(); }
+
+    /// Ends all transfers with `operation_aborted`. The kept connections stay.
+    void cancel() { session_->cancel(); }
+
+    /// Ends all transfers with `operation_aborted`, and frees the multi handle.
+    /**
+     * Within a callback of libcurl, this is done when libcurl has returned.
+     */
+    void close() { session_->close(); }
+
+    /// Pauses a pending transfer, or has it go on: `curl_easy_pause`.
+    /**
+     * libcurl may call back from within, so outside of libcurl's callbacks this function has to be
+     * called in place of `curl_easy_pause`.
+     *
+     * @param easy The easy handle.
+     * @param what `CURLPAUSE_CONT`, or what to pause.
+     * @returns The result.
+     *
+     * @par Example
+     * @code
+     * m.pause(easy, CURLPAUSE_CONT); // the write function had returned CURL_WRITEFUNC_PAUSE
+     * @endcode
+     */
+    CURLcode pause(CURL* easy, int what) { return session_->pause(easy, what); }
+
+    /// Performs a transfer, as `curl_easy_perform` does.
+    /**
+     * Sets the option `CURLOPT_QUICK_EXIT` of the easy handle, where libcurl has it. After the
+     * operation, the easy handle can be used again.
+     *
+     * @param easy The easy handle, which stays the caller's, and which must not be changed or freed
+     * before the handler is invoked or destroyed.
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the transfer ends.
+     * @par Example
+     * @code
+     * m.async_perform(easy.get(), [&](moor::error_code ec) {
+     *     long status = 0;
+     *     if (!ec)
+     *         curl_easy_getinfo(easy.get(), CURLINFO_RESPONSE_CODE, &status);
+     * });
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_perform(CURL* easy, Token&& token = default_token()) -> initiated<Token> {
+        return moor::detail::initiate<void(error_code), Token>(initiation{session_.get()}, token,
+                                                               easy);
+    }
+
+private:
+    std::shared_ptr<session> session_; // which goes on while libcurl calls back
+};
+
+/// Transfers on any I/O executor.
+using curl_multi = basic_curl_multi<>;
+
+} // namespace adapt
+} // namespace moor
+
+#endif // MOOR_ADAPT_CURL_HPP
