@@ -66,6 +66,7 @@ adapter_packages=(
     openssl             # certificates
     libpq-dev postgresql
     libc-ares-dev python3
+    libcurl4-openssl-dev nginx-light
 )
 
 # ---------------------------------------------------------------------------------------------------

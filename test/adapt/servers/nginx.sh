@@ -111,7 +111,7 @@ stop_nginx() {
     esac
     pid=$(cat "$file" 2>/dev/null) || return
     unprivileged kill -s "$signal" "$pid"
-    timeout 20 tail --pid="$pid" -f /dev/null
+    timeout 20 tail --pid="$pid" -s 0.05 -f /dev/null
     rm -f "$file"
 }
 
