@@ -829,7 +829,8 @@ BOOST_FIXTURE_TEST_CASE(an_object_is_destroyed_after_any_turn_of_the_loop, with_
 }
 
 BOOST_AUTO_TEST_CASE(an_object_outlives_its_context) {
-    // The handlers own the easy handles, or do not.
+    // The handlers own the easy handles, or do not. (libcurl 7.88 leaks 256 bytes if an easy handle
+    // is freed during a transfer by HTTP/2.)
     for (const bool is_owned : {false, true})
         for (int turns = 0; turns != 12; ++turns) {
             auto alive = std::make_shared<int>(0);
@@ -838,9 +839,8 @@ BOOST_AUTO_TEST_CASE(an_object_outlives_its_context) {
             {
                 asio::io_context io;
                 m.emplace(io);
-                for (const std::string& url :
-                     {http("/never/100000"), https("/never/100000"), https("/never/100000")}) {
-                    auto r = std::make_shared<request>(url);
+                for (const std::string& path : {"/never/100000", "/never/1000", "/never/1000000"}) {
+                    auto r = std::make_shared<request>(is_owned ? http(path) : https(path));
                     m->async_perform(r->easy, [alive, r](error_code) {});
                     if (!is_owned)
                         requests.push_back(r);
@@ -851,8 +851,6 @@ BOOST_AUTO_TEST_CASE(an_object_outlives_its_context) {
             BOOST_TEST(alive.use_count() == 1);
             if (turns % 2)
                 m->close();
-            if (turns % 3 == 0)
-                requests.clear();
             m.reset();
         }
     // A strand is gone with its context.
@@ -867,7 +865,6 @@ BOOST_AUTO_TEST_CASE(an_object_outlives_its_context) {
         io.run_for(test::cap);
         r->on_data = nullptr;
     }
-    r.reset();
     m.reset();
 }
 

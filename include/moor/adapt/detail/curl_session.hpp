@@ -42,6 +42,7 @@
 #include <chrono>
 #include <memory>
 #include <new>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -66,14 +67,6 @@ class curl_session : public std::enable_shared_from_this<curl_session<Executor>>
 public:
     explicit curl_session(const Executor& ex)
         : timer_(ex, [this](error_code, readiness) { act(CURL_SOCKET_TIMEOUT, 0); }),
-          soon_(
-              ex,
-              [this] {
-                  if (std::exchange(is_due_, false))
-                      act(CURL_SOCKET_TIMEOUT, 0); // which may destroy this object
-                  return wants();
-              },
-              [](error_code, readiness) {}),
           multi_(curl_multi_init()) {
         if (!multi_)
             boost::throw_exception(std::bad_alloc());
@@ -205,6 +198,20 @@ private:
         });
     }
 
+    /// In the next turn of the loop.
+    void act_soon() {
+        if (soon_)
+            return soon_->touch();
+        soon_.emplace(
+            executor(),
+            [this] {
+                if (std::exchange(is_due_, false))
+                    act(CURL_SOCKET_TIMEOUT, 0); // which may destroy this object
+                return wants();
+            },
+            [](error_code, readiness) {});
+    }
+
     void take_results() {
         int left = 0;
         while (const CURLMsg* m = curl_multi_info_read(multi_, &left)) {
@@ -261,7 +268,7 @@ private:
         multi_ = nullptr;
         is_inside_ = false;
         timer_.stop();
-        soon_.stop();
+        soon_.reset();
         watchers_.clear();
         deferred_.clear();
         while (!transfers_.empty())
@@ -288,7 +295,7 @@ private:
             else
                 s.timer_.expires_never();
             if (s.is_due_)
-                s.soon_.touch();
+                s.act_soon();
         }
         BOOST_CATCH(...) { return -1; }
         BOOST_CATCH_END
@@ -296,7 +303,7 @@ private:
     }
 
     basic_watcher<Executor> timer_;
-    basic_source<Executor> soon_;
+    std::optional<basic_source<Executor>> soon_; // from the first time on: it calls back at once
     CURLM* multi_;
     std::unordered_map<curl_socket_t, basic_watcher<Executor>> watchers_;
     std::unordered_map<CURL*, transfer> transfers_;
