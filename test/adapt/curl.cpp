@@ -548,6 +548,33 @@ BOOST_FIXTURE_TEST_CASE(transfers_are_started_and_cancelled_within_callbacks, wi
     }
 }
 
+BOOST_FIXTURE_TEST_CASE(transfers_are_started_while_another_one_is_removed, with_multi) {
+    std::deque<request> others;
+    for (int i = 0; i != 100; ++i)
+        others.emplace_back(http("/echo/" + std::to_string(i)));
+    std::function<void()> start = [&] {
+        for (request& r : others)
+            m.async_perform(r.easy, r.handler());
+    };
+    request never(http("/never/100000"));
+    never.set(CURLOPT_CLOSESOCKETDATA, &start);
+    never.set(
+        CURLOPT_CLOSESOCKETFUNCTION, +[](void* f, curl_socket_t s) {
+            (*static_cast<std::function<void()>*>(f))();
+            return ::close(s);
+        });
+    asio::cancellation_signal signal;
+    m.async_perform(never.easy, asio::bind_cancellation_slot(signal.slot(), never.handler()));
+    test::run_until(io, [&] { return !never.body.empty(); });
+    signal.emit(asio::cancellation_type::total); // closes the connection
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(never.ec, test::aborted);
+    for (std::size_t i = 0; i != others.size(); ++i) {
+        BOOST_CHECK_EQUAL(others[i].ec, success);
+        BOOST_TEST(others[i].body == "/echo/" + std::to_string(i));
+    }
+}
+
 BOOST_FIXTURE_TEST_CASE(the_object_is_closed_or_destroyed_within_callbacks, with_multi) {
     for (const bool is_destroyed : {false, true})
         for (const std::string& url : {http("/slow/1000000"), https("/slow/1000000")})

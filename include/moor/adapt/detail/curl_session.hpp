@@ -40,6 +40,7 @@
 #include <boost/throw_exception.hpp>
 
 #include <chrono>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -62,7 +63,7 @@ class curl_session : public std::enable_shared_from_this<curl_session<Executor>>
         bool is_added = false; // to the multi handle
         error_code end{};      // with which the transfer is to be ended
     };
-    using position = typename std::unordered_map<CURL*, transfer>::iterator;
+    using position = typename std::map<CURL*, transfer>::iterator; // valid in libcurl's callbacks
 
 public:
     explicit curl_session(const Executor& ex)
@@ -306,7 +307,7 @@ private:
     std::optional<basic_source<Executor>> soon_; // from the first time on: it calls back at once
     CURLM* multi_;
     std::unordered_map<curl_socket_t, basic_watcher<Executor>> watchers_;
-    std::unordered_map<CURL*, transfer> transfers_;
+    std::map<CURL*, transfer> transfers_;
     std::vector<CURL*> deferred_;
     bool is_inside_ = false;
     bool is_due_ = false;
