@@ -64,6 +64,7 @@ case $name in
         if [ $# -gt 1 ]; then
             servers= # the program downloads from elsewhere
         else
+            # shellcheck disable=SC2016 # the variables of the servers
             through=(sh -c 'cd "$MOOR_SERVERS_DIR" && exec "$0" $MOOR_SERVERS_DOWNLOADS')
         fi
         shift
