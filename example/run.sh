@@ -11,8 +11,6 @@
 #     example/run.sh resolve [HOST...]      names by c-ares
 #     example/run.sh tree [DIRECTORY]       what changes in a directory
 #
-# With the name of a program that needs a server, it starts one, runs this program only, with the
-# other arguments, and ends the server: example/run.sh listen [CHANNEL], download [URL...].
 # On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
 
@@ -32,12 +30,6 @@ adapter() {
     programs=("$name")
     servers=$1
     shift
-through=()
-# An adapter's program: example PROGRAM SERVER LIBRARY... -- PACKAGE...
-example() {
-    programs=("$1")
-    servers=$2
-    shift 2
     while [ "$1" != -- ]; do
         case $1 in
             -l*) libraries+=("$1") ;;
@@ -59,16 +51,6 @@ case $name in
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
     tree) adapter "" -- ;;
     *) name= ;;
-    download)
-        example "$1" nginx -lcurl -- libcurl4-openssl-dev nginx-light openssl
-        if [ $# -gt 1 ]; then
-            servers= # the program downloads from elsewhere
-        else
-            # shellcheck disable=SC2016 # the variables of the servers
-            through=(sh -c 'cd "$MOOR_SERVERS_DIR" && exec "$0" $MOOR_SERVERS_DOWNLOADS')
-        fi
-        shift
-        ;;
 esac
 [ -z "$name" ] || shift
 mkdir -p "$built"
@@ -89,13 +71,12 @@ done
 
 if [ -n "$servers" ]; then
     # shellcheck disable=SC2086 # several names
-    exec "$root/test/adapt/servers.sh" with $servers -- ${through[@]+"${through[@]}"} "$built/${programs[0]}" "$@"
+    exec "$root/test/adapt/servers.sh" with $servers -- "$built/${programs[0]}" "$@"
 fi
 if [ "${programs[0]}" != tour ]; then
     exec "$built/${programs[0]}" "$@"
 fi
 "$built/tour" "$@"
-"$built/${programs[0]}" "$@"
 for name in "${programs[@]:1}"; do
     printf '\n%s\n\n' "example/$name.cpp"
     "$built/$name" </dev/null
