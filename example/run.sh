@@ -7,6 +7,7 @@
 # With the name of an adapter's program, it runs this program only, with the other arguments; the
 # program's servers, if there are any, are started before and ended afterwards:
 #
+#     example/run.sh download [URL...]      files with libcurl, at once
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
 #     example/run.sh resolve [HOST...]      names by c-ares
 #     example/run.sh tree [DIRECTORY]       what changes in a directory
@@ -25,6 +26,7 @@ built=$root/build/example
 flags=()
 libraries=()
 servers=
+through=()
 # An adapter's program: adapter SERVERS FLAG... -- PACKAGE...
 adapter() {
     programs=("$name")
@@ -46,6 +48,15 @@ case $name in
         programs=(tour)
         built+=/inspected
         flags=(-DTOUR_IS_INSPECTED)
+        ;;
+    download)
+        adapter nginx -lcurl -- libcurl4-openssl-dev nginx-light openssl
+        if [ $# -gt 1 ]; then
+            servers= # the files come from elsewhere
+        else
+            # shellcheck disable=SC2016 # the variables of the servers
+            through=(sh -c 'cd "$MOOR_SERVERS_DIR" && exec "$0" $MOOR_SERVERS_DOWNLOADS')
+        fi
         ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
@@ -71,7 +82,7 @@ done
 
 if [ -n "$servers" ]; then
     # shellcheck disable=SC2086 # several names
-    exec "$root/test/adapt/servers.sh" with $servers -- "$built/${programs[0]}" "$@"
+    exec "$root/test/adapt/servers.sh" with $servers -- ${through[@]+"${through[@]}"} "$built/${programs[0]}" "$@"
 fi
 if [ "${programs[0]}" != tour ]; then
     exec "$built/${programs[0]}" "$@"
