@@ -172,7 +172,8 @@ private:
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
  * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
- * strand if several threads run the execution context.
+ * strand if several threads run the execution context. A source may be constructed anywhere; then
+ * `prepare` may run before the constructor returns.
  *
  * @par Lifetimes
  * The source owns no descriptor, and closes none. It may outlive the execution context, which

@@ -22,6 +22,7 @@
 #include <chrono>
 #include <deque>
 #include <functional>
+#include <list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -513,6 +514,21 @@ BOOST_AUTO_TEST_CASE(a_source_runs_on_a_strand_of_a_thread_pool) {
     BOOST_TEST(test::wait_for([&] { return received == messages; }));
     pool.join();
     BOOST_TEST(!is_outside);
+}
+
+// What the constructor posts may be called before the constructor returns.
+BOOST_AUTO_TEST_CASE(a_source_may_be_made_on_another_thread_than_its_strands) {
+    constexpr int sources = 2000;
+    asio::thread_pool pool(2);
+    auto strand = asio::make_strand(pool);
+    std::atomic<int> asked{0};
+    std::list<moor::basic_source<decltype(strand)>> all;
+    for (int i = 0; i != sources; ++i)
+        all.emplace_back(
+            strand, [&] { return ++asked, wants(); }, [](error_code, readiness) {});
+    BOOST_TEST(test::wait_for([&] { return asked == sources; }));
+    asio::post(strand, [&] { all.clear(); });
+    pool.join();
 }
 
 BOOST_AUTO_TEST_SUITE_END()

@@ -57,7 +57,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <type_traits>
 #include <utility>
 
 namespace moor {
@@ -183,11 +182,11 @@ public:
         if (is_stopped_ || is_poked_)
             return;
         may_call = may_call && !is_calling_ && !is_anything_left();
-        if (!is_calling_ && !may_call)
-            post(&watch_state::go_on);
-        is_poked_ = true;
+        is_poked_ = true; // first: what is posted may be called on another thread at once
         if (may_call)
             deliver();
+        else if (!is_calling_)
+            post(&watch_state::go_on);
     }
 
     void forget_poke() noexcept { is_poked_ = false; }
@@ -290,9 +289,15 @@ private:
     }
 
     void post(void (watch_state::*what)(const event&)) {
-        if (!is_over_)
-            boost::asio::post(executor_.value(),
-                              event{ptr(this), 0, interest(), error_code(), ready_event(), what});
+        BOOST_TRY {
+            if (!is_over_)
+                boost::asio::post(executor_.value(), event{ptr(this), 0, {}, {}, {}, what});
+        }
+        BOOST_CATCH(...) { // then the next poke posts
+            is_poked_ = false;
+            BOOST_RETHROW
+        }
+        BOOST_CATCH_END
     }
 
     void hide_units() {
@@ -488,10 +493,8 @@ private:
     }
 
     void call_with(readiness now) {
-        if (!is_within_limit()) {
-            call(error::rate_limited, readiness());
-            return;
-        }
+        if (!is_within_limit())
+            return static_cast<void>(call(error::rate_limited, readiness()));
         const std::uint32_t number = number_;
         const ready_event told = last_.only(now);
         const bool is_all = is_one_event_, has_no_data = has_no_data_;
@@ -572,8 +575,7 @@ private:
     std::optional<timer_type> timer_;
     std::uint32_t timer_number_ = 0;
     time_point timer_end_ = never; // of the pending wait
-    time_point deadline_ = never;
-    time_point pause_end_ = never;
+    time_point deadline_ = never, pause_end_ = never;
 
     std::size_t limit_ = 0, calls_ = 0; // in the interval that began at window_
     clock::duration interval_{};
@@ -584,10 +586,8 @@ private:
     bool has_no_data_ = false;  // and there were none, although they were asked for
     bool is_calling_ = false;
     bool is_replaced_ = false; // the handler, while it runs
-    bool is_timed_out_ = false;
-    bool is_poked_ = false;
-    bool is_paused_ = false;
-    bool is_stopped_ = false;
+    bool is_timed_out_ = false, is_poked_ = false;
+    bool is_paused_ = false, is_stopped_ = false;
     bool is_over_; // the context shuts down
 
     std::atomic<bool> is_lost_{false}; // a wait, or the timer's, for want of memory
