@@ -67,6 +67,7 @@ adapter_packages=(
     libpq-dev postgresql
     libc-ares-dev python3
     libcurl4-openssl-dev nginx-light
+    libzmq3-dev
 )
 
 # ---------------------------------------------------------------------------------------------------
