@@ -6,7 +6,6 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
-#include "support/quiet.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/zmq.hpp>
@@ -80,7 +79,7 @@ extern "C" int zmq_msg_send(zmq_msg_t* m, void* s, int flags) {
 
 BOOST_AUTO_TEST_SUITE(zmq)
 
-namespace {
+namespace { // all of it: GCC wants what lambda expressions capture to have the linkage of the case
 
 namespace asio = boost::asio;
 namespace errc = boost::system::errc;
@@ -265,11 +264,22 @@ void run(asio::io_context& io, std::chrono::seconds limit = 120s) {
     BOOST_REQUIRE(!dog.has_bitten());
 }
 
+/// Sooner or later, nothing more happens: libzmq's threads may be late.
+void check_falls_quiet(asio::io_context& io) {
+    BOOST_TEST(test::wait_for([&] {
+        asio::steady_timer t(io, 20ms);
+        test::called over;
+        t.async_wait(over.handler());
+        const auto before = test::counts();
+        test::run_until(io, [&] { return bool(over); });
+        const auto used = test::counts() - before;
+        return used.poll + used.fstat + used.epoll_ctl == 0 && used.turns() <= 16;
+    }));
+}
+
 void check_texts(const strings& actual, const strings& expected) {
     BOOST_CHECK_EQUAL_COLLECTIONS(actual.begin(), actual.end(), expected.begin(), expected.end());
 }
-
-} // namespace
 
 // ---- messages -----------------------------------------------------------------------------------
 
@@ -667,37 +677,20 @@ BOOST_DATA_TEST_CASE_F(loop, sends_wait_quietly_while_the_peer_is_full,
     int sent = 0;
     for (int i = 0; i != most; ++i)
         push.async_send({std::to_string(i), filler}, [&](error_code ec) { sent += !ec; });
-    // The connection may come only now, and some messages are on their way.
-    int last = -1;
-    BOOST_TEST(test::wait_for([&] {
-        asio::steady_timer t(io, 20ms);
-        t.async_wait([](error_code) {});
-        while (t.expiry() > std::chrono::steady_clock::now())
-            io.run_one_for(20ms);
-        test::run_ready(io);
-        return sent != 0 && std::exchange(last, sent) == sent;
-    }));
+    test::run_until(io, [&] { return sent != 0; });
+    check_falls_quiet(io);
     BOOST_TEST(sent < most);
-    const auto before = test::counts();
-    test::check_is_quiet(io);
-    const auto used = test::counts() - before;
-    BOOST_TEST(used.poll == 0);
-    BOOST_TEST(used.fstat == 0);
+    bool has_all = false;
     std::thread peer([&] {
         for (int i = 0; i != most; ++i)
             if (blocking_receive(pull.get()) != strings{std::to_string(i), filler})
                 return;
-        sent += 1000;
+        has_all = true;
     });
-    // The thread changes `sent` at its end only, when no send is pending.
-    {
-        const test::watchdog dog(io, 60s);
-        io.restart();
-        io.run();
-        BOOST_TEST(!dog.has_bitten());
-    }
+    run(io);
     peer.join();
-    BOOST_TEST(sent == most + 1000);
+    BOOST_TEST(sent == most);
+    BOOST_TEST(has_all);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_pending_receive_costs_nothing, loop) {
@@ -708,11 +701,7 @@ BOOST_FIXTURE_TEST_CASE(a_pending_receive_costs_nothing, loop) {
         received r;
         s.async_receive(r.handler());
         test::run_ready(io);
-        const auto before = test::counts();
-        test::check_is_quiet(io);
-        const auto used = test::counts() - before;
-        BOOST_TEST(used.poll == 0);
-        BOOST_TEST(used.fstat == 0);
+        check_falls_quiet(io);
         BOOST_TEST(r.times == 0);
         s.close();
         test::run_all(io);
@@ -730,11 +719,7 @@ BOOST_FIXTURE_TEST_CASE(an_idle_socket_costs_nothing_and_lets_the_loop_end, loop
     test::run_all(io);            // returns although the socket is open
     for (int i = 0; i != 20; ++i) // nobody receives these yet
         BOOST_TEST(blocking_send(push.get(), {std::to_string(i)}));
-    const auto before = test::counts();
-    test::check_is_quiet(io);
-    const auto used = test::counts() - before;
-    BOOST_TEST(used.poll == 0);
-    BOOST_TEST(used.fstat == 0);
+    check_falls_quiet(io);
     for (int i = 0; i != 20; ++i)
         check_texts(receive_texts(pull), {std::to_string(i)});
 }
@@ -1007,8 +992,6 @@ BOOST_DATA_TEST_CASE_F(loop, a_bound_peer_that_is_closed_and_bound_again_is_used
     check_texts(texts(r.message), {"back"});
 }
 
-namespace {
-
 const char peer_variable[] = "MOOR_TEST_ZMQ_PEER";
 
 /// Another process of this program, which answers at the endpoint.
@@ -1031,8 +1014,6 @@ public:
 private:
     ::pid_t pid_ = -1;
 };
-
-} // namespace
 
 BOOST_AUTO_TEST_CASE(peer_process_answers) {
     const char* endpoint = std::getenv(peer_variable);
@@ -1095,27 +1076,35 @@ BOOST_FIXTURE_TEST_CASE(a_message_whose_peer_goes_is_sent_to_another_one_as_a_wh
                          kind{ZMQ_PAIR, ZMQ_PAIR}, kind{ZMQ_REQ, ZMQ_REP}})
         for (int at : {1, 2}) // the part before which the peer goes; 2 is the last one
             BOOST_TEST_CONTEXT(k.type << " at " << at) {
-                zeromq_socket s = make(k.type);
-                void* const raw = s.native_handle();
-                const std::string endpoint = bind(raw, "inproc://");
-                zeromq_handle peer = zmq.socket(k.peer);
-                connect(peer.get(), endpoint);
-                int sends = 0;
-                before_send = [&](int) {
-                    if (sends++ != at)
-                        return;
-                    peer.reset();
-                    ::pollfd p{option(raw, ZMQ_FD), POLLIN, 0};
-                    BOOST_REQUIRE(::poll(&p, 1, 20000) == 1);
-                    // libzmq takes in commands once in a few million ticks.
-                    const auto end = std::chrono::steady_clock::now() + 10ms;
-                    while (std::chrono::steady_clock::now() < end) {}
-                };
+                std::optional<zeromq_socket> s;
+                zeromq_handle peer;
+                std::string endpoint;
                 test::called done;
-                s.async_send({"one", "two", "three"}, done.handler());
-                before_send = nullptr;
-                BOOST_TEST(sends > at);
-                test::run_ready(io);
+                // If libzmq has not noticed in time, the message goes with the peer.
+                BOOST_TEST(test::wait_for([&] {
+                    s.emplace(make(k.type));
+                    void* const raw = s->native_handle();
+                    endpoint = bind(raw, "inproc://");
+                    peer = zmq.socket(k.peer);
+                    connect(peer.get(), endpoint);
+                    int sends = 0;
+                    before_send = [&](int) {
+                        if (sends++ != at)
+                            return;
+                        peer.reset();
+                        ::pollfd p{option(raw, ZMQ_FD), POLLIN, 0};
+                        BOOST_REQUIRE(::poll(&p, 1, 20000) == 1);
+                        // libzmq takes in commands once in a few million ticks.
+                        const auto end = std::chrono::steady_clock::now() + 10ms;
+                        while (std::chrono::steady_clock::now() < end) {}
+                    };
+                    done = test::called();
+                    s->async_send({"one", "two", "three"}, done.handler());
+                    before_send = nullptr;
+                    BOOST_REQUIRE(sends > at);
+                    test::run_ready(io);
+                    return !done || done.ec;
+                }));
                 if (k.type == ZMQ_REQ) { // libzmq would send it without its envelope
                     BOOST_TEST((done.ec == errc::host_unreachable));
                     continue;
@@ -1125,13 +1114,13 @@ BOOST_FIXTURE_TEST_CASE(a_message_whose_peer_goes_is_sent_to_another_one_as_a_wh
                 BOOST_TEST(test::wait_for([&] {
                     peer = zmq.socket(k.peer);
                     connect(peer.get(), endpoint);
-                    s.touch();
+                    s->touch();
                     test::run_ready(io);
                     return bool(done);
                 }));
                 BOOST_CHECK_EQUAL(done.ec, error_code());
                 check_texts(blocking_receive(peer.get()), {"one", "two", "three"});
-                BOOST_CHECK_EQUAL(send(s, "more"), error_code());
+                BOOST_CHECK_EQUAL(send(*s, "more"), error_code());
                 check_texts(blocking_receive(peer.get()), {"more"});
             }
 }
@@ -1245,7 +1234,7 @@ BOOST_FIXTURE_TEST_CASE(sockets_are_moved_borrowed_and_released, loop) {
     check_texts(texts(r.message), {"one"});
     moved.async_receive(r.handler());
     zeromq_handle owner(moved.release());
-    BOOST_TEST(owner);
+    BOOST_TEST(bool(owner));
     BOOST_TEST(!moved.native_handle());
     test::run_all(io);
     BOOST_CHECK_EQUAL(r.ec, test::aborted);
@@ -1353,8 +1342,6 @@ BOOST_AUTO_TEST_CASE(futures_are_completed_by_a_thread_of_the_context) {
 
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
 
-namespace {
-
 using asio::use_awaitable;
 using namespace asio::experimental::awaitable_operators;
 
@@ -1373,8 +1360,6 @@ asio::awaitable<void> race(zeromq_socket& s, int& good) {
     }
 }
 
-} // namespace
-
 BOOST_FIXTURE_TEST_CASE(a_coroutine_races_a_receive_against_a_timer, loop) {
     zeromq_socket s = make(ZMQ_DEALER);
     const zeromq_handle peer = zmq.socket(ZMQ_DEALER);
@@ -1391,5 +1376,7 @@ BOOST_FIXTURE_TEST_CASE(a_coroutine_races_a_receive_against_a_timer, loop) {
 }
 
 #endif
+
+} // namespace
 
 BOOST_AUTO_TEST_SUITE_END()
