@@ -1155,7 +1155,7 @@ BOOST_FIXTURE_TEST_CASE(a_socket_is_destroyed_after_any_turn_of_the_loop, loop) 
             });
             s->async_send({"one", "two"}, [&](error_code ec) {
                 ++ended;
-                if (!ec)
+                if (!ec && s)
                     BOOST_TEST(blocking_send(peer.get(), {"answer"}));
             });
             s->async_receive([&](error_code, zeromq_message) { ++ended; });
