@@ -795,6 +795,23 @@ BOOST_FIXTURE_TEST_CASE(what_own_calls_take_in_is_found_after_touch, loop) {
     check_texts(texts(r.message), {"one"});
 }
 
+BOOST_FIXTURE_TEST_CASE(a_send_takes_in_what_the_receiver_waits_for, loop) {
+    zeromq_socket a = make(ZMQ_PAIR);
+    const zeromq_handle b = zmq.socket(ZMQ_PAIR);
+    connect(b.get(), bind(a.native_handle(), "inproc://"));
+    received r;
+    a.async_receive(r.handler());
+    test::run_ready(io);
+    BOOST_TEST(blocking_send(b.get(), {"one"}));
+    // libzmq takes in commands once in a few million ticks.
+    const auto end = std::chrono::steady_clock::now() + 10ms;
+    while (std::chrono::steady_clock::now() < end) {}
+    BOOST_CHECK_EQUAL(send(a, "two"), error_code());
+    test::run_until(io, [&] { return bool(r); });
+    check_texts(texts(r.message), {"one"});
+    check_texts(blocking_receive(b.get()), {"two"});
+}
+
 // ---- states, errors -----------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_wrong_state_fails_at_once_or_waits_for_the_other_direction, loop) {
