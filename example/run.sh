@@ -12,8 +12,6 @@
 #     example/run.sh resolve [HOST...]      names by c-ares
 #     example/run.sh tree [DIRECTORY]       what changes in a directory
 #
-# With the name of an adapter's program, it runs this program only, with the other arguments, and
-# with a server of its own if one is needed: example/run.sh listen [CHANNEL], example/run.sh worker.
 # On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
 
@@ -34,11 +32,6 @@ adapter() {
     programs=("$name")
     servers=$1
     shift
-# An adapter's program: example PROGRAM SERVER LIBRARY... -- PACKAGE... (SERVER may be empty)
-example() {
-    programs=("$1")
-    servers=$2
-    shift 2
     while [ "$1" != -- ]; do
         case $1 in
             -l*) libraries+=("$1") ;;
@@ -69,10 +62,6 @@ case $name in
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
     tree) adapter "" -- ;;
     *) name= ;;
-    worker)
-        example "$1" "" -lzmq -- libzmq3-dev
-        shift
-        ;;
 esac
 [ -z "$name" ] || shift
 mkdir -p "$built"
@@ -98,7 +87,7 @@ fi
 if [ "${programs[0]}" != tour ]; then
     exec "$built/${programs[0]}" "$@"
 fi
-"$built/${programs[0]}" "$@"
+"$built/tour" "$@"
 for name in "${programs[@]:1}"; do
     printf '\n%s\n\n' "example/$name.cpp"
     "$built/$name" </dev/null
