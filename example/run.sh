@@ -11,6 +11,7 @@
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
 #     example/run.sh resolve [HOST...]      names by c-ares
 #     example/run.sh tree [DIRECTORY]       what changes in a directory
+#     example/run.sh worker                 a worker with ZeroMQ
 #
 # On a Debian 12 it installs a compiler and Boost's headers first if they are missing. Only the
 # programs write to the standard output, and the exit status is that of the first program that fails.
@@ -61,6 +62,7 @@ case $name in
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
     tree) adapter "" -- ;;
+    worker) adapter "" -lzmq -- libzmq3-dev ;;
     *) name= ;;
 esac
 [ -z "$name" ] || shift
