@@ -68,6 +68,7 @@ adapter_packages=(
     libc-ares-dev python3
     libcurl4-openssl-dev nginx-light
     libzmq3-dev
+    libhiredis-dev redis-server
 )
 
 # ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,12 @@ namespace moor {
 namespace adapt {
 
 /// Frees hiredis' asynchronous contexts.
+/**
+ * @par Example
+ * @code
+ * moor::adapt::redis_handle c(redisAsyncConnect("127.0.0.1", 6379));
+ * @endcode
+ */
 struct redis_deleter {
     /// Closes the connection, and frees the context.
     void operator()(redisAsyncContext* c) const noexcept { redisAsyncFree(c); }
@@ -156,19 +162,33 @@ inline error_code make_error_code(redis_error e) noexcept {
 
 /// The types of replies. Those behind `array` are of RESP3, which needs hiredis 1.0 or later.
 enum class redis_type {
+    /// No value, such as of a key that does not exist.
     nil = REDIS_REPLY_NIL,
+    /// A word such as OK.
     status = REDIS_REPLY_STATUS,
+    /// An error.
     error = REDIS_REPLY_ERROR,
+    /// An integer.
     integer = REDIS_REPLY_INTEGER,
+    /// A string of bytes.
     string = REDIS_REPLY_STRING,
+    /// A list of replies.
     array = REDIS_REPLY_ARRAY,
+    /// A real number.
     real = 7,
+    /// A truth value.
     boolean = 8,
+    /// Keys with values.
     map = 9,
+    /// A list without an order.
     set = 10,
+    /// Keys with values that describe another reply.
     attribute = 11,
+    /// What the server sends without a command: see `async_receive`.
     push = 12,
+    /// An integer of any size, as text.
     big_number = 13,
+    /// A string with a format.
     verbatim = 14
 };
 
@@ -188,8 +208,7 @@ enum class redis_type {
 struct redis_reply {
     /// The type.
     redis_type type = redis_type::nil;
-    /// The bytes of a status, an error, a string, a verbatim string or a big number; of a real
-    /// number, its text.
+    /// The bytes of a status, an error, a string or a number that is not an `integer`.
     std::string text{};
     /// The value of an integer; 1 or 0 for a boolean.
     long long integer = 0;
@@ -197,8 +216,7 @@ struct redis_reply {
     double real = 0;
     /// The format of a verbatim string, such as "txt".
     std::string format{};
-    /// The elements of an array, a set or a push; of a map or an attribute, the keys, each with its
-    /// value behind it.
+    /// The elements; of a map or an attribute, the keys, each with its value behind it.
     std::vector<redis_reply> elements{};
 
     /// Constructs nil.
