@@ -16,8 +16,8 @@
 // - redisAsyncConnect blocks in getaddrinfo for the name of a host. redis_connection looks up
 //   names with Asio's resolver before, which uses Asio's own thread. attach can't.
 // - A reply is freed when its callback returns. redis_connection copies it.
-// - Each callback is called once more when the context is freed: before cleanup up to 0.14, after
-//   cleanup from 1.0 on.
+// - The callbacks of pending commands are called without a reply when the context is freed: before
+//   cleanup, and from 1.0 on after it, too.
 // - hiredis does not match all replies with commands. redis_connection refuses what would lose a
 //   reply, call a wrong callback, or end the program: see the class.
 // - hiredis writes without MSG_NOSIGNAL. The adapter has it read first, so that an end of the
