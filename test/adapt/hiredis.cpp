@@ -929,23 +929,24 @@ BOOST_FIXTURE_TEST_CASE(hiredis_own_functions_are_used_beside_the_adapter, conne
     BOOST_TEST(o[0].reply.text == "one");
     BOOST_TEST(o[1].reply.text == "three");
     BOOST_TEST(seen == std::vector<std::string>{"two"}, boost::test_tools::per_element());
-    // A callback of hiredis closes the connection.
-    static redis_connection* closing;
-    closing = &c;
+    // A callback of hiredis destroys the connection.
+    static std::optional<redis_connection>* ending;
+    std::optional<redis_connection> mortal(std::in_place, io);
+    ending = &mortal;
+    BOOST_REQUIRE_EQUAL(connect(mortal.value()), error_code());
     redisAsyncCommand(
-        c.native_handle(),
+        mortal->native_handle(),
         [](redisAsyncContext*, void*, void*) {
-            closing->close();
-            seen.emplace_back("closed");
+            ending->reset();
+            seen.emplace_back("ended");
         },
-        nullptr, "ECHO closes");
+        nullptr, "ECHO ends");
     outcome never;
-    c.async_command("ECHO", "never", never.handler());
+    mortal->async_command("ECHO", "never", never.handler());
     test::run_until(io, [&] { return bool(never); });
     BOOST_CHECK_EQUAL(never.ec, test::aborted);
-    BOOST_TEST(seen.back() == "closed");
+    BOOST_TEST(seen.back() == "ended");
     // The program disconnects by hiredis, which waits for the replies.
-    BOOST_REQUIRE_EQUAL(connect(c), error_code());
     outcome last, refused, message;
     c.async_command("ECHO", "last", last.handler());
     c.async_receive(message.handler());
@@ -1088,6 +1089,7 @@ struct raw_loop : counted_loop {
     redisAsyncContext* context = nullptr;
     std::vector<std::string> seen;
     bool frees = false, disconnects = false;
+    int opened = -1; // -2: a callback without a reply opens a descriptor
 
     static raw_loop& of(const redisAsyncContext* c) { return *static_cast<raw_loop*>(c->data); }
 
@@ -1104,6 +1106,8 @@ struct raw_loop : counted_loop {
         raw_loop& self = of(c);
         const auto* r = static_cast<const redisReply*>(reply);
         self.seen.push_back(r ? text_of(redis_reply(*r)) : "none");
+        if (!r && self.opened == -2)
+            self.opened = ::dup(0);
         if (std::exchange(self.frees, false))
             redisAsyncFree(c);
         if (std::exchange(self.disconnects, false))
@@ -1245,10 +1249,12 @@ BOOST_FIXTURE_TEST_CASE(a_descriptor_that_was_closed_by_another_ends_the_context
     open();
     send("ECHO one");
     test::run_until(io, [&] { return seen.size() == 2; });
-    send("ECHO never");
+    opened = -2;
     ::close(context->c.fd);
+    send("ECHO never");
     run();
     BOOST_TEST(seen[2] == "none");
+    BOOST_TEST(::close(opened) == 0); // hiredis has not closed the number
     check_descriptors();
 }
 
