@@ -64,10 +64,6 @@ case $name in
     tree) adapter "" -- ;;
     worker) adapter "" -lzmq -- libzmq3-dev ;;
     *) name= ;;
-    redis)
-        example "$1" redis -lhiredis -- libhiredis-dev redis-server
-        shift
-        ;;
 esac
 [ -z "$name" ] || shift
 mkdir -p "$built"
