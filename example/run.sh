@@ -9,6 +9,7 @@
 #
 #     example/run.sh download [URL...]      files with libcurl, at once
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
+#     example/run.sh redis [CHANNEL...]     what is published in Redis
 #     example/run.sh resolve [HOST...]      names by c-ares
 #     example/run.sh tree [DIRECTORY]       what changes in a directory
 #     example/run.sh worker                 a worker with ZeroMQ
@@ -60,6 +61,7 @@ case $name in
         fi
         ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
+    redis) adapter redis -lhiredis -- libhiredis-dev redis-server ;;
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
     tree) adapter "" -- ;;
     worker) adapter "" -lzmq -- libzmq3-dev ;;
