@@ -265,6 +265,7 @@ class basic_sd_bus_connection {
     using session = detail::sd_bus_session<Executor>;
     using condition = typename session::condition;
     using default_token = boost::asio::default_completion_token_t<Executor>;
+    using opener = std::function<int(sd_bus**)>;
 
     // What an initiating function does, once its token says so.
     template <class Start>
@@ -283,12 +284,12 @@ class basic_sd_bus_connection {
         template <class Handler>
         void operator()(session& s, Handler&& handler, const std::string& address) const {
             s.open(std::forward<Handler>(handler),
-                   [&](sd_bus** ret) { return session::open_address(address, ret); });
+                   opener([&](sd_bus** ret) { return session::open_address(address, ret); }));
         }
     };
     struct start_open {
-        template <class Handler, class Open>
-        void operator()(session& s, Handler&& handler, Open&& open) const {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler, const opener& open) const {
             s.open(std::forward<Handler>(handler), open);
         }
     };
@@ -318,7 +319,6 @@ class basic_sd_bus_connection {
     using ec_signature = void(error_code);
     using reply_signature = void(error_code, sd_bus_message_handle);
     using match_signature = void(error_code, basic_sd_bus_match<Executor>);
-    using opener = std::function<int(sd_bus**)>;
 
     template <class Signature, class Start, class Token, class... Args>
     auto start(Token& token, Args... args) -> initiated<Signature, Token, Start, Args...> {

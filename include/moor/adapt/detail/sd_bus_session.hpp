@@ -39,6 +39,8 @@
 #include <cstdint>
 #include <cstring>
 #include <deque>
+#include <functional>
+#include <iterator>
 #include <list>
 #include <memory>
 #include <string>
@@ -238,12 +240,12 @@ public:
     }
 
     /// `open(&bus)` makes a bus and begins to connect, as sd_bus_open_user does.
-    template <class Handler, class Open>
-    void open(Handler&& handler, const Open& open) {
+    template <class Handler>
+    void open(Handler&& handler, const std::function<int(sd_bus**)>& open) {
         close();
         ec_operation op = ec_operation::start(std::forward<Handler>(handler), executor());
         sd_bus* b = nullptr;
-        const int result = open(&b);
+        const int result = open ? open(&b) : -EINVAL;
         if (result < 0)
             return op.complete(sd_bus_error_of(result));
         adopt(b, true);
@@ -363,15 +365,17 @@ private:
             return w;
         }
         complete_waits();
+        std::uint64_t usec = 0; // of CLOCK_MONOTONIC, as steady_clock; 0: there is more to do
+        const bool has_time = sd_bus_get_timeout(bus_, &usec) > 0;
+        w.again = has_more_ || (has_time && usec == 0);
+        if (w.again) // and no event beside it
+            return w;
         const int events = sd_bus_get_events(bus_);
         if (events > 0 && (events & POLLIN))
             w.events |= interest::readable;
         if (events > 0 && (events & POLLOUT))
             w.events |= interest::writable;
-        std::uint64_t usec = 0; // of CLOCK_MONOTONIC, as steady_clock; 0: there is more to do
-        const bool has_time = sd_bus_get_timeout(bus_, &usec) > 0;
-        w.again = has_more_ || (has_time && usec == 0);
-        if (!w.again && has_time && usec < static_cast<std::uint64_t>(INT64_MAX / 1000))
+        if (has_time && usec < static_cast<std::uint64_t>(INT64_MAX / 1000))
             w.until.emplace(std::chrono::microseconds(usec));
         return w;
     }
