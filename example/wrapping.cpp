@@ -6,7 +6,8 @@
 //
 // A C library in an io_context, in three steps: sd-bus of libsystemd on a registration, on a
 // source, and with initiating functions. doc/wrapping.adoc explains the steps, and shows the parts
-// between the markers. The program starts a bus of its own:
+// between the markers. (To use sd-bus, there is an adapter: moor/adapt/sd_bus.hpp, and bus.cpp.)
+// The program starts a bus of its own:
 //
 //     g++ -std=c++20 -I../include wrapping.cpp -pthread -lsystemd && ./a.out
 //

@@ -69,6 +69,7 @@ adapter_packages=(
     libcurl4-openssl-dev nginx-light
     libzmq3-dev
     libhiredis-dev redis-server
+    libsystemd-dev dbus-daemon
 )
 
 # ---------------------------------------------------------------------------------------------------
