@@ -209,7 +209,8 @@ using sd_bus_match = basic_sd_bus_match<>;
  *
  * @par Serving Objects
  * `sd_bus_add_object_vtable` and its kin work as they are. The objects are served while the
- * execution context runs. `async_run` keeps it running until the connection is over. Flag methods
+ * execution context runs. `async_run` keeps it running until the connection is over. Callbacks may
+ * start operations, and close, move or destroy the connection, but not throw. Flag methods
  * by `SD_BUS_VTABLE_UNPRIVILEGED`, or call `sd_bus_set_trusted` before `sd_bus_start`: otherwise
  * sd-bus may ask the daemon, and block, for the caller's privileges.
  *

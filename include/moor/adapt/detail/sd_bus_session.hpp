@@ -333,7 +333,9 @@ public:
         const std::shared_ptr<match_state> last = std::move(*m.position_);
         matches_.erase(m.position_);
         last->end(ec, true);
-        touch();
+        BOOST_TRY { touch(); }
+        BOOST_CATCH(...) {} // without memory, the daemon learns of it with the next message
+        BOOST_CATCH_END
     }
 
 private:
