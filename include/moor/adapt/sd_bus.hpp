@@ -236,7 +236,8 @@ using sd_bus_match = basic_sd_bus_match<>;
  * @e Distinct @e objects: Safe.@n
  * @e Shared @e objects: Unsafe. The members, and sd-bus's functions on this connection and its
  * messages, have to be called on the executor, which has to be a strand if several threads run the
- * execution context. Handlers that have another executor must not use the messages there.
+ * execution context. So do the constructors that take a bus. Handlers that have another executor
+ * must not use the messages there.
  *
  * @par Lifetimes
  * Destroying a connection closes an owned `sd_bus`, without blocking; messages that were not sent

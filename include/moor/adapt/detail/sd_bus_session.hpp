@@ -26,6 +26,7 @@
 #include <moor/error.hpp>
 #include <moor/operation.hpp>
 #include <moor/readiness.hpp>
+#include <moor/registration.hpp>
 #include <moor/source.hpp>
 
 #include <boost/asio/cancellation_type.hpp>
@@ -43,6 +44,7 @@
 #include <iterator>
 #include <list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -194,12 +196,12 @@ public:
     /// What waits_ wait for.
     enum class condition { ready, flushed, over };
 
-    explicit sd_bus_session(const Executor& ex) : source_(make_source(ex)) {}
+    explicit sd_bus_session(const Executor& ex) : home_(ex) {}
     sd_bus_session(const sd_bus_session&) = delete;
     sd_bus_session& operator=(const sd_bus_session&) = delete;
     ~sd_bus_session() { close(); }
 
-    const Executor& executor() const noexcept { return source_.get_executor(); }
+    const Executor& executor() const noexcept { return home_.get_executor(); }
     sd_bus* native_handle() const noexcept { return bus_; }
     bool is_ready() const noexcept { return is_usable() && sd_bus_is_ready(bus_) > 0; }
     bool is_usable() const noexcept { return bus_ && !is_over_; }
@@ -209,8 +211,8 @@ public:
 
     /// The library was called, and may wait for something else now.
     void touch() {
-        if (bus_ && !is_dispatching_) // prepare() follows
-            source_.touch();
+        if (source_ && !is_dispatching_) // prepare() follows
+            source_->touch();
     }
 
     // ---- the bus --------------------------------------------------------------------------------
@@ -223,12 +225,15 @@ public:
         bus_ = b;
         is_owned_ = is_owned;
         is_over_ = has_more_ = false;
-        source_ = make_source(executor());
+        source_.emplace(
+            executor(), [this] { return prepare(); },
+            [this](const error_code& ec, readiness) { dispatch(ec); });
+        source_->keeps_running(false);
     }
 
     /// Ends what is pending, and gives the reference away.
     sd_bus* release() noexcept {
-        source_.stop(); // first: the descriptor is another's from now on
+        source_.reset(); // first: the descriptor is another's from now on
         complete_all(boost::asio::error::operation_aborted);
         last_error_.reset();
         return std::exchange(bus_, nullptr);
@@ -346,14 +351,6 @@ private:
     using wait_position = typename sd_bus_list<wait_entry>::iterator;
     using call_position = typename sd_bus_list<call>::iterator;
 
-    basic_source<Executor> make_source(const Executor& ex) {
-        basic_source<Executor> s(
-            ex, [this] { return prepare(); },
-            [this](const error_code& ec, readiness) { dispatch(ec); });
-        s.keeps_running(false);
-        return s;
-    }
-
     // ---- the source -----------------------------------------------------------------------------
 
     wants prepare() {
@@ -384,7 +381,7 @@ private:
 
     void dispatch(const error_code& ec) {
         if (ec && ec != boost::asio::error::timed_out) { // the library keeps its deadlines itself
-            source_.stop();
+            source_.reset();
             return lose(ec);
         }
         const std::shared_ptr<sd_bus_session> self = this->shared_from_this();
@@ -505,7 +502,8 @@ private:
     sd_bus_list<wait_entry> waits_;
     sd_bus_list<call> calls_;
     sd_bus_list<std::shared_ptr<match_state>> matches_;
-    basic_source<Executor> source_; // wants nothing without a bus
+    basic_registration<Executor> home_;            // of no descriptor: keeps the executor
+    std::optional<basic_source<Executor>> source_; // while there is a bus
 };
 
 } // namespace detail
