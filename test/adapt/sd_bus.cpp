@@ -587,28 +587,37 @@ BOOST_FIXTURE_TEST_CASE(bad_input_is_an_error_at_once, served) {
     BOOST_CHECK_EQUAL(run_ec([&](auto h) { c.async_run(std::move(h)); }), not_connected);
 }
 
-BOOST_FIXTURE_TEST_CASE(ten_thousand_calls_in_a_row_and_two_hundred_at_once, served) {
+// (Two cases: Asio before Boost 1.82 loses results of io_uring after 16,384 requests in a context.)
+
+BOOST_FIXTURE_TEST_CASE(ten_thousand_calls_in_a_row_give_their_results, connected) {
+    const std::string names[] = {name_of(c.native_handle()), "org.moor.Nobody"};
     int good = 0;
-    std::function<void(int)> next = [&](int n) {
+    std::function<void(std::size_t)> next = [&](std::size_t n) {
         if (n == 10000)
             return;
-        c.async_call(to(name, "Add", "ii", n, n), [&, n](error_code ec, sd_bus_message_handle m) {
-            int sum = 0;
-            good += !ec && sd_bus_message_read(m.get(), "i", &sum) > 0 && sum == 2 * n;
-            next(n + 1);
-        });
+        c.async_call(c.new_call("org.freedesktop.DBus", "/org/freedesktop/DBus",
+                                "org.freedesktop.DBus", "NameHasOwner", "s", names[n % 2].c_str()),
+                     [&, n](error_code ec, sd_bus_message_handle m) {
+                         int has_owner = -1;
+                         good += !ec && sd_bus_message_read(m.get(), "b", &has_owner) > 0 &&
+                                 has_owner == (n % 2 == 0);
+                         next(n + 1);
+                     });
     };
     next(0);
     run_long(io);
     BOOST_TEST(good == 10000);
-    good = 0;
+}
+
+BOOST_FIXTURE_TEST_CASE(two_hundred_calls_at_once_give_their_results, served) {
+    int good = 0;
     for (int i = 0; i != 200; ++i)
-        c.async_call(to(name, "Echo", "s", std::to_string(i).c_str()),
-                     [&, i](error_code ec, sd_bus_message_handle m) {
-                         good += !ec && text(m) == std::to_string(i);
-                     });
+        c.async_call(to(name, "Add", "ii", i, i), [&, i](error_code ec, sd_bus_message_handle m) {
+            good += !ec && number(m) == 2 * i;
+        });
     run_long(io);
     BOOST_TEST(good == 200);
+    BOOST_TEST(data.calls == 200);
 }
 
 BOOST_FIXTURE_TEST_CASE(long_messages_wait_for_room_in_both_directions, served) {
