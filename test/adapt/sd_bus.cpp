@@ -940,6 +940,7 @@ BOOST_FIXTURE_TEST_CASE(a_match_that_ends_removes_its_rule, served) {
     };
     check(sd_bus_add_filter(c.native_handle(), nullptr, count, &seen));
     const auto emit_one = [&] {
+        check_works(c); // the daemon has what was sent before
         emit(server->native_handle(), 1);
         BOOST_TEST(text(call(c, to(name, "Echo", "s", "")).value).empty());
     };
@@ -1004,7 +1005,7 @@ BOOST_FIXTURE_TEST_CASE(a_flood_of_signals_does_not_starve_the_loop, connected) 
     };
     turn();
     run_long(io);
-    BOOST_TEST(most <= 64u);
+    BOOST_TEST(most <= 256u); // 64, or a few times 64 if there was an event besides
     for (int i = 0; i != count; ++i)
         ticks.async_receive([i](error_code ec, sd_bus_message_handle m) {
             if (ec || number(m) != i)
