@@ -66,10 +66,6 @@ case $name in
     tree) adapter "" -- ;;
     worker) adapter "" -lzmq -- libzmq3-dev ;;
     *) name= ;;
-    bus)
-        example "$1" dbus -lsystemd -- libsystemd-dev dbus-daemon
-        shift
-        ;;
 esac
 [ -z "$name" ] || shift
 mkdir -p "$built"
