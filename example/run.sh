@@ -7,6 +7,7 @@
 # With the name of an adapter's program, it runs this program only, with the other arguments; the
 # program's servers, if there are any, are started before and ended afterwards:
 #
+#     example/run.sh bus                    a service on D-Bus, and its client
 #     example/run.sh download [URL...]      files with libcurl, at once
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
 #     example/run.sh redis [CHANNEL...]     what is published in Redis
@@ -51,6 +52,7 @@ case $name in
         built+=/inspected
         flags=(-DTOUR_IS_INSPECTED)
         ;;
+    bus) adapter dbus -lsystemd -- libsystemd-dev dbus-daemon ;;
     download)
         adapter nginx -lcurl -- libcurl4-openssl-dev nginx-light openssl
         if [ $# -gt 1 ]; then
