@@ -18,8 +18,10 @@
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <deque>
 #include <functional>
 #include <list>
@@ -240,6 +242,28 @@ BOOST_FIXTURE_TEST_CASE(an_event_beside_more_to_do_makes_one_dispatch, sourced) 
     lib.now = {};
     s->touch();
     check_log("p");
+}
+
+// Neither an event nor a touch adds a call to each turn from then on.
+BOOST_FIXTURE_TEST_CASE(the_calls_of_a_turn_stay_few_while_there_is_more_to_do, sourced) {
+    test::put(p.b, "x");
+    lib.now = {p.a.get(), interest::readable, {}, true};
+    std::size_t most = 0;
+    int turns = 0;
+    std::function<void()> turn = [&] {
+        if (turns > 10) // since the first wait may need some
+            most = std::max(most, lib.take().size());
+        if (++turns % 10 == 0)
+            s->touch();
+        lib.take();
+        if (turns != 300)
+            asio::post(io, turn);
+    };
+    turn();
+    test::run_until(io, [&] { return turns == 300; });
+    BOOST_TEST(most >= 2u);
+    BOOST_TEST(most <= 8u); // each "p", "a" or "r"
+    s->stop();
 }
 
 BOOST_FIXTURE_TEST_CASE(the_time_is_dispatched_as_timed_out, sourced) {

@@ -11,6 +11,7 @@
 #include <moor/error.hpp>
 #include <moor/readiness.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <iterator>
 #include <type_traits>
@@ -76,6 +77,49 @@ private:
 
     interest all_;
     int counts_[std::size(flags)] = {};
+};
+
+inline std::chrono::steady_clock::time_point later(std::chrono::steady_clock::time_point t,
+                                                   std::chrono::steady_clock::duration d) noexcept {
+    return d > (std::chrono::steady_clock::time_point::max)() - t
+               ? (std::chrono::steady_clock::time_point::max)()
+               : t + d;
+}
+
+/// So many calls in an interval at most; any number by default.
+class call_rate {
+    using clock = std::chrono::steady_clock;
+
+public:
+    call_rate() = default;
+    call_rate(std::size_t limit, clock::duration interval) noexcept
+        : limit_(limit), interval_(interval) {}
+
+    /// Counts a call. False: none may be made before `next`.
+    bool count(clock::time_point& next) {
+        if (limit_ == 0)
+            return true;
+        const clock::time_point now = clock::now();
+        if (calls_ == 0 || now - begin_ >= interval_) {
+            begin_ = now;
+            calls_ = 0;
+        }
+        if (calls_ < limit_) {
+            ++calls_;
+            return true;
+        }
+        next = later(begin_, interval_);
+        return false;
+    }
+
+    /// A new interval begins with the next call.
+    void restart() noexcept { calls_ = 0; }
+
+private:
+    std::size_t limit_ = 0;
+    clock::duration interval_{};
+    std::size_t calls_ = 0; // in the interval
+    clock::time_point begin_{};
 };
 
 } // namespace detail

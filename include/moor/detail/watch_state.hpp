@@ -106,7 +106,7 @@ public:
         handler_.swap(h); // an old one that does not run is destroyed at the end
         is_replaced_ = true;
         if (is_timed_out_ || is_poked_)
-            post(&watch_state::go_on);
+            post_go_on();
         settle();
     }
 
@@ -179,14 +179,14 @@ public:
 
     /// The handler is called without an event: soon, once for many pokes; or now, if it may be.
     void poke(bool may_call = false) {
-        if (is_stopped_ || is_poked_)
+        if (is_stopped_)
             return;
         may_call = may_call && !is_calling_ && !is_anything_left();
-        is_poked_ = true; // first: what is posted may be called on another thread at once
+        is_poked_ = true;
         if (may_call)
             deliver();
         else if (!is_calling_)
-            post(&watch_state::go_on);
+            post_go_on();
     }
 
     void forget_poke() noexcept { is_poked_ = false; }
@@ -200,9 +200,7 @@ public:
     }
 
     void limit_rate(std::size_t calls, clock::duration interval) {
-        limit_ = calls;
-        interval_ = interval;
-        calls_ = 0;
+        rate_ = call_rate(calls, interval);
         if (std::exchange(is_paused_, false)) {
             settle_timer();
             settle();
@@ -288,13 +286,16 @@ private:
         BOOST_CATCH_END
     }
 
-    void post(void (watch_state::*what)(const event&)) {
+    /// Has go_on() called in another turn, once: or else each event beside a poke would add one.
+    void post_go_on() {
+        if (is_over_ || std::exchange(is_posted_, true)) // first: it may be called at once
+            return;
         BOOST_TRY {
-            if (!is_over_)
-                boost::asio::post(executor_.value(), event{ptr(this), 0, {}, {}, {}, what});
+            boost::asio::post(executor_.value(),
+                              event{ptr(this), 0, {}, {}, {}, &watch_state::go_on});
         }
         BOOST_CATCH(...) { // then the next poke posts
-            is_poked_ = false;
+            is_posted_ = false;
             BOOST_RETHROW
         }
         BOOST_CATCH_END
@@ -395,10 +396,6 @@ private:
 
     // ---- the deadline, and the end of a pause ---------------------------------------------------
 
-    static time_point later(time_point t, clock::duration d) noexcept {
-        return d > never - t ? never : t + d;
-    }
-
     void settle_timer() {
         const bool is_pausing = is_paused_ && !interest_.empty() && registration_.is_registered();
         const time_point next = is_pausing ? (std::min)(deadline_, pause_end_) : deadline_;
@@ -429,7 +426,7 @@ private:
         const time_point now = clock::now();
         if (is_paused_ && now >= pause_end_) {
             is_paused_ = false;
-            calls_ = 0;
+            rate_.restart();
         }
         if (now >= deadline_) {
             deadline_ = never;
@@ -451,7 +448,10 @@ private:
         return handler_ && (error_ || !(ready_ & interest_).empty() || is_timed_out_ || is_poked_);
     }
 
-    void go_on(const event&) { deliver(); }
+    void go_on(const event&) {
+        is_posted_ = false;
+        deliver();
+    }
 
     /// Makes one call at most. What is left then waits for another turn of the executor.
     void deliver() {
@@ -483,7 +483,7 @@ private:
         BOOST_CATCH(...) { error_ = boost::asio::error::no_memory; }
         BOOST_CATCH_END
         if (is_anything_left())
-            post(&watch_state::go_on);
+            post_go_on();
     }
 
     void call_with_error(error_code ec) {
@@ -528,19 +528,9 @@ private:
 
     /// False: a pause begins.
     bool is_within_limit() {
-        if (limit_ == 0)
+        if (rate_.count(pause_end_))
             return true;
-        const time_point now = clock::now();
-        if (calls_ == 0 || now - window_ >= interval_) {
-            window_ = now;
-            calls_ = 0;
-        }
-        if (calls_ < limit_) {
-            ++calls_;
-            return true;
-        }
         is_paused_ = true;
-        pause_end_ = later(window_, interval_);
         settle();
         return false;
     }
@@ -577,17 +567,18 @@ private:
     time_point timer_end_ = never; // of the pending wait
     time_point deadline_ = never, pause_end_ = never;
 
-    std::size_t limit_ = 0, calls_ = 0; // in the interval that began at window_
-    clock::duration interval_{};
-    time_point window_{};
+    call_rate rate_;
 
     bool keeps_running_ = true;
     bool is_one_event_ = false; // ready_ is of last_ alone
     bool has_no_data_ = false;  // and there were none, although they were asked for
     bool is_calling_ = false;
     bool is_replaced_ = false; // the handler, while it runs
-    bool is_timed_out_ = false, is_poked_ = false;
-    bool is_paused_ = false, is_stopped_ = false;
+    bool is_timed_out_ = false;
+    bool is_poked_ = false;
+    bool is_posted_ = false; // go_on()
+    bool is_paused_ = false;
+    bool is_stopped_ = false;
     bool is_over_; // the context shuts down
 
     std::atomic<bool> is_lost_{false}; // a wait, or the timer's, for want of memory
