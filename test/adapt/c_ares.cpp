@@ -10,6 +10,7 @@
 #include "support/counts.hpp"
 #include "support/faults.hpp"
 #include "support/quiet.hpp"
+#include "support/servers.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/c_ares.hpp>
@@ -66,7 +67,9 @@ using moor::adapt::c_ares_error;
 using moor::adapt::c_ares_options;
 using moor::adapt::c_ares_resolver;
 using moor::adapt::c_ares_udp_resolver;
+using test::control_server;
 using test::error_code;
+using test::variable;
 using namespace std::chrono_literals;
 using results = tcp::resolver::results_type;
 using flags = asio::ip::resolver_base::flags;
@@ -80,17 +83,6 @@ const error_code service_not_found(asio::error::service_not_found);
 const error_code timeout(c_ares_error::timeout);
 const error_code no_server(c_ares_error::no_server);
 const error_code bad_name(c_ares_error::bad_name);
-
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    BOOST_REQUIRE_MESSAGE(value, name << " is not set: run this by test/adapt/servers.sh");
-    return value;
-}
-
-void control_server(const std::string& command) {
-    const std::string line = variable("MOOR_SERVERS") + ' ' + command;
-    BOOST_REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
-}
 
 /// The server, with a timeout that no busy machine reaches.
 c_ares_options here(std::chrono::milliseconds first_timeout = 60s) {

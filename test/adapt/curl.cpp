@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/quiet.hpp"
+#include "support/servers.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/curl.hpp>
@@ -89,21 +90,12 @@ using moor::adapt::curl_error;
 using moor::adapt::curl_handle;
 using moor::adapt::curl_list;
 using moor::adapt::curl_multi;
+using test::control_server;
 using test::error_code;
+using test::variable;
 using namespace std::chrono_literals;
 
 const error_code success;
-
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    BOOST_REQUIRE_MESSAGE(value, name << " is not set: run this by test/adapt/servers.sh");
-    return value;
-}
-
-void control_server(const std::string& command) {
-    const std::string line = variable("MOOR_SERVERS") + ' ' + command;
-    BOOST_REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
-}
 
 std::string http(const std::string& path) { return variable("MOOR_SERVERS_HTTP") + path; }
 std::string https(const std::string& path) { return variable("MOOR_SERVERS_HTTPS") + path; }

@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/quiet.hpp"
+#include "support/servers.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/hiredis.hpp>
@@ -63,7 +64,9 @@ using moor::adapt::redis_error;
 using moor::adapt::redis_handle;
 using moor::adapt::redis_reply;
 using moor::adapt::redis_type;
+using test::control_server;
 using test::error_code;
+using test::variable;
 using words = std::vector<std::string>;
 using namespace std::chrono_literals;
 
@@ -73,21 +76,11 @@ const error_code connection_closed(redis_error::connection_closed);
 const error_code reply_error(redis_error::reply_error);
 const error_code subscribed(redis_error::subscribed);
 
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    BOOST_REQUIRE_MESSAGE(value, name << " is not set: run this by test/adapt/servers.sh");
-    return value;
-}
 std::uint16_t port_of(const char* name) {
     return static_cast<std::uint16_t>(std::stoi(variable(name)));
 }
 std::uint16_t port() { return port_of("MOOR_SERVERS_REDIS_PORT"); }
 std::string path() { return variable("MOOR_SERVERS_REDIS_SOCKET"); }
-
-void control_server(const std::string& command) {
-    const std::string line = variable("MOOR_SERVERS") + ' ' + command;
-    BOOST_REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
-}
 
 /// The server does not run while this exists.
 class stopped_server {

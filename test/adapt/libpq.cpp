@@ -8,6 +8,7 @@
 #include "support/counts.hpp"
 #include "support/faults.hpp"
 #include "support/quiet.hpp"
+#include "support/servers.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/libpq.hpp>
@@ -71,7 +72,9 @@ using moor::adapt::pq_notification;
 using moor::adapt::pq_params;
 using moor::adapt::pq_result;
 using moor::adapt::pq_sqlstate;
+using test::control_server;
 using test::error_code;
+using test::variable;
 using namespace std::chrono_literals;
 
 const error_code not_connected(asio::error::not_connected);
@@ -80,17 +83,6 @@ const error_code connection_failed(pq_error::connection_failed);
 const error_code connection_lost(pq_error::connection_lost);
 const error_code request_refused(pq_error::request_refused);
 const error_code pipeline_aborted(pq_error::pipeline_aborted);
-
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    BOOST_REQUIRE_MESSAGE(value, name << " is not set: run this by test/adapt/servers.sh");
-    return value;
-}
-
-void control_server(const std::string& command) {
-    const std::string line = variable("MOOR_SERVERS") + ' ' + command;
-    BOOST_REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
-}
 
 ::pid_t server_process() {
     std::ifstream file(variable("MOOR_SERVERS_DIR") + "/postgres/postmaster.pid");

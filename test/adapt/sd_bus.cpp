@@ -7,6 +7,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/quiet.hpp"
+#include "support/servers.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/sd_bus.hpp>
@@ -65,23 +66,14 @@ using moor::adapt::sd_bus_handle;
 using moor::adapt::sd_bus_match;
 using moor::adapt::sd_bus_message_handle;
 using moor::adapt::sd_bus_slot_handle;
+using test::control_server;
 using test::error_code;
+using test::variable;
 using namespace std::chrono_literals;
 
 const error_code not_connected(asio::error::not_connected);
 const error_code connection_reset(asio::error::connection_reset);
 error_code sd_bus_code(int value) { return error_code(value, moor::adapt::sd_bus_category()); }
-
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    BOOST_REQUIRE_MESSAGE(value, name << " is not set: run this by test/adapt/servers.sh");
-    return value;
-}
-
-void control_server(const std::string& command) {
-    const std::string line = variable("MOOR_SERVERS") + ' ' + command;
-    BOOST_REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
-}
 
 std::string here() { return variable("DBUS_SESSION_BUS_ADDRESS"); }
 
