@@ -9,6 +9,7 @@
 #
 #     example/run.sh bus                    a service on D-Bus, and its client
 #     example/run.sh download [URL...]      files with libcurl, at once
+#     example/run.sh gio [DIRECTORY]        GIO in a program of Asio
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
 #     example/run.sh redis [CHANNEL...]     what is published in Redis
 #     example/run.sh resolve [HOST...]      names by c-ares
@@ -61,6 +62,11 @@ case $name in
             # shellcheck disable=SC2016 # the variables of the servers
             through=(sh -c 'cd "$MOOR_SERVERS_DIR" && exec "$0" $MOOR_SERVERS_DOWNLOADS')
         fi
+        ;;
+    gio)
+        adapter "" -- libglib2.0-dev pkg-config
+        read -ra flags <<<"$(pkg-config --cflags gio-2.0 gio-unix-2.0)"
+        read -ra libraries <<<"$(pkg-config --libs gio-2.0)"
         ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
     redis) adapter redis -lhiredis -- libhiredis-dev redis-server ;;

@@ -19,6 +19,21 @@ function(moor_find_adapter name)
   endif()
 endfunction()
 
+# moor_find_adapter_module(<name> <module>...): by pkg-config, for a library with several include directories
+function(moor_find_adapter_module name)
+  find_package(PkgConfig QUIET)
+  if(NOT PkgConfig_FOUND OR TARGET moor::adapt_${name})
+    return()
+  endif()
+  pkg_check_modules(moor_${name} QUIET IMPORTED_TARGET GLOBAL ${ARGN})
+  if(moor_${name}_FOUND)
+    add_library(moor::adapt_${name} INTERFACE IMPORTED GLOBAL)
+    set_target_properties(moor::adapt_${name} PROPERTIES
+      INTERFACE_LINK_LIBRARIES "moor::moor;PkgConfig::moor_${name}")
+  endif()
+endfunction()
+
+moor_find_adapter_module(glib gio-2.0>=2.72 gio-unix-2.0)
 moor_find_adapter(libpq HEADER libpq-fe.h LIBRARY pq PATH_SUFFIXES postgresql pgsql)
 moor_find_adapter(c_ares HEADER ares.h LIBRARY cares)
 

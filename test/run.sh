@@ -70,6 +70,7 @@ adapter_packages=(
     libzmq3-dev
     libhiredis-dev redis-server
     libsystemd-dev dbus-daemon
+    libglib2.0-dev pkg-config
 )
 
 # ---------------------------------------------------------------------------------------------------
