@@ -47,6 +47,7 @@
 #include <future>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -127,15 +128,20 @@ struct request : test::called {
             });
     }
 
+    /// On any thread: so it is no check of Boost.Test.
+    static void called(CURLcode result) {
+        if (result != CURLE_OK)
+            throw std::runtime_error(curl_easy_strerror(result));
+    }
     template <class Value>
     request& set(CURLoption option, Value value) {
-        BOOST_REQUIRE(curl_easy_setopt(easy, option, value) == CURLE_OK);
+        called(curl_easy_setopt(easy, option, value));
         return *this;
     }
     template <class Value>
     Value get(CURLINFO info) const {
         Value value{};
-        BOOST_REQUIRE(curl_easy_getinfo(easy, info, &value) == CURLE_OK);
+        called(curl_easy_getinfo(easy, info, &value));
         return value;
     }
     long status() const { return get<long>(CURLINFO_RESPONSE_CODE); }
