@@ -10,27 +10,29 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - c-ares says what to wait for from within any call, and takes a socket back just before it
-//   closes the socket, mostly within the event of this socket. The watcher ends there.
-// - Timeouts pass without an event. The adapter asks for the next one after each call.
-// - A query can't be cancelled alone. The adapter completes the operation, drops the late answer,
-//   and cancels all when nobody waits any more.
+// - Any call of c-ares may report that a socket has to be watched. c-ares withdraws a socket just
+//   before c-ares closes the socket, mostly while an event of this socket is handled. The watcher
+//   ends there.
+// - Timeouts pass without an event. The adapter asks for the next timeout after each call.
+// - c-ares can't cancel a single query. The adapter completes the operation, drops the late answer,
+//   and cancels all queries when no operation is pending any more.
 // - Too many answers at once overflow the receive buffer of the one UDP socket, and each lost
-//   answer costs a timeout. The adapter limits what is in flight.
+//   answer costs a timeout. The adapter limits the number of operations in flight.
 // - c-ares 1.18 writes to TCP connections without MSG_NOSIGNAL. The adapter reads first, which
 //   notices the end of the connection.
-// - From 1.34 on, the callbacks hold the lock of the channel. They call nothing of c-ares. The
-//   function of ares_set_pending_write_cb is not set: then c-ares writes at once, without blocking.
+// - From 1.34 on, c-ares holds the lock of the channel during a callback. So the adapter calls no
+//   function of c-ares there. The function of ares_set_pending_write_cb is not set: then c-ares
+//   writes at once, without blocking.
 //
 // What blocks: c-ares reads small files, /etc/resolv.conf and some others once in the constructor,
 // and /etc/hosts for each lookup of a host. A service with a name is looked up by getaddrinfo,
 // which reads /etc/services. There is no other blocking call, and no thread.
 //
-// Threads: all members of a resolver have to be called on its executor, a strand if several threads
-// run the context.
+// Threads: all members of a resolver have to be called on its executor, which has to be a strand if
+// several threads run the context.
 //
-// Lifetimes: the resolver owns the channel, and may outlive the execution context. Destroying it
-// completes what is pending with operation_aborted. Functions that the program gives to c-ares
+// Lifetimes: the resolver owns the channel, and may outlive the execution context. The destructor
+// completes pending operations with operation_aborted. Functions that the program gives to c-ares
 // (ares_set_socket_callback) run within the adapter, and must not use the resolver.
 //
 // An example: example/resolve.cpp.
@@ -69,12 +71,12 @@ namespace adapt {
  * `boost::asio::ip::basic_resolver`. There is no `resolve`, which would block. `async_query` asks
  * for records of any type.
  *
- * @par What Is Asked
- * First `/etc/hosts`, then the servers of `/etc/resolv.conf` or of the options, as c-ares does:
- * other modules of the system's `nsswitch.conf`, such as mDNS, are not asked. Numeric hosts, and
- * services, are left to the system's `getaddrinfo`, which asks no server for them. Names are asked
- * for in the search domains. Answers that do not fit in UDP are fetched by TCP. The order of the
- * addresses is that of `getaddrinfo` (RFC 6724).
+ * @par Where The Answers Come From
+ * For a name, c-ares reads `/etc/hosts`, and then asks the servers of `/etc/resolv.conf` or of the
+ * options, also for the name in the search domains. c-ares does not use other modules of the
+ * system's `nsswitch.conf`, such as mDNS. For numeric hosts and for services, the adapter calls the
+ * system's `getaddrinfo`, which asks no server for them. c-ares asks again by TCP if an answer does
+ * not fit in a datagram. The order of the addresses is that of `getaddrinfo` (RFC 6724).
  *
  * @par Operations At Once
  * Any number of operations may be pending. At most `c_ares_options::max_in_flight` are in flight at
@@ -82,8 +84,8 @@ namespace adapt {
  *
  * @par Cancellation
  * For each type of cancellation, the operation completes with `operation_aborted` at once, and its
- * late answer is dropped. When no operation is left that somebody waits for, c-ares is told to
- * stop, and nothing more is watched.
+ * late answer is dropped. When the last pending operation is cancelled, the adapter calls
+ * `ares_cancel`, and watches no socket any more.
  *
  * @par Errors
  * `boost::asio::error::host_not_found`: the name does not exist, or `async_resolve` has found no
@@ -99,8 +101,8 @@ namespace adapt {
  * @tparam Executor The type of the I/O executor, which converts to `boost::asio::any_io_executor`.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. A resolver alone does not, and nothing is watched
- * then, even if the option `ARES_FLAG_STAYOPEN` keeps the sockets open.
+ * Pending operations keep `run()` from returning. A resolver alone does not: without a pending
+ * operation, no socket is watched, even if the option `ARES_FLAG_STAYOPEN` keeps the sockets open.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -189,16 +191,16 @@ public:
     /// Constructs a resolver, and reads the configuration of the system.
     /**
      * @param ex The I/O executor.
-     * @param options How to ask, and whom.
-     * @throws boost::system::system_error If c-ares does not accept the options, or for want of
-     * memory.
+     * @param options The servers, the timeout and other options.
+     * @throws boost::system::system_error If c-ares does not accept the options, or if memory runs
+     * out.
      */
     explicit basic_c_ares_resolver(const executor_type& ex, const c_ares_options& options = {})
         : session_(std::make_unique<session>(ex, options)), executor_(ex) {}
     /// Constructs a resolver, and reads the configuration of the system.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @param options How to ask, and whom.
+     * @param options The servers, the timeout and other options.
      * @throws boost::system::system_error As the other overload does.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
@@ -212,7 +214,7 @@ public:
     basic_c_ares_resolver(basic_c_ares_resolver&& other) noexcept = default;
     /// Moves a resolver with another type of executor, with its pending operations.
     /**
-     * So that a token's `as_default_on` takes a resolver.
+     * With this constructor, a token's `as_default_on` takes a resolver.
      *
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
      */
@@ -235,7 +237,7 @@ public:
 
     /// Returns the channel, for settings such as `ares_set_sortlist` and `ares_set_local_ip4`.
     /**
-     * Queries that are begun without the adapter are not waited for.
+     * The adapter does not wait for queries which the program starts on the channel.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
@@ -341,7 +343,7 @@ public:
 
     /// Finds the names of an address and of a port.
     /**
-     * The results have one entry. What has no name is given as a number.
+     * The results have one entry. An address or a port without a name is given as a number.
      *
      * @param endpoint The address and the port.
      * @param token The completion token.
@@ -364,8 +366,9 @@ public:
 
     /// Asks for records of any type.
     /**
-     * The name is asked for as it is, without search domains and without `/etc/hosts`. With an
-     * error that a server has reported, the answer is there, too, unless c-ares has discarded it.
+     * c-ares asks for the name as it is, without search domains and without `/etc/hosts`. If a
+     * server has reported an error, the operation completes with the error and the server's answer,
+     * unless c-ares has discarded the answer.
      *
      * @param name The domain name.
      * @param dns_class The class; 1 is the Internet's (`ns_c_in`).

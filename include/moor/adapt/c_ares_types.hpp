@@ -26,7 +26,7 @@ namespace moor {
 /// Adapters of foreign libraries: one optional header for each library.
 namespace adapt {
 
-/// An answer of a DNS server, as received: for `ares_parse_srv_reply` and its kin.
+/// An answer of a DNS server, as received: for `ares_parse_srv_reply` and similar functions.
 /**
  * @par Example
  * @code
@@ -38,10 +38,10 @@ using c_ares_answer = std::vector<unsigned char>;
 
 // ---- errors -------------------------------------------------------------------------------------
 
-/// Errors of c-ares: its status codes, for which Boost.Asio has no error.
+/// Errors of c-ares: the status codes for which Boost.Asio has no error.
 /**
- * A value is the status of c-ares, so that statuses without a name here are possible, too. Those
- * for which Boost.Asio has an error are not of this category: see `c_ares_error_code`.
+ * A value is the status of c-ares, so statuses without a name here are possible, too. Statuses for
+ * which Boost.Asio has an error are not of this category: see `c_ares_error_code`.
  *
  * | value                | compares equal to                         |
  * | -------------------- | ----------------------------------------- |
@@ -54,7 +54,7 @@ using c_ares_answer = std::vector<unsigned char>;
  * | the others           | themselves only                           |
  */
 enum class c_ares_error {
-    /// No server has answered, with all tries.
+    /// No server has answered any try.
     timeout = ARES_ETIMEOUT,
     /// No server could be reached.
     no_server = ARES_ECONNREFUSED,
@@ -66,7 +66,7 @@ enum class c_ares_error {
     not_implemented = ARES_ENOTIMP,
     /// The server says that the query is malformed (FORMERR).
     bad_query = ARES_EFORMERR,
-    /// The name is no domain name.
+    /// The name is not a domain name.
     bad_name = ARES_EBADNAME,
     /// The answer is malformed.
     bad_answer = ARES_EBADRESP,
@@ -172,9 +172,9 @@ inline error_code c_ares_error_code(int status) noexcept {
 
 // ---- options ------------------------------------------------------------------------------------
 
-/// How a resolver asks, and whom.
+/// The options of a resolver: servers, timeout, limits.
 /**
- * What is not set is as in `/etc/resolv.conf`, or as c-ares has it by default.
+ * An option that is not set has the value of `/etc/resolv.conf`, or the default of c-ares.
  *
  * @par Example
  * @code
@@ -187,12 +187,12 @@ inline error_code c_ares_error_code(int status) noexcept {
 struct c_ares_options {
     /// The servers, separated by commas: addresses, each with a port or without.
     std::string servers{};
-    /// How long to wait for the first answer of a server; 0: as c-ares has it.
+    /// How long to wait for the first answer of a server; 0: the default of c-ares.
     /**
      * Later tries wait longer.
      */
     std::chrono::milliseconds timeout{0};
-    /// How often each server is asked; 0: as c-ares has it.
+    /// How often each server is asked; 0: the default of c-ares.
     int tries = 0;
     /// How many operations are in flight at the same time; the others wait for their turn.
     /**
@@ -202,12 +202,12 @@ struct c_ares_options {
     std::size_t max_in_flight = 50;
     /// All other options of `ares_init_options`, such as `flags`.
     /**
-     * What it points to is used in the resolver's constructor only.
+     * The objects to which the pointers lead are used in the resolver's constructor only.
      */
     ares_options native{};
     /// Which members of `native` are set: `ARES_OPT_FLAGS` and so on.
     /**
-     * `ARES_OPT_SOCK_STATE_CB` is the adapter's.
+     * `ARES_OPT_SOCK_STATE_CB` belongs to the adapter.
      */
     int native_mask = 0;
 };

@@ -9,25 +9,26 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - libcurl says within any of its calls which sockets to watch, so a watch ends in its own handler
-//   as a rule. A kept connection is removed, stays open, and comes back under the same number. A
-//   number may also come back for another socket. The adapter compares the file each time.
-// - libcurl has one timer. "0" means soon, and never from within the callback.
-// - libcurl must not be called from within its callbacks. The adapter notes what is asked for
-//   there (a transfer is started or cancelled, the object is closed), and does it when libcurl
-//   has returned.
+// - Any call of libcurl may report which sockets to watch, so a watch usually ends in its own
+//   handler. libcurl reports a kept connection as removed, although the socket stays open and is
+//   reported again later. The same number may then also be another socket. The adapter compares the
+//   file each time.
+// - libcurl has one timer. A time of 0 means soon, but libcurl must not be called from within the
+//   timer callback.
+// - libcurl must not be called from within its callbacks. If a callback starts or cancels a
+//   transfer, or closes the object, the adapter does this when libcurl has returned.
 // - The results of transfers are read after each call, also of transfers on other sockets.
 // - libcurl's threads look up names. The end of a transfer would wait for its thread; the adapter
 //   sets CURLOPT_QUICK_EXIT, so that the thread ends by itself. A libcurl that was built with a
 //   blocking resolver (no CURL_VERSION_ASYNCHDNS) blocks the loop while it looks up a name.
 //
-// Threads: all members have to be called on the executor, a strand if several threads run the
-// context. libcurl's callbacks run there, too. An easy handle belongs to the adapter from
-// async_perform until the handler is invoked.
+// Threads: all members have to be called on the executor, which has to be a strand if several
+// threads run the context. libcurl's callbacks run there, too. An easy handle belongs to the
+// adapter from async_perform until the handler is invoked.
 //
-// Lifetimes: the object owns the CURLM. It may outlive the execution context, and may be destroyed
-// in a handler and in libcurl's callbacks. Destroying it, or close(), completes what is pending
-// with operation_aborted. The easy handles are the caller's.
+// Lifetimes: the object owns the CURLM. The object may outlive the execution context, and may be
+// destroyed in a handler and in libcurl's callbacks. The destructor and close() complete pending
+// operations with operation_aborted. The caller owns the easy handles.
 //
 // An example: example/download.cpp.
 //
@@ -55,22 +56,22 @@ namespace adapt {
 /// Transfers by libcurl, which share connections, name lookups and limits.
 /**
  * The object owns a multi handle of libcurl. `async_perform` performs the transfer of an easy
- * handle, as `curl_easy_perform` does; any number may be pending. Options of the multi handle, such
- * as `CURLMOPT_MAX_HOST_CONNECTIONS`, are set with `curl_multi_setopt` on `native_handle`, but for
- * the functions and data of sockets and of the timer, which are the adapter's. Easy handles are
- * added and removed by the adapter only.
+ * handle, as `curl_easy_perform` does; any number may be pending. Set options of the multi handle,
+ * such as `CURLMOPT_MAX_HOST_CONNECTIONS`, with `curl_multi_setopt` on `native_handle`. The
+ * functions and data of sockets and of the timer belong to the adapter. Only the adapter adds and
+ * removes easy handles.
  *
  * @par Callbacks Of libcurl
  * libcurl calls the functions that the easy handles have (for data, headers, progress and so on)
- * within the adapter, on the executor. They may start transfers, cancel transfers, and close or
- * destroy the object: the adapter does this when libcurl has returned. They must not throw, and
- * must not run the execution context. Progress is told by libcurl's `CURLOPT_XFERINFOFUNCTION`. To
- * go on with a paused transfer, call `pause`.
+ * within the adapter, on the executor. These functions may start transfers, cancel transfers, and
+ * close or destroy the object: the adapter does this when libcurl has returned. They must not
+ * throw, must not block, and must not run the execution context. libcurl reports progress to
+ * `CURLOPT_XFERINFOFUNCTION`. To resume a paused transfer, call `pause`.
  *
  * @par Cancellation
  * Each operation can be cancelled: libcurl then ends the transfer. If other transfers share the
- * connection (HTTP/2), the connection stays, otherwise it is closed. Time limits are also options
- * of libcurl, such as `CURLOPT_TIMEOUT_MS`.
+ * connection (HTTP/2), the connection stays open. Otherwise libcurl closes the connection. libcurl
+ * also has options for time limits, such as `CURLOPT_TIMEOUT_MS`.
  *
  * @par Errors
  * An operation completes with @n
@@ -84,7 +85,8 @@ namespace adapt {
  * @tparam Executor The type of the I/O executor.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. Kept connections do not: nothing is waited for.
+ * Pending operations keep `run()` from returning. Connections which libcurl keeps for later
+ * transfers do not: they are not watched.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -94,8 +96,8 @@ namespace adapt {
  *
  * @par Lifetimes
  * An easy handle has to exist until its handler is invoked or destroyed. The object may outlive its
- * execution context, and be destroyed then. An operation goes on when the object is moved. An
- * object that was moved from can only be assigned to or destroyed.
+ * execution context, and may be destroyed afterwards. An operation goes on when the object is
+ * moved. An object that was moved from can only be assigned to or destroyed.
  *
  * @par Example
  * @code
@@ -142,13 +144,13 @@ public:
     /// Constructs an object with a multi handle of its own.
     /**
      * @param ex The I/O executor.
-     * @throws std::bad_alloc If libcurl makes no multi handle.
+     * @throws std::bad_alloc If libcurl can't make a multi handle.
      */
     explicit basic_curl_multi(const executor_type& ex) : session_(std::make_shared<session>(ex)) {}
     /// Constructs an object with a multi handle of its own.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @throws std::bad_alloc If libcurl makes no multi handle.
+     * @throws std::bad_alloc If libcurl can't make a multi handle.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
     explicit basic_curl_multi(Context& context)
@@ -192,18 +194,19 @@ public:
 
     /// Ends all transfers with `operation_aborted`, and frees the multi handle.
     /**
-     * Within a callback of libcurl, this is done when libcurl has returned.
+     * If a callback of libcurl calls this function, the adapter does this when libcurl has
+     * returned.
      */
     void close() { session_->close(); }
 
-    /// Pauses a pending transfer, or has it go on: `curl_easy_pause`.
+    /// Pauses or resumes a pending transfer, as `curl_easy_pause` does.
     /**
-     * libcurl may call back from within, so outside of libcurl's callbacks this function has to be
-     * called in place of `curl_easy_pause`.
+     * Call this function in place of `curl_easy_pause`, since libcurl may call callbacks meanwhile.
+     * Within libcurl's callbacks, `curl_easy_pause` may be called, too.
      *
      * @param easy The easy handle.
      * @param what `CURLPAUSE_CONT`, or what to pause.
-     * @returns The result.
+     * @returns The result of `curl_easy_pause`.
      *
      * @par Example
      * @code
@@ -217,7 +220,7 @@ public:
      * Sets the option `CURLOPT_QUICK_EXIT` of the easy handle, where libcurl has it. After the
      * operation, the easy handle can be used again.
      *
-     * @param easy The easy handle, which stays the caller's, and which must not be changed or freed
+     * @param easy The easy handle, which the caller owns, and which must not be changed or freed
      * before the handler is invoked or destroyed.
      * @param token The completion token.
      *

@@ -35,9 +35,9 @@ struct curl_deleter {
     void operator()(curl_slist* list) const noexcept { curl_slist_free_all(list); }
 };
 
-/// An easy handle with its owner.
+/// An owner of an easy handle.
 using curl_handle = std::unique_ptr<CURL, curl_deleter>;
-/// A list with its owner.
+/// An owner of a list.
 using curl_list = std::unique_ptr<curl_slist, curl_deleter>;
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ inline const boost::system::error_category& curl_multi_category() noexcept {
     return instance;
 }
 
-/// Makes the `error_code` of a result of libcurl; of `CURLE_OK` the one without an error.
+/// Makes the `error_code` of a result of libcurl; no error for `CURLE_OK`.
 /**
  * | value                                                | compares equal to          |
  * | ---------------------------------------------------- | -------------------------- |
@@ -158,7 +158,7 @@ inline error_code curl_error(CURLcode result) noexcept {
                               : error_code(static_cast<int>(result), curl_category());
 }
 
-/// Makes the `error_code` of a result of the multi handle; of `CURLM_OK` the one without an error.
+/// Makes the `error_code` of a result of the multi handle; no error for `CURLM_OK`.
 /**
  * `CURLM_OUT_OF_MEMORY` compares equal to `errc::not_enough_memory`, `CURLM_ADDED_ALREADY` to
  * `errc::device_or_resource_busy`, and `CURLM_BAD_HANDLE` and `CURLM_BAD_EASY_HANDLE` to

@@ -10,24 +10,23 @@
 // The kernel's contract, as the adapter keeps it:
 //
 // - A watch covers one file or directory, and nothing below it. A program that
-//   makes a directory and files in it is faster than the watch of the new
-//   directory. So a tree reads each directory after its watch was added, and
-//   drops the doubles.
+//   makes a directory and files in the directory is faster than the watch of the new directory. So
+//   a tree reads each directory after the directory's watch was added, and drops duplicates.
 // - A move gives two events, one after the other, if both directories are
 //   watched; otherwise one.
 // - An exchange (RENAME_EXCHANGE) gives the events of two moves. So a tree asks
 //   the disk after each move.
-// - When the queue is full (fs.inotify.max_queued_events), the kernel drops
-//   events, and says so once. A tree says so, too, and reads everything again.
+// - When the queue is full (fs.inotify.max_queued_events), the kernel drops events, and reports an
+//   overflow once. A tree reports the overflow, too, and reads everything again.
 // - Reading a directory blocks until the disk has answered: Linux has no other
 //   call. A tree reads for a millisecond in each turn of the loop.
 //
-// Threads: all members have to be called on the executor, a strand if several threads run the
-// context. No thread is used.
+// Threads: all members have to be called on the executor, which has to be a strand if several
+// threads run the context. The adapter starts no thread.
 //
 // Lifetimes: the objects own the descriptor of inotify, which is non-blocking and closed by exec.
-// They may outlive the execution context. Destroying them, or close(), completes what is pending
-// with operation_aborted.
+// The objects may outlive the execution context. The destructors and close() complete pending
+// operations with operation_aborted.
 //
 // An example: example/tree.cpp.
 //
@@ -83,18 +82,20 @@ struct inotify_initiation {
  *
  * @par Cancellation
  * A cancelled operation completes with `operation_aborted`, and loses no event: the next operation
- * receives it. Events that nobody waits for stay in the kernel's queue, which drops events when it
- * is full: an event with `IN_Q_OVERFLOW` and without a watch then says so.
+ * receives it. Events which come while no operation is pending stay in the kernel's queue. When the
+ * queue is full, the kernel drops events, and adds an event with `IN_Q_OVERFLOW` and without a
+ * watch.
  *
  * @par Errors
  * An operation completes with `operation_aborted` if it was cancelled, or if the object was closed,
- * released or destroyed; with `bad_descriptor` if that was before it began; with
- * `inotify_error::bad_event`; or with an error of the wait or of `read(2)`. The watches stay.
+ * released or destroyed; with `bad_descriptor` if the object was closed or released before the
+ * operation began; with `inotify_error::bad_event`; or with an error of the wait or of `read(2)`.
+ * The watches stay.
  *
  * @tparam Executor The type of the I/O executor.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. Watches alone do not, and cost nothing.
+ * Pending operations keep `run()` from returning. Watches alone do not, and cause no system call.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -196,10 +197,11 @@ public:
     /// Returns the descriptor of inotify, or -1.
     native_handle_type native_handle() const noexcept { return session_->work().native_handle(); }
 
-    /// Ends what is pending with `operation_aborted`, and closes the descriptor for good.
+    /// Completes pending operations with `operation_aborted`, and closes the descriptor for good.
     void close() { session_->close(); }
 
-    /// Ends what is pending with `operation_aborted`, and gives the descriptor to the caller.
+    /// Completes pending operations with `operation_aborted`, and gives the descriptor to the
+    /// caller.
     /**
      * @returns The descriptor, which the caller has to close.
      */
@@ -208,10 +210,10 @@ public:
         return session_->work().release();
     }
 
-    /// Watches a file or a directory, or changes what is watched of it.
+    /// Watches a file or a directory, or changes the mask of its watch.
     /**
-     * @param path The file or directory. If it is watched already, also under another path, its
-     * watch is changed.
+     * @param path The file or directory. If the file is watched already, even under another path,
+     * this call changes the watch.
      * @param mask What to watch, and how: `IN_CREATE | IN_DONT_FOLLOW` and so on, see inotify(7).
      * @param ec Set to the error, if any: `inotify_error::watch_limit`, or an error of
      * `inotify_add_watch(2)`.
@@ -220,7 +222,7 @@ public:
     int add(const std::filesystem::path& path, std::uint32_t mask, error_code& ec) {
         return session_->work().add(path.c_str(), mask, ec);
     }
-    /// Watches a file or a directory, or changes what is watched of it.
+    /// Watches a file or a directory, or changes the mask of its watch.
     /**
      * @param path The file or directory.
      * @param mask What to watch, and how.
@@ -239,14 +241,14 @@ public:
         return watch;
     }
 
-    /// Ends a watch. Events of it that are in the queue still come, and `IN_IGNORED` last.
+    /// Ends a watch. Its events that are in the queue still come, and an event `IN_IGNORED` last.
     /**
      * @param watch The watch.
-     * @param ec Set to the error, if any: `invalid_argument` if there is no such watch, which the
-     * kernel also ends when the file is deleted or unmounted.
+     * @param ec Set to the error, if any: `invalid_argument` if there is no such watch. The kernel
+     * also ends a watch when the file is deleted or unmounted.
      */
     void remove(int watch, error_code& ec) { session_->work().remove(watch, ec); }
-    /// Ends a watch. Events of it that are in the queue still come, and `IN_IGNORED` last.
+    /// Ends a watch. Its events that are in the queue still come, and an event `IN_IGNORED` last.
     /**
      * @param watch The watch.
      * @throws boost::system::system_error With the errors of the other overload.
@@ -257,7 +259,7 @@ public:
         moor::detail::throw_if(ec, "moor::adapt::inotify::remove", native_handle());
     }
 
-    /// Receives the events that are in the queue, or the next ones.
+    /// Receives the events that are in the queue, or waits for the next ones.
     /**
      * The vector has at least one event, and as many as one read of 16 KB gives. Several operations
      * may be pending: each receives the events of one read.
@@ -286,31 +288,34 @@ private:
 
 /// The changes of a directory and of everything below it, by Linux's inotify.
 /**
- * The first operation begins to watch. The operations tell what is there as `inotify_kind::found`,
- * then `ready`, and after that each change. A program that repeats each told change in a list of
- * names has the list of what is on the disk, as soon as nothing changes any more: each entry is
- * told to have come once, and to have gone once. The object keeps all names for this purpose.
+ * The first operation begins to watch. The changes first report what is there as
+ * `inotify_kind::found`, then `ready`, and after that each change. If a program keeps a list of
+ * names, and applies each change to the list, the list is equal to the names on the disk as soon as
+ * nothing changes any more. Each coming and each going of an entry is reported once. The object
+ * keeps all names for this purpose.
  *
  * - A directory that is made in the tree, or moved into the tree, is watched first and read then.
- *   The entries that were made in the directory before are told as `created`, once. If a program
- *   has written to such a file before, no `written` is told.
- * - A move within the tree is told as `moved`, with the path before. If other events come between
- *   the two events of the move, the move is told as `removed` and `created`.
- * - A directory that has gone is told once, for all entries below.
+ *   The entries that were made in the directory before are reported as `created`, once. If a
+ *   program has written to such a file and closed the file before, no `written` is reported.
+ * - A move within the tree is reported as `moved`, with the previous path. If other events come
+ *   between the two events of the move, the move is reported as `removed` and `created`.
+ * - A directory that was deleted or moved away is reported once, for all entries below.
  * - A symbolic link is an entry, and is not followed. Only the root may be a link.
- * - A directory that can't be watched is told as `unwatched`: because of a missing permission, or
- *   of `inotify_error::watch_limit`. The object tries again when the directory's mode changes, or
- *   when the directory is moved.
- * - `overflow` is told once for each time that the kernel says so. Forget the tree then: everything
- *   is read and told again, up to another `ready`.
+ * - A directory that can't be watched is reported as `unwatched`, for example because of a missing
+ *   permission or of `inotify_error::watch_limit`. The object tries again when the directory's mode
+ *   changes, or when the directory is moved.
+ * - `overflow` is reported once for each overflow that the kernel reports. Forget all entries then:
+ *   the object reads and reports everything again, up to another `ready`.
  *
- * A reading may be ahead of the events in the queue: an entry may be told to come, to go and to
- * come again, although the disk did so before. The last change is right.
+ * When the object reads a directory, the kernel's queue may still have older events. So an entry
+ * may be reported as `created`, `removed` and `created` again, although this happened before the
+ * reading. The last change is right.
  *
  * @par Blocking
- * A turn of the loop reads directories for a millisecond, and ends the call that it has begun (one
- * `openat(2)`, or one `getdents64(2)` of 16 KB). Other handlers run before the next turn. Each
- * call blocks for as long as the disk takes. Without a pending operation, nothing is read.
+ * In one turn of the loop, the object reads directories for a millisecond, and until the present
+ * call returns (one `openat(2)`, or one `getdents64(2)` of 16 KB). Other handlers run before the
+ * next turn. Each call blocks for as long as the disk takes. Without a pending operation, nothing
+ * is read.
  *
  * @par Cancellation
  * A cancelled operation completes with `operation_aborted`, and loses no change: the next operation
@@ -320,14 +325,15 @@ private:
  * An operation completes with `inotify_error::root_gone` when the root was deleted, moved or
  * unmounted; with the error of `open(2)` or `inotify_error::watch_limit` if the root can't be
  * watched; with `EMFILE` if the process or the user has too many descriptors; with
- * `inotify_error::no_proc`; with `operation_aborted` if it was cancelled, or the object closed or
- * destroyed; with `bad_descriptor` after `close`. After an error of the tree, the next operation
- * begins anew, with `found`.
+ * `inotify_error::no_proc`; with `operation_aborted` if the operation was cancelled, or the object
+ * closed or destroyed; with `bad_descriptor` after `close`. After an error of the tree, the next
+ * operation reads the tree again, and reports the entries as `found`.
  *
  * @tparam Executor The type of the I/O executor.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. Between operations the kernel keeps the events.
+ * Pending operations keep `run()` from returning. While no operation is pending, the kernel keeps
+ * the events.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -372,8 +378,8 @@ public:
      * @param ex The I/O executor.
      * @param root The directory, or a symbolic link to it. A relative path counts from the present
      * working directory.
-     * @param also What is told beside the coming, going and moving of entries: a combination of
-     * `IN_CLOSE_WRITE` (`written`), `IN_MODIFY` (`modified`) and `IN_ATTRIB` (`attributes`).
+     * @param also What is reported besides the coming, going and moving of entries: a combination
+     * of `IN_CLOSE_WRITE` (`written`), `IN_MODIFY` (`modified`) and `IN_ATTRIB` (`attributes`).
      */
     basic_inotify_tree(const executor_type& ex, const std::filesystem::path& root,
                        std::uint32_t also = IN_CLOSE_WRITE)
@@ -382,7 +388,7 @@ public:
     /**
      * @param context The execution context whose executor is the I/O executor.
      * @param root The directory, as for the other overload.
-     * @param also What is told beside the coming, going and moving of entries.
+     * @param also What is reported besides the coming, going and moving of entries.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
     basic_inotify_tree(Context& context, const std::filesystem::path& root,
@@ -408,13 +414,13 @@ public:
     /// Returns the absolute path of the root.
     const std::filesystem::path& root() const noexcept { return session_->work().root(); }
 
-    /// Ends what is pending with `operation_aborted`, and ends all watches for good.
+    /// Completes pending operations with `operation_aborted`, and ends all watches for good.
     void close() { session_->close(); }
 
-    /// Receives changes of the tree: those that are known, or the next ones.
+    /// Receives the changes of the tree that are known already, or waits for the next ones.
     /**
-     * The vector has at least one change. Several operations may be pending: they receive changes
-     * in their order.
+     * The vector has at least one change. Several operations may be pending, and receive the
+     * changes in the order of the operations.
      *
      * @param token The completion token.
      *

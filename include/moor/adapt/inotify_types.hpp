@@ -47,7 +47,7 @@ struct inotify_event {
     std::string name{};
 };
 
-/// What a change of a tree is.
+/// The kind of a change of a tree.
 enum class inotify_kind {
     /// The entry is there: a reading at the start, or after `overflow`, has found it.
     found,
@@ -55,7 +55,8 @@ enum class inotify_kind {
     created,
     /// The entry has gone, with everything below it: it was deleted, or moved out of the tree.
     removed,
-    /// The entry has moved within the tree, with everything below it; it replaces what was there.
+    /// The entry has moved within the tree, with everything below it; an entry that was there is
+    /// replaced.
     moved,
     /// A file that was open for writing was closed (`IN_CLOSE_WRITE`).
     written,
@@ -63,11 +64,11 @@ enum class inotify_kind {
     modified,
     /// The mode, the owner, the times or other attributes have changed (`IN_ATTRIB`).
     attributes,
-    /// The directory can't be watched, for the reason in `error`. Nothing below it is known.
+    /// The directory can't be watched, for the reason in `error`. Nothing below is reported.
     unwatched,
-    /// Events were lost. Forget the tree: it is read again, and everything is `found` again.
+    /// Events were lost. Forget all entries: everything is read, and reported as `found`, again.
     overflow,
-    /// The tree was read. Everything that is there was told, and each later change will be.
+    /// The tree was read. All entries were reported, and each later change will be.
     ready
 };
 
@@ -86,7 +87,7 @@ struct inotify_change {
     std::filesystem::path path{};
     /// Where the entry was before it was `moved`; otherwise empty.
     std::filesystem::path from{};
-    /// Whether the entry is a directory. A symbolic link is none, whatever it points to.
+    /// Whether the entry is a directory. A symbolic link is not a directory.
     bool is_directory = false;
     /// Why a directory is `unwatched`.
     error_code error{};
@@ -94,7 +95,7 @@ struct inotify_change {
 
 // ---- errors -------------------------------------------------------------------------------------
 
-/// Errors of inotify that the system's error codes do not tell clearly.
+/// Errors of inotify for which the system's error codes are not precise.
 /**
  * | value           | compares equal to                 |
  * | --------------- | --------------------------------- |
@@ -110,7 +111,7 @@ enum class inotify_error {
     root_gone,
     /// A tree needs `/proc`, which is not mounted.
     no_proc,
-    /// The bytes that the kernel gave are no events.
+    /// The bytes that the kernel returned are not events.
     bad_event
 };
 
@@ -173,7 +174,8 @@ inline const boost::system::error_category& inotify_category() noexcept {
     return instance;
 }
 
-/// Makes an `error_code` of an `inotify_error`; this is how the conversion works.
+/// Makes an `error_code` of an `inotify_error`; this is how `inotify_error` converts to
+/// `error_code`.
 /**
  * @param e The error.
  * @returns An error code of `inotify_category()`.
