@@ -10,25 +10,28 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - addRead and addWrite are called again and again, and reading is never taken back.
-// - redisAsyncHandleRead, ...Write and ...Timeout may free the context. The hook cleanup comes
-//   before the descriptor is closed, and the context does not exist when the function returns.
-// - redisAsyncConnect blocks in getaddrinfo for the name of a host. redis_connection looks up
-//   names with Asio's resolver before, which uses Asio's own thread. attach can't.
-// - A reply is freed when its callback returns. redis_connection copies it.
+// - hiredis calls addRead and addWrite again and again, and never withdraws the interest in
+//   reading.
+// - redisAsyncHandleRead, ...Write and ...Timeout may free the context. hiredis calls the hook
+//   cleanup before hiredis closes the descriptor. When the function returns, the context does not
+//   exist any more.
+// - redisAsyncConnect blocks in getaddrinfo for the name of a host. redis_connection first looks up
+//   names with Asio's resolver, which uses Asio's own thread. attach can't do so.
+// - hiredis frees a reply when its callback returns. redis_connection copies the reply.
 // - The callbacks of pending commands are called without a reply when the context is freed: before
 //   cleanup, and from 1.0 on after it, too.
-// - hiredis does not match all replies with commands. redis_connection refuses what would lose a
-//   reply, call a wrong callback, or end the program: see the class.
-// - hiredis writes without MSG_NOSIGNAL. The adapter has it read first, so that an end of the
-//   connection that is there already is found by reading. A server that ends in the moment before
-//   the write still causes SIGPIPE. Ignore this signal: std::signal(SIGPIPE, SIG_IGN). The adapter
-//   does not change the program's signals.
+// - hiredis does not match all replies with commands. redis_connection refuses commands that would
+//   lose a reply, call a wrong callback, or end the program: see the class.
+// - hiredis writes without MSG_NOSIGNAL. The adapter makes hiredis read first, so that the read
+//   finds an end of the connection. A server that ends between the read and the write still causes
+//   SIGPIPE. Ignore this signal: std::signal(SIGPIPE, SIG_IGN). The adapter does not change the
+//   program's signals.
 //
-// Threads: all calls have to be made on the executor, a strand if several threads run the context.
+// Threads: all calls have to be made on the executor, which has to be a strand if several threads
+// run the context.
 //
-// Lifetimes: a redis_connection owns its context of hiredis; attach leaves it to the program. Both
-// may outlive the execution context.
+// Lifetimes: a redis_connection owns its context of hiredis. With attach, the context belongs to
+// the program. Both may outlive the execution context.
 //
 // An example: example/redis.cpp.
 //
@@ -64,20 +67,20 @@ namespace adapt {
 /**
  * All of hiredis' own functions and callbacks work as with hiredis' adapters for other event
  * loops: commands, subscriptions, `redisAsyncDisconnect`, `redisAsyncFree`, also from within
- * callbacks, and from 1.0 on time limits and pushes. The callbacks run on the executor. They may be
+ * callbacks, and from 1.0 on time limits and pushes. The callbacks run on the executor, and may be
  * set before or after this call.
  *
- * The watch ends with the context, which hiredis frees when the connection ends. Until then the
- * watch keeps `run()` from returning, as the connection is always read.
+ * The watch ends with the context, which hiredis frees when the connection ends. Until then, the
+ * watch keeps `run()` from returning, since hiredis always reads the connection.
  *
  * @param ex The I/O executor. It has to be a strand if several threads run the execution context.
- * @param context The context, which stays the caller's.
+ * @param context The context, which belongs to the caller.
  * @param ec Set to the error, if any: `invalid_argument` if `context` is null, has an error (read
  * `context->errstr`), or has an event loop already; an error of `basic_watcher::reset`.
  *
  * @par Errors
- * If the descriptor can't be watched any more, the context is freed: the callbacks are called
- * without a reply, and `context->errstr` says why.
+ * If the descriptor can't be watched any more, the adapter frees the context. hiredis then calls
+ * the callbacks without a reply, and `context->errstr` has the reason.
  *
  * @par Example
  * @code
@@ -93,7 +96,7 @@ void attach(const Executor& ex, redisAsyncContext* context, error_code& ec) {
 /// Runs an asynchronous context of hiredis in an execution context.
 /**
  * @param ex The I/O executor.
- * @param context The context, which stays the caller's.
+ * @param context The context, which belongs to the caller.
  * @throws boost::system::system_error With the errors of the other overload.
  */
 template <class Executor, std::enable_if_t<!moor::detail::is_context_v<Executor>, int> = 0>
@@ -105,7 +108,7 @@ void attach(const Executor& ex, redisAsyncContext* context) {
 /// Runs an asynchronous context of hiredis in an execution context.
 /**
  * @param io The execution context.
- * @param context The context, which stays the caller's.
+ * @param context The context, which belongs to the caller.
  * @param ec Set to the error, if any, as by the first overload.
  */
 template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
@@ -115,7 +118,7 @@ void attach(Context& io, redisAsyncContext* context, error_code& ec) {
 /// Runs an asynchronous context of hiredis in an execution context.
 /**
  * @param io The execution context.
- * @param context The context, which stays the caller's.
+ * @param context The context, which belongs to the caller.
  * @throws boost::system::system_error With the errors of the first overload.
  */
 template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
@@ -129,25 +132,26 @@ void attach(Context& io, redisAsyncContext* context) {
  * order.
  *
  * @par Subscriptions
- * `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE` and `PUNSUBSCRIBE` are commands like others; they
- * complete when the server has confirmed all channels, with the last confirmation. `async_receive`
- * waits for the messages. From the first `SUBSCRIBE` on until the end of the last subscription is
- * confirmed, other commands complete with `redis_error::subscribed`: use another connection for
- * them. If the server rejects a subscription, hiredis ends the connection, and `error_message`
- * returns the server's words.@n
- * With hiredis 1.0 or later, and after the command `HELLO 3`, `async_receive` also receives what
- * else the server pushes, such as invalidations of `CLIENT TRACKING`.
+ * `SUBSCRIBE`, `PSUBSCRIBE`, `UNSUBSCRIBE` and `PUNSUBSCRIBE` are commands like others. Such a
+ * command completes with the last confirmation, when the server has confirmed all channels.
+ * `async_receive` waits for the messages. From the first `SUBSCRIBE` on, and until the server has
+ * confirmed the end of the last subscription, other commands complete with
+ * `redis_error::subscribed`: use another connection for these commands. If the server rejects a
+ * subscription, hiredis ends the connection, and `error_message` returns the text of the server.@n
+ * With hiredis 1.0 or later, and after the command `HELLO 3`, `async_receive` also receives the
+ * other pushes of the server, such as invalidations of `CLIENT TRACKING`.
  *
  * @par Commands That Are Refused
  * `MONITOR`, `SSUBSCRIBE`, `SUNSUBSCRIBE`, `SYNC`, `PSYNC` and `CLIENT REPLY` complete with
  * `redis_error::unsupported_command`: hiredis would not match the replies with the commands.
  *
  * @par Cancellation
- * Redis can't cancel a command. A command that is cancelled completes with `operation_aborted` at
- * once, is executed nevertheless, and its reply is dropped when it comes; the connection goes on.
- * After a command that waits on the server, such as `BLPOP`, the replies of later commands come
- * when its wait is over: close the connection, or use `CLIENT UNBLOCK` on another one. Cancelling
- * `async_connect` closes the connection. A wait for a message ends, and no message is lost.
+ * Redis can't cancel a command. A cancelled operation completes with `operation_aborted` at once.
+ * The server executes the command nevertheless, the adapter drops the reply, and the connection
+ * goes on. After a command that waits on the server, such as `BLPOP`, the replies of later commands
+ * come when this wait is over. To end the wait, close the connection, or send `CLIENT UNBLOCK` on
+ * another connection. Cancelling `async_connect` closes the connection. A wait for a message ends,
+ * and no message is lost.
  *
  * @par Errors
  * An operation completes with @n
@@ -158,16 +162,16 @@ void attach(Context& io, redisAsyncContext* context) {
  * `boost::asio::error::not_connected` if there is no connection; @n
  * `operation_aborted` if the connection was closed or destroyed; @n
  * or an error of the resolver. @n
- * When the connection ends, all pending operations complete with the same error; messages that
- * have come can still be received. The object can connect again. Subscriptions, the database and
- * the user are the connection's, and have to be set again.
+ * When the connection ends, all pending operations complete with the same error; messages which
+ * arrived earlier can still be received. The object can connect again. The server forgets
+ * subscriptions, the database and the user, so set these again.
  *
  * @tparam Executor The type of the I/O executor.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. A connection alone does not. It is watched,
- * though, while the loop runs, so that the end of an idle connection is noticed: `is_open` is false
- * then.
+ * Pending operations keep `run()` from returning. A connection alone does not. While the loop runs
+ * for another reason, the connection is watched: when the server closes an idle connection,
+ * `is_open` becomes false.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -176,8 +180,8 @@ void attach(Context& io, redisAsyncContext* context) {
  *
  * @par Lifetimes
  * Destroying a connection closes it; operations complete with `operation_aborted`. A connection may
- * outlive its execution context, and be destroyed then. Operations go on when their connection is
- * moved. A connection that was moved from can only be assigned to or destroyed.
+ * outlive its execution context, and may be destroyed afterwards. Operations go on when their
+ * connection is moved. A connection that was moved from can only be assigned to or destroyed.
  *
  * @par Example
  * @code
@@ -304,9 +308,9 @@ public:
 
     /// Returns hiredis' context, or the null pointer if there is no connection.
     /**
-     * hiredis frees the context when the connection ends. It may be used for commands with
-     * callbacks of hiredis, but not for subscriptions. Its members `data` and `ev`, and its
-     * callbacks for the connection and for pushes, are the adapter's.
+     * hiredis frees the context when the connection ends. The context may be used for commands with
+     * callbacks of hiredis, but not for subscriptions. The members `data` and `ev`, and the
+     * callbacks for the connection and for pushes, belong to the adapter.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
@@ -316,7 +320,7 @@ public:
     /// Returns the text that hiredis had for the last error of a connection.
     const std::string& error_message() const noexcept { return session_->text_of_error(); }
 
-    /// Ends what is pending with `operation_aborted`, and closes the connection.
+    /// Completes pending operations with `operation_aborted`, and closes the connection.
     void close() { session_->close(); }
 
     // ---- connecting ---------------------------------------------------------------------------
@@ -345,11 +349,11 @@ public:
         return start<ec_signature, start_connect, Token>(token, std::move(host), port);
     }
 
-    /// Goes on with a context which hiredis connects, and owns the context.
+    /// Takes over a context that hiredis connects, and waits until the context is connected.
     /**
-     * For what the other functions do not offer: `redisAsyncConnectBind`, and with hiredis 1.0 or
-     * later TLS and time limits. (TLS was not tested.) The context has no callbacks and no event
-     * loop yet. An earlier connection is closed.
+     * For connections which the other functions do not offer: `redisAsyncConnectBind`, and with
+     * hiredis 1.0 or later TLS and time limits. (TLS was not tested.) The context must have no
+     * callbacks and no event loop yet. An earlier connection is closed.
      *
      * @param context The context.
      * @param token The completion token.
@@ -402,7 +406,8 @@ public:
      * @par Completion Signature
      * @code void(error_code, redis_reply) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the reply is dropped when it comes. See the class.
+     * `terminal`, `partial`, `total`: the operation ends, and the adapter drops the reply. See the
+     * class.
      * @par Example
      * @code
      * std::vector<std::string> words{"MGET", "one", "two"};
@@ -445,9 +450,9 @@ public:
     /// Waits for the next message of a subscription, or another push of the server.
     /**
      * A message is an array, or with RESP3 a push, of "message", the channel and the text; or of
-     * "pmessage", the pattern, the channel and the text. Several waits may be pending. Messages
-     * for which nobody waits are kept; when there are 1000, the connection is not read any more,
-     * unless commands are pending, until some are received.
+     * "pmessage", the pattern, the channel and the text. Several waits may be pending. The
+     * connection keeps messages which arrive while no wait is pending. When the connection has 1000
+     * messages, the adapter stops reading until some are received, unless commands are pending.
      *
      * @param token The completion token.
      *

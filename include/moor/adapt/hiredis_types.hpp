@@ -41,7 +41,7 @@ struct redis_deleter {
     void operator()(redisAsyncContext* c) const noexcept { redisAsyncFree(c); }
 };
 
-/// An asynchronous context of hiredis with its owner.
+/// An owner of an asynchronous context of hiredis.
 using redis_handle = std::unique_ptr<redisAsyncContext, redis_deleter>;
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -57,24 +57,24 @@ using redis_handle = std::unique_ptr<redisAsyncContext, redis_deleter>;
  * | the others          | themselves only               |
  */
 enum class redis_error {
-    /// REDIS_ERR_IO, where the error of the system is not known. Otherwise it is this error.
+    /// REDIS_ERR_IO, if the error of the system is not known. A known error is reported itself.
     io_error = REDIS_ERR_IO,
-    /// REDIS_ERR_OTHER: such as an error that the server sends before it closes the connection.
+    /// REDIS_ERR_OTHER, such as an error that the server sends before closing the connection.
     other = REDIS_ERR_OTHER,
     /// REDIS_ERR_EOF: the server closed the connection.
     connection_closed = REDIS_ERR_EOF,
-    /// REDIS_ERR_PROTOCOL: hiredis does not understand what came.
+    /// REDIS_ERR_PROTOCOL: hiredis does not understand the bytes of the server.
     protocol_error = REDIS_ERR_PROTOCOL,
-    /// REDIS_ERR_OOM.
+    /// REDIS_ERR_OOM: memory ran out.
     out_of_memory = REDIS_ERR_OOM,
-    /// REDIS_ERR_TIMEOUT, of hiredis 1.0 and later: a time limit of the context is over.
+    /// REDIS_ERR_TIMEOUT, of hiredis 1.0 and later: a time limit of the context has passed.
     timed_out = 6,
 
     /// The reply is an error. The reply has its text.
     reply_error = 100,
     /// hiredis can't match the replies of this command with commands.
     unsupported_command,
-    /// The connection has subscriptions, so that this command is not possible.
+    /// The connection has subscriptions, and accepts no other commands.
     subscribed
 };
 
@@ -160,7 +160,7 @@ inline error_code make_error_code(redis_error e) noexcept {
 
 // ---- replies ------------------------------------------------------------------------------------
 
-/// The types of replies. Those behind `array` are of RESP3, which needs hiredis 1.0 or later.
+/// The types of replies. Types after `array` are of RESP3, which needs hiredis 1.0 or later.
 enum class redis_type {
     /// No value, such as of a key that does not exist.
     nil = REDIS_REPLY_NIL,
@@ -184,7 +184,7 @@ enum class redis_type {
     set = 10,
     /// Keys with values that describe another reply.
     attribute = 11,
-    /// What the server sends without a command: see `async_receive`.
+    /// A message that the server sends without a command: see `async_receive`.
     push = 12,
     /// An integer of any size, as text.
     big_number = 13,
@@ -192,7 +192,7 @@ enum class redis_type {
     verbatim = 14
 };
 
-/// A reply of the server, or a message that the server pushes: a value that owns all of it.
+/// A reply of the server, or a message that the server pushes, with all its elements.
 /**
  * @par Example
  * @code
@@ -260,7 +260,7 @@ struct redis_reply {
     /// Returns whether the server reported an error; `text` says which.
     bool is_error() const noexcept { return type == redis_type::error; }
 
-    /// Returns the value that stands behind a key, in a map, or in an array of RESP2 for one.
+    /// Returns the value for a key, in a map or in an array with which RESP2 represents a map.
     /**
      * @param key The key.
      * @returns The value, a part of this reply; or the null pointer.

@@ -200,8 +200,7 @@ public:
     /// Completes pending operations with `operation_aborted`, and closes the descriptor for good.
     void close() { session_->close(); }
 
-    /// Completes pending operations with `operation_aborted`, and gives the descriptor to the
-    /// caller.
+    /// Completes pending operations with `operation_aborted`, and returns the descriptor.
     /**
      * @returns The descriptor, which the caller has to close.
      */

@@ -55,8 +55,7 @@ enum class inotify_kind {
     created,
     /// The entry has gone, with everything below it: it was deleted, or moved out of the tree.
     removed,
-    /// The entry has moved within the tree, with everything below it; an entry that was there is
-    /// replaced.
+    /// The entry has moved within the tree, with everything below, and replaces an entry there.
     moved,
     /// A file that was open for writing was closed (`IN_CLOSE_WRITE`).
     written,
@@ -174,8 +173,7 @@ inline const boost::system::error_category& inotify_category() noexcept {
     return instance;
 }
 
-/// Makes an `error_code` of an `inotify_error`; this is how `inotify_error` converts to
-/// `error_code`.
+/// Makes an `error_code` of an `inotify_error`; this is how an `inotify_error` converts.
 /**
  * @param e The error.
  * @returns An error code of `inotify_category()`.

@@ -18,7 +18,7 @@
 // - While libpq sends a command, it has to read, too: the server may wait for the client to
 //   read an answer before the server reads on.
 // - Notifications arrive together with results, without an event of their own. The adapter
-//   asks libpq for them before each wait.
+//   asks libpq for notifications before each wait.
 // - libpq reads text up to the first null character. The adapter refuses a command with
 //   such a text, since libpq would cut the text off.
 // - PQcancel blocks. From libpq 17 on, the adapter uses PQcancelStart. With earlier
@@ -28,9 +28,10 @@
 // Threads: all members of a connection have to be called on its executor, which has to be a strand
 // if several threads run the context. The same holds for calls of libpq on the PGconn.
 //
-// Lifetimes: the connection owns the PGconn, or borrows one. It may outlive the execution context.
-// The destructor and close() complete pending operations with operation_aborted. libpq calls notice
-// receivers (PQsetNoticeReceiver) within the adapter. They must not call members of the connection.
+// Lifetimes: the connection owns the PGconn, or borrows one. The connection may outlive the
+// execution context. The destructor and close() complete pending operations with operation_aborted.
+// libpq calls notice receivers (PQsetNoticeReceiver) within the adapter. They must not call members
+// of the connection.
 //
 // An example: example/listen.cpp.
 //
@@ -60,28 +61,28 @@ namespace adapt {
 
 /// A connection to a PostgreSQL server, by libpq.
 /**
- * The connection owns a `PGconn`, which `async_connect` makes, or borrows one. It sets libpq's
- * non-blocking mode. The `PGconn` may be used beside it (`native_handle`): for functions that tell
- * something, and for `PQsend...` functions, whose results `async_get_result` passes on. Functions
- * that block, such as `PQexec`, must not be used.
+ * The connection owns a `PGconn`, which `async_connect` makes, or borrows one. The connection sets
+ * libpq's non-blocking mode. The program may call functions of libpq on the `PGconn`
+ * (`native_handle`): functions that only return something, and `PQsend...` functions, whose results
+ * `async_get_result` receives. The program must not call functions that block, such as `PQexec`.
  *
  * @par One Command At A Time
- * Until a command is over, libpq refuses the next one (`pq_error::request_refused`), but in
- * pipeline mode: call `PQenterPipelineMode(c.native_handle())`, and start any number of commands.
- * Their operations complete in order. `async_pipeline_sync` ends a segment of the pipeline: if a
- * command fails, the server skips the rest of the segment.
+ * Until a command is over, libpq refuses the next command (`pq_error::request_refused`). The
+ * pipeline mode is an exception: call `PQenterPipelineMode(c.native_handle())`, and start any
+ * number of commands. Their operations complete in order. `async_pipeline_sync` ends a segment of
+ * the pipeline: if a command fails, the server skips the rest of the segment.
  *
  * @par Cancellation
  * A command is cancelled on the server, whatever the cancellation type. Then the operation
  * completes with `pq_sqlstate("57014")`, which equals `errc::operation_canceled`; or with the
- * command's result, if the request came too late. The connection goes on. No other command is hit,
- * since the operation does not complete before the server has the request. In a pipeline, a command
- * that waits behind others is cancelled when it is its turn, and the request may hit a later
- * command of the pipeline which the server executes already. If the request can't be sent: for
- * `terminal`, the connection is closed, and what is pending completes with `operation_aborted`; for
- * other types, the command goes on.@n Cancelling `async_connect`, `async_continue_connect` or
- * `async_reset` closes the connection. A wait for a notification, and a wait for data to be sent,
- * end at once with `operation_aborted`.
+ * command's result, if the request came too late. The connection goes on. The request cancels no
+ * later command, since the operation does not complete before the server has the request. In a
+ * pipeline, a cancelled command may wait behind others. The request is then sent when the others
+ * are over, and may cancel a later command of the pipeline which the server executes already. If
+ * the request can't be sent, the type decides: for `terminal`, the connection is closed, and
+ * pending operations complete with `operation_aborted`; for other types, the command goes on.@n
+ * Cancelling `async_connect`, `async_continue_connect` or `async_reset` closes the connection. A
+ * wait for a notification, and a wait for data to be sent, end at once with `operation_aborted`.
  *
  * @par Errors
  * An operation completes with @n
@@ -92,14 +93,14 @@ namespace adapt {
  * an error of the resolver, if no name of a host was found; @n
  * or an error of the wait. @n
  * `error_message` returns the text of libpq. When the connection breaks, all pending operations
- * complete; the first command with what the server said, if anything. After that, call
- * `async_connect` or `async_reset`.
+ * complete. If the server has sent a reason, the first command completes with this SQLSTATE. After
+ * that, call `async_connect` or `async_reset`.
  *
  * @tparam Executor The type of the I/O executor.
  *
  * @par Outstanding Work
  * Pending operations keep `run()` from returning. A connection alone does not: without a pending
- * operation nothing is waited for, and the end of the connection is noticed by the next operation.
+ * operation, the connection is not watched, and the next operation notices if the connection broke.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -109,8 +110,9 @@ namespace adapt {
  *
  * @par Lifetimes
  * Destroying a connection closes an owned `PGconn`; operations complete with `operation_aborted`. A
- * connection may outlive its execution context, and be destroyed then. An operation goes on when
- * its connection is moved. A connection that was moved from can only be assigned to or destroyed.
+ * connection may outlive its execution context, and may be destroyed afterwards. An operation goes
+ * on when its connection is moved. A connection that was moved from can only be assigned to or
+ * destroyed.
  *
  * @par Example
  * @code
@@ -303,8 +305,8 @@ public:
     /// Borrows a connection, which the caller has to finish.
     /**
      * If `PQconnectStart` or `PQresetStart` has begun to connect, call `async_continue_connect`.
-     * The non-blocking mode of libpq is set, and restored when the borrowing ends, unless libpq has
-     * data to send then.
+     * The constructor sets the non-blocking mode of libpq. The previous mode is restored when the
+     * borrowing ends, unless libpq then has data to send.
      *
      * @param ex The I/O executor.
      * @param borrowed The connection, which has to exist until `release`, `close` or the
@@ -367,12 +369,12 @@ public:
     /// Returns the text that libpq had for the last error.
     const std::string& error_message() const noexcept { return session_->message(); }
 
-    /// Ends what is pending with `operation_aborted`, and finishes an owned connection.
+    /// Completes pending operations with `operation_aborted`, and finishes an owned connection.
     void close() { session_->close(); }
 
-    /// Ends what is pending with `operation_aborted`, and gives the connection to the caller.
+    /// Completes pending operations with `operation_aborted`, and returns the connection.
     /**
-     * A cancel request that is being sent is not stopped, and may cancel a later command.
+     * A cancel request that is being sent goes on, and may cancel a later command.
      *
      * @returns The connection, which the caller has to finish; or the null pointer.
      */
@@ -382,8 +384,8 @@ public:
 
     /// Connects, and owns the connection then.
     /**
-     * An earlier connection is closed. libpq's parameter `connect_timeout` is not used: cancel the
-     * operation after a time of your own.
+     * An earlier connection is closed. libpq's parameter `connect_timeout` has no effect: cancel
+     * the operation with a timer.
      *
      * @param connection_string The parameters or the URI, as for `PQconnectdb`; may have several
      * hosts.
@@ -451,10 +453,11 @@ public:
 
     // ---- commands -----------------------------------------------------------------------------
 
-    /// Executes SQL, and passes on the last result, as `PQexec` does.
+    /// Executes SQL, and completes with the last result, as `PQexec` returns it.
     /**
-     * With an error, the result is there, too, if the server has sent one: it has the details. If
-     * the SQL is a `COPY` command, the operation completes when data can be transferred.
+     * If the server has sent a result with an error, the operation completes with the error and
+     * this result, which has the details. If the SQL is a `COPY` command, the operation completes
+     * when data can be transferred.
      *
      * @param sql One or several commands; in pipeline mode just one.
      * @param token The completion token.
@@ -542,18 +545,18 @@ public:
                                                                    std::move(params));
     }
 
-    /// Passes on the next result, as `PQgetResult` does, after any `PQsend...` function.
+    /// Receives the next result, as `PQgetResult` does, after any `PQsend...` function.
     /**
-     * Call it until the result is null: the command is over then. Several may be pending. It also
-     * receives the rows of the single-row mode, and in pipeline mode the marks of
-     * `PQpipelineSync`.
+     * Call this function until the result is null, which means that the command is over. Several
+     * operations may be pending. The function also receives the rows of the single-row mode, and in
+     * pipeline mode the results for `PQpipelineSync`.
      *
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, pq_result) @endcode
      * @par Per-Operation Cancellation
-     * As `async_exec`. The results of the cancelled command have to be taken up to the null.
+     * As `async_exec`. Receive the results of the cancelled command up to the null result.
      * @par Example
      * @code
      * PQsendQuery(c.native_handle(), "select * from events");
@@ -576,7 +579,8 @@ public:
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * As `async_exec`: cancels what the server executes when it is this operation's turn.
+     * As `async_exec`: cancels the command that the server executes when this operation is next in
+     * order.
      * @par Example
      * @code
      * PQenterPipelineMode(c.native_handle());
@@ -596,7 +600,7 @@ public:
 
     /// Sends data for `COPY FROM STDIN`.
     /**
-     * Completes when the kernel has all of the data. One at a time.
+     * Completes when the kernel has all of the data. Only one such operation may be pending.
      *
      * @param data The data, which stays the caller's until the operation completes. It need not
      * end at the end of a row.
@@ -605,8 +609,8 @@ public:
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: ends the wait. libpq has the data, and goes on to send it
-     * with the next operation: `async_end_copy` with a reason makes the server drop it.
+     * `terminal`, `partial`, `total`: ends the wait. libpq keeps the data, and sends it with the
+     * next operation. `async_fail_copy` makes the server drop the data.
      * @par Example
      * @code
      * co_await c.async_put_copy(asio::buffer(rows), asio::use_awaitable); // std::string rows
@@ -618,7 +622,7 @@ public:
         return start<ec_signature, start_put_copy, Token>(token, data);
     }
 
-    /// Ends `COPY FROM STDIN`, and passes on the result of the command.
+    /// Ends `COPY FROM STDIN`, and completes with the result of the command.
     /**
      * @param token The completion token.
      *
@@ -639,7 +643,7 @@ public:
         return start<result_signature, start_end_copy, Token>(token, std::optional<std::string>());
     }
 
-    /// Has `COPY FROM STDIN` fail: the server inserts nothing.
+    /// Makes `COPY FROM STDIN` fail: the server inserts nothing.
     /**
      * @param reason The text of the error with which the operation completes.
      * @param token The completion token.
@@ -662,8 +666,8 @@ public:
 
     /// Receives a row of `COPY TO STDOUT`.
     /**
-     * Behind the last row, the operation completes with `boost::asio::error::eof` if the command
-     * went well, and with the command's error otherwise. The command is over then.
+     * After the last row, the operation completes with `boost::asio::error::eof` if the command
+     * went well, and with the command's error otherwise. Then the command is over.
      *
      * @param token The completion token.
      *
@@ -692,7 +696,8 @@ public:
 
     /// Receives a notification of a channel to which the connection listens.
     /**
-     * Notifications that nobody waits for are kept by libpq. Several waits may be pending.
+     * libpq keeps notifications which arrive while no wait is pending. Several waits may be
+     * pending.
      *
      * @param token The completion token.
      *

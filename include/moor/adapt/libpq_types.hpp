@@ -50,7 +50,7 @@ struct pq_deleter {
     void operator()(char* text) const noexcept { PQfreemem(text); }
 };
 
-/// A connection of libpq with its owner.
+/// An owner of a connection of libpq.
 using pq_handle = std::unique_ptr<PGconn, pq_deleter>;
 /// A result of a command: see libpq's `PQntuples`, `PQgetvalue`, `PQcmdTuples`.
 using pq_result = std::unique_ptr<PGresult, pq_deleter>;
@@ -78,7 +78,7 @@ enum class pq_error {
     connection_lost,
     /// libpq did not accept the request: another command is in progress, or an argument is invalid.
     request_refused,
-    /// An earlier command of the pipeline failed, so that the server skipped this one.
+    /// An earlier command of the pipeline failed, so the server skipped this command.
     pipeline_aborted,
     /// The command failed, and the server did not say why.
     command_failed
@@ -282,7 +282,7 @@ inline error_code pq_error_of(const PGresult* r) noexcept {
 /// The parameters of a command, `$1` and so on, and the format of its result.
 /**
  * Parameters are text, which the server converts to the parameter's type, or binary. The object
- * has copies of all values.
+ * keeps copies of all values.
  *
  * @par Example
  * @code
@@ -371,7 +371,7 @@ public:
         return push(std::string(bytes), type, true);
     }
 
-    /// Has the server return the result in binary format.
+    /// Asks the server for the result in binary format.
     pq_params& request_binary() noexcept {
         result_format_ = 1;
         return *this;
@@ -380,9 +380,10 @@ public:
     /// Returns the number of parameters.
     std::size_t size() const noexcept { return values_.size(); }
 
-    /// Returns whether libpq can take all of the values.
+    /// Returns whether libpq accepts all of the values.
     /**
-     * It can't take a text with a null character, nor a value that is longer than an `int` says.
+     * libpq does not accept a text with a null character, nor a value whose length does not fit in
+     * an `int`.
      */
     bool is_suitable() const noexcept { return is_suitable_; }
 

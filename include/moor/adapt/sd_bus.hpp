@@ -10,13 +10,13 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - Before each wait, sd-bus is asked for its descriptor, its events and its time: also after calls
-//   that are made beside it, of which the adapter learns by touch(). A new call may have the
-//   nearest deadline, and a call that blocks may read messages for others, of which the descriptor
-//   says nothing any more.
-// - sd_bus_process handles one message. The adapter calls it until there is no more to do, but not
-//   more than 64 times before the other handlers of the loop run.
-// - The time is one of CLOCK_MONOTONIC, which is steady_clock.
+// - Before each wait, the adapter asks sd-bus for the descriptor, the events and the deadline.
+//   After the program's own calls of sd-bus, touch() makes the adapter ask again: a new call may
+//   have the nearest deadline, and a call that blocks may read messages for other operations, so
+//   that the descriptor is not readable any more.
+// - sd_bus_process handles one message. The adapter calls sd_bus_process until there is no more to
+//   do, but at most 64 times before the other handlers of the loop run.
+// - The deadline is a time of CLOCK_MONOTONIC, which is the clock of steady_clock.
 // - While it waits for the socket of the bus (sd_bus_set_watch_bind), and when it tries the next
 //   address, sd-bus replaces its descriptor. The adapter compares the file before each wait.
 // - A rule for local signals is not sent to the daemon, and gets no reply.
@@ -25,12 +25,12 @@
 // What blocks, and is not called by the adapter: sd_bus_call, sd_bus_flush, sd_bus_add_match,
 // sd_bus_request_name, sd_bus_get_unique_name and others that wait for a reply.
 //
-// Threads: all members of a connection and of its matches have to be called on its executor, a
-// strand if several threads run the context. The same holds for sd-bus's functions on the bus and
-// on its messages, whose counts of references are not atomic.
+// Threads: all members of a connection and of its matches have to be called on the connection's
+// executor, which has to be a strand if several threads run the context. The same holds for
+// sd-bus's functions on the bus and on its messages, whose counts of references are not atomic.
 //
-// Lifetimes: the connection has a reference to the bus, and closes the bus if it owns it. It may
-// outlive the execution context. Callbacks of sd-bus may close or destroy it.
+// Lifetimes: the connection has a reference to the bus, and closes an owned bus. The connection may
+// outlive the execution context. Callbacks of sd-bus may close or destroy the connection.
 //
 // An example: example/bus.cpp.
 //
@@ -67,10 +67,10 @@ class basic_sd_bus_connection;
 
 /// A match rule of a connection, and the messages that match it.
 /**
- * `basic_sd_bus_connection::async_match` makes it. From then on, matching messages are kept until
- * `async_receive` takes them: at most 1024, or as many as `set_limit` says. If more arrive
- * meanwhile, they are lost, and `async_receive` says so once, at their place, by an error equal to
- * `errc::no_buffer_space`. Then it goes on.
+ * `basic_sd_bus_connection::async_match` makes a match. From then on, the match keeps the messages
+ * that match the rule until `async_receive` receives them: at most 1024, or as many as `set_limit`
+ * allows. If more messages arrive, the match drops the newest ones. In their place, `async_receive`
+ * completes once with an error equal to `errc::no_buffer_space`, and the match goes on.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -90,8 +90,8 @@ class basic_sd_bus_connection;
  * @e Shared @e objects: Unsafe. The members have to be called on the connection's executor.
  *
  * @par Lifetimes
- * Destroying a match removes the rule, and completes what is pending with `operation_aborted`. A
- * match may outlive its connection and the execution context. One that was moved from, or is
+ * Destroying a match removes the rule, and completes pending operations with `operation_aborted`. A
+ * match may outlive its connection and the execution context. A match that was moved from, or was
  * constructed by default, can only be assigned to or destroyed.
  *
  * @par Example
@@ -166,13 +166,13 @@ public:
 
     /// Sets how many messages are kept at most.
     /**
-     * @param messages The number. What is kept already stays.
+     * @param messages The number. Messages that are kept already stay.
      */
     void set_limit(std::size_t messages) noexcept { state_->set_limit(messages); }
 
     /// Waits for the next message.
     /**
-     * Several may be pending, and complete in order.
+     * Several operations may be pending, and complete in order.
      *
      * @param token The completion token.
      *
@@ -203,16 +203,17 @@ using sd_bus_match = basic_sd_bus_match<>;
 
 /// A connection to a message bus or to a peer, by sd-bus.
 /**
- * The connection owns an `sd_bus`, which `async_open` makes, or borrows one. The `sd_bus` may be
- * used beside it (`native_handle`), with all functions of sd-bus that do not block: call `touch`
- * afterwards. `sd_bus_process`, `sd_bus_wait` and `sd_bus_attach_event` must not be used.
+ * The connection owns an `sd_bus`, which `async_open` makes, or borrows one. The program may call
+ * all functions of sd-bus that do not block on the `sd_bus` (`native_handle`), and then calls
+ * `touch`. The program must not call `sd_bus_process`, `sd_bus_wait` and `sd_bus_attach_event`.
  *
  * @par Serving Objects
- * `sd_bus_add_object_vtable` and its kin work as they are. The objects are served while the
- * execution context runs. `async_run` keeps it running until the connection is over. Callbacks may
- * start operations, and close, move or destroy the connection, but not throw. Flag methods
- * by `SD_BUS_VTABLE_UNPRIVILEGED`, or call `sd_bus_set_trusted` before `sd_bus_start`: otherwise
- * sd-bus may ask the daemon, and block, for the caller's privileges.
+ * Register objects with sd-bus's own functions, such as `sd_bus_add_object_vtable`. The connection
+ * serves the objects while the execution context runs. A pending `async_run` keeps `run()` from
+ * returning until the connection is over. Callbacks may start operations, and may close, move or
+ * destroy the connection, but must not throw. Give each method the flag
+ * `SD_BUS_VTABLE_UNPRIVILEGED`, or call `sd_bus_set_trusted` before `sd_bus_start`. Otherwise
+ * sd-bus may ask the daemon for the caller's privileges, and block meanwhile.
  *
  * @par Errors
  * An operation completes with @n
@@ -221,30 +222,31 @@ using sd_bus_match = basic_sd_bus_match<>;
  * `boost::asio::error::connection_reset` if the connection broke; @n
  * `operation_aborted` if the connection was closed, released or destroyed; @n
  * or an error of the wait. @n
- * The D-Bus error's name and text are in the reply that the operation passes on, and in
- * `error_name` and `error_message` until the next error. When the connection breaks, all pending
- * operations complete. After that, call `async_open`.
+ * The name and the text of a D-Bus error are in the reply with which the operation completes.
+ * `error_name` and `error_message` return them until the next error. When the connection breaks,
+ * all pending operations complete. After that, call `async_open`.
  *
  * @tparam Executor The type of the I/O executor.
  *
  * @par Outstanding Work
  * Pending operations keep `run()` from returning. A connection alone does not, nor does a match, an
- * object that is served, or a call that was made beside the adapter: `async_run` does. While the
- * execution context runs, the connection is watched, and costs nothing while nothing arrives.
+ * object that is served, or a call that was made without the adapter: use `async_run` for these.
+ * While the execution context runs, the connection is watched. A connection on which nothing
+ * arrives causes no system call.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
  * @e Shared @e objects: Unsafe. The members, and sd-bus's functions on this connection and its
  * messages, have to be called on the executor, which has to be a strand if several threads run the
- * execution context. So do the constructors that take a bus. Handlers that have another executor
- * must not use the messages there.
+ * execution context. The same holds for the constructors that take a bus. Handlers that have
+ * another executor must not use the messages there.
  *
  * @par Lifetimes
  * Destroying a connection closes an owned `sd_bus`, without blocking; messages that were not sent
  * are lost, unless `async_flush` has completed. Operations complete with `operation_aborted`. A
- * connection may outlive its execution context, and be destroyed then, or in a callback of sd-bus.
- * An operation goes on when its connection is moved. A connection that was moved from can only be
- * assigned to or destroyed.
+ * connection may outlive its execution context, and may be destroyed afterwards, or in a callback
+ * of sd-bus. An operation goes on when its connection is moved. A connection that was moved from
+ * can only be assigned to or destroyed.
  *
  * @par Example
  * @code
@@ -362,7 +364,8 @@ public:
     /// Borrows a bus that was started.
     /**
      * The connection takes a reference of its own, and does not close the bus. If the bus has only
-     * begun to connect, `async_wait_ready` waits for it; calls may be made before.
+     * begun to connect, `async_wait_ready` waits until the bus is connected. Calls may be made
+     * before.
      *
      * @param ex The I/O executor.
      * @param borrowed The bus, which nobody else may process until `release`, `close` or the
@@ -425,7 +428,7 @@ public:
 
     /// Returns the bus, or the null pointer.
     /**
-     * After calls of sd-bus's functions that send or receive, call `touch`.
+     * After calling functions of sd-bus that send or receive, call `touch`.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
@@ -443,17 +446,18 @@ public:
         return e && e->message ? e->message : "";
     }
 
-    /// Has sd-bus asked again what it waits for.
+    /// Tells the adapter that the program has called functions of sd-bus.
     /**
-     * To be called after calls of sd-bus's functions on `native_handle()`. A call of it in a
-     * callback of sd-bus does nothing, since the question comes afterwards anyway.
+     * The adapter then asks sd-bus again for the descriptor, the events and the deadline. Call
+     * `touch` after calling functions of sd-bus on `native_handle()`. In a callback of sd-bus,
+     * `touch` is not needed, since the adapter asks after each callback.
      */
     void touch() { session_->touch(); }
 
-    /// Ends what is pending with `operation_aborted`, and closes an owned bus, without blocking.
+    /// Completes pending operations with `operation_aborted`. Closes an owned bus without blocking.
     void close() { session_->close(); }
 
-    /// Ends what is pending with `operation_aborted`, and gives the bus to the caller.
+    /// Completes pending operations with `operation_aborted`, and gives the bus to the caller.
     /**
      * @returns The bus, with a reference that the caller has to give back; or the null pointer.
      */
@@ -489,11 +493,11 @@ public:
     /// Connects by a function such as `sd_bus_open_user` or `sd_bus_open_system`.
     /**
      * An earlier connection is closed. The operation completes when the daemon has accepted the
-     * connection. The functions `sd_bus_default...` do not fit: they return a connection that
-     * others use, too.
+     * connection. Do not pass the functions `sd_bus_default...`, which return a connection that
+     * other code may use, too.
      *
      * @param open A function `int(sd_bus**)`, which starts a bus, and returns a negative `errno`
-     * value if it can't. It is called once, and must not block.
+     * value if it can't. The function is called once, and must not block.
      * @param token The completion token.
      *
      * @par Completion Signature
@@ -513,7 +517,8 @@ public:
 
     /// Waits until the connection is established.
     /**
-     * For a bus that was passed to the constructor. Completes soon if it is established already.
+     * For a bus that was passed to the constructor. If the connection is established already, the
+     * operation completes soon.
      *
      * @param token The completion token.
      *
@@ -535,9 +540,9 @@ public:
 
     /// Waits until the connection is over.
     /**
-     * Does nothing itself, but keeps `run()` from returning: for programs that serve objects, or
-     * have callbacks of sd-bus. There is always an error: `connection_reset` when the connection
-     * broke.
+     * The pending operation keeps `run()` from returning. Use this function in a program that
+     * serves objects, or that has callbacks of sd-bus. The operation always completes with an
+     * error: `connection_reset` when the connection broke.
      *
      * @param token The completion token.
      *
@@ -556,9 +561,9 @@ public:
         return start<ec_signature, start_wait, Token>(token, condition::over);
     }
 
-    /// Waits until all messages that were sent are given to the kernel.
+    /// Waits until the kernel has all messages that were sent.
     /**
-     * In place of `sd_bus_flush`, which blocks. To be used before the connection is closed.
+     * Use this function in place of `sd_bus_flush`, which blocks, before the connection is closed.
      *
      * @param token The completion token.
      *
@@ -588,7 +593,7 @@ public:
      * @param interface The interface.
      * @param member The method.
      * @param types The types of the arguments, as for `sd_bus_message_append`.
-     * @param args The arguments, which have to fit the types: sd-bus can't check that.
+     * @param args The arguments, which have to fit the types. sd-bus can't check the arguments.
      * @throws boost::system::system_error If a name or a type is not valid, or if there is no
      * connection.
      *
@@ -625,11 +630,11 @@ public:
      *
      * @par Completion Signature
      * @code void(error_code, sd_bus_message_handle) @endcode
-     * With an error, the reply is there, too, if there is one: `sd_bus_message_get_error` has the
-     * name and the text.
+     * If the service reports an error, the operation completes with the error and the error reply:
+     * `sd_bus_message_get_error` returns the name and the text.
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the reply is not waited for any more. D-Bus has no way to
-     * tell the service.
+     * `terminal`, `partial`, `total`: the operation ends, and the reply is dropped. D-Bus has no
+     * message to inform the service.
      * @par Example
      * @code
      * auto reply = co_await bus.async_call(std::move(m), asio::use_awaitable);
@@ -646,9 +651,9 @@ public:
     /// Calls a method.
     /**
      * @param message The call, as for the other overload.
-     * @param limit The time for the reply; then the error equals `errc::timed_out`. Zero:
-     * sd-bus's own limit. `microseconds::max()`: none. The time starts when the connection is
-     * established.
+     * @param limit The time for the reply. When the time has passed, the operation completes with
+     * an error equal to `errc::timed_out`. Zero: sd-bus's own limit. `microseconds::max()`: none.
+     * The time starts when the connection is established.
      * @param token The completion token.
      *
      * @par Completion Signature
@@ -673,8 +678,8 @@ public:
 
     /// Subscribes to messages, most often signals.
     /**
-     * The operation completes when the daemon has the rule: no matching message that is sent later
-     * is missed.
+     * The operation completes when the daemon has the rule. The match receives each matching
+     * message that is sent later.
      *
      * @param rule The rule, as for `sd_bus_add_match`.
      * @param token The completion token.

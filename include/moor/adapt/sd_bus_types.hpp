@@ -26,7 +26,7 @@ namespace moor {
 /// Adapters of foreign libraries: one optional header for each library.
 namespace adapt {
 
-/// Gives sd-bus's objects back.
+/// Releases sd-bus's objects.
 /**
  * @par Example
  * @code
@@ -38,11 +38,11 @@ struct sd_bus_deleter {
     void operator()(sd_bus* b) const noexcept { sd_bus_close_unref(b); }
     /// Releases a message.
     void operator()(sd_bus_message* m) const noexcept { sd_bus_message_unref(m); }
-    /// Ends what the slot stands for: a call, a match, an object.
+    /// Releases a slot, which ends its call, its match or its object.
     void operator()(sd_bus_slot* s) const noexcept { sd_bus_slot_unref(s); }
 };
 
-/// A connection of sd-bus with its owner, who closes it.
+/// An owner of a connection of sd-bus, which closes the connection.
 using sd_bus_handle = std::unique_ptr<sd_bus, sd_bus_deleter>;
 /// A message: read it with `sd_bus_message_read` and the other functions of sd-bus.
 /**
@@ -109,19 +109,21 @@ public:
 
 /// The category of the errors of sd-bus; its name is "sd-bus".
 /**
- * A value is an `errno` value, as sd-bus has it for the D-Bus error's name (see the manual page
- * sd-bus-errors(3)), and compares equal to the `errc` of the same value. Names that sd-bus does not
- * know are `EIO`, unless the program maps them (`sd_bus_error_add_map`).
+ * A D-Bus error has a name. A value is the `errno` value to which sd-bus maps the name (see the
+ * manual page sd-bus-errors(3)), and compares equal to the `errc` of the same value. A name that
+ * sd-bus does not know becomes `EIO`, unless the program maps the name (`sd_bus_error_add_map`).
  *
- * | name, without `org.freedesktop.DBus.Error.`                           | equals | |
- * --------------------------------------------------------------------- | ---------------------- |
- * | `NoReply`, `Timeout`, `TimedOut`                                      | `errc::timed_out` | |
- * `ServiceUnknown`                                                      | `errc::host_unreachable`
- * | | `NameHasNoOwner`                                                      |
- * `errc::no_such_device_or_address` | | `AccessDenied`, `AuthFailed`,
- * `InteractiveAuthorizationRequired`      | `errc::permission_denied` | | `InvalidArgs`,
- * `InvalidSignature`, `MatchRuleInvalid`                 | `errc::invalid_argument` | |
- * `UnknownMethod`, `UnknownObject`, `UnknownInterface`, `UnknownProperty` | value `EBADR`        |
+ * | name, without `org.freedesktop.DBus.Error.` | equals                             |
+ * | ------------------------------------------- | ---------------------------------- |
+ * | `NoReply`, `Timeout`, `TimedOut`            | `errc::timed_out`                  |
+ * | `ServiceUnknown`                            | `errc::host_unreachable`           |
+ * | `NameHasNoOwner`                            | `errc::no_such_device_or_address`  |
+ * | `AccessDenied`, `AuthFailed`                | `errc::permission_denied`          |
+ * | `InteractiveAuthorizationRequired`          | `errc::permission_denied`          |
+ * | `InvalidArgs`, `InvalidSignature`           | `errc::invalid_argument`           |
+ * | `MatchRuleInvalid`                          | `errc::invalid_argument`           |
+ * | `UnknownMethod`, `UnknownObject`            | value `EBADR`                      |
+ * | `UnknownInterface`, `UnknownProperty`       | value `EBADR`                      |
  */
 inline const boost::system::error_category& sd_bus_category() noexcept {
     static const detail::sd_bus_category_impl instance;

@@ -11,23 +11,25 @@
 //
 // - ZMQ_FD becomes readable when a command of another thread waits for the socket. Then ZMQ_EVENTS
 //   says whether a message can be sent or received. The descriptor is never writable.
-// - Each call of libzmq may take in the commands, and then the descriptor is silent, although there
-//   are messages. A send takes in what a receiver waits for, and the other way round.
-// - A send takes in commands at most once in about a millisecond. So the send may fail with EAGAIN
+// - Each call of libzmq may process the commands. Then the descriptor is not readable any more,
+//   although the socket has messages. A send may process the command for which a receive waits, and
+//   the other way round.
+// - A send processes commands at most once in about a millisecond. So the send may fail with EAGAIN
 //   while the descriptor is readable.
-// - ROUTER, STREAM, PUB and XPUB sockets say that there is room, even if the peer of the message
-//   has none. The adapter then waits for the descriptor, and tries again every 100 ms.
-// - If a peer goes away in the middle of a message, libzmq drops the parts that it has, and may
-//   take the next part for another message. The adapter sends the whole message to another peer.
+// - ROUTER, STREAM, PUB and XPUB sockets report room, even if the queue of the message's peer is
+//   full. The adapter then waits for the descriptor, and tries again every 100 ms.
+// - If a peer goes away in the middle of a message, libzmq drops the parts that libzmq already has,
+//   and may treat the next part as a new message. The adapter sends the whole message again, to
+//   another peer.
 // - zmq_close() does not block, but another thread closes the descriptor later. The adapter ends
 //   the wait before.
 //
-// Threads: all members of a socket have to be called on its executor, a strand if several threads
-// run the context. The same holds for calls of libzmq on the socket.
+// Threads: all members of a socket have to be called on its executor, which has to be a strand if
+// several threads run the context. The same holds for calls of libzmq on the socket.
 //
-// Lifetimes: the object owns the socket, or borrows it. It may outlive the execution context.
-// Destroying it, or close(), completes what is pending with operation_aborted. libzmq's context is
-// the caller's: zmq_ctx_term() blocks until all sockets are closed.
+// Lifetimes: the object owns the socket, or borrows it. The object may outlive the execution
+// context. The destructor and close() complete pending operations with operation_aborted. libzmq's
+// context belongs to the caller: zmq_ctx_term() blocks until all sockets are closed.
 //
 // An example: example/worker.cpp.
 //
@@ -55,24 +57,23 @@ namespace adapt {
 /// A socket of ZeroMQ, by libzmq.
 /**
  * The object owns a socket that `zmq_socket` has made, or borrows one, such as `handle()` of a
- * `zmq::socket_t` of cppzmq. Binding, connecting and options are libzmq's functions on
- * `native_handle()`. The functions with a time limit or without `ZMQ_DONTWAIT` block, and must not
- * be used.
+ * `zmq::socket_t` of cppzmq. Bind, connect and set options with libzmq's functions on
+ * `native_handle()`. Do not call functions that block: those with a time limit, and those that send
+ * or receive without `ZMQ_DONTWAIT`.
  *
  * @par Types
  * PAIR, PUSH and PULL, REQ and REP, DEALER and ROUTER, PUB, SUB, XPUB and XSUB, STREAM, and the
- * PAIR sockets of `zmq_socket_monitor`. Those that have no `ZMQ_FD`, which are drafts of libzmq,
- * can't be used.
+ * PAIR sockets of `zmq_socket_monitor`. Draft types of libzmq that have no `ZMQ_FD` can't be used.
  *
  * @par Order
- * Any number of operations may be pending; those of one direction complete in the order in which
- * they were started. Sends and receives do not wait for one another, but with REQ and REP: there,
- * an operation that is started in the wrong state waits if an operation in the other direction is
- * pending, and otherwise fails with `zeromq_error::wrong_state`.
+ * Any number of operations may be pending. The operations of one direction complete in the order in
+ * which they were started. Sends and receives do not wait for one another, except on REQ and REP
+ * sockets. There, an operation that is started in the wrong state waits if an operation in the
+ * other direction is pending, and otherwise fails with `zeromq_error::wrong_state`.
  *
  * @par Calls of Your Own
- * libzmq's functions on the socket may take in the news for which a pending operation waits. After
- * a call of your own, call `touch`. Without a pending operation, that is not needed.
+ * libzmq's functions on the socket may consume the signal for which a pending operation waits.
+ * After a call of your own, call `touch`. Without a pending operation, `touch` is not needed.
  *
  * @par Errors
  * An operation completes with @n
@@ -86,7 +87,7 @@ namespace adapt {
  *
  * @par Outstanding Work
  * Pending operations keep `run()` from returning. A socket alone does not: without a pending
- * operation nothing is waited for.
+ * operation, the socket is not watched.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -96,12 +97,12 @@ namespace adapt {
  *
  * @par Lifetimes
  * Destroying the object closes an owned socket; operations complete with `operation_aborted`. The
- * object may outlive its execution context, and be destroyed then. An operation goes on when its
- * object is moved. An object that was moved from can only be assigned to or destroyed.@n
- * `zmq_ctx_term` blocks until all sockets of libzmq's context are closed, and until what they have
- * sent is on its way, or dropped after `ZMQ_LINGER`, which by default means for ever. So set
- * `ZMQ_LINGER`, and call `zmq_ctx_term` when the sockets are closed; or call `zmq_ctx_shutdown`
- * before, which does not block and ends all pending operations.
+ * object may outlive its execution context, and may be destroyed afterwards. An operation goes on
+ * when its object is moved. An object that was moved from can only be assigned to or destroyed.@n
+ * `zmq_ctx_term` blocks until all sockets of libzmq's context are closed, and until their messages
+ * were sent or the time `ZMQ_LINGER` is over. By default, this time has no end. So set
+ * `ZMQ_LINGER`, and call `zmq_ctx_term` when the sockets are closed; or first call
+ * `zmq_ctx_shutdown`, which does not block, and ends all pending operations.
  *
  * @par Example
  * @code
@@ -216,7 +217,7 @@ public:
     /// Returns libzmq's socket, or the null pointer.
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
-    /// Says that libzmq was called on the socket while an operation was pending.
+    /// Tells the adapter that the program has called libzmq on the socket.
     /**
      * @par Example
      * @code
@@ -226,14 +227,14 @@ public:
      */
     void touch() { session_->touch(); }
 
-    /// Ends what is pending with `operation_aborted`, and closes an owned socket.
+    /// Completes pending operations with `operation_aborted`, and closes an owned socket.
     /**
-     * Does not block. What was sent and is not on its way is kept by libzmq's context, as long as
-     * `ZMQ_LINGER` says.
+     * This function does not block. libzmq's context keeps messages that were not sent yet, for the
+     * time `ZMQ_LINGER`.
      */
     void close() { session_->close(); }
 
-    /// Ends what is pending with `operation_aborted`, and gives the socket to the caller.
+    /// Completes pending operations with `operation_aborted`, and gives the socket to the caller.
     /**
      * @returns The socket, which the caller has to close; or the null pointer.
      */
@@ -242,8 +243,8 @@ public:
     /// Sends a message.
     /**
      * Completes when libzmq has the message: all parts of it, or none if there is an error. As with
-     * `zmq_msg_send`, that does not mean that a peer has the message. The operation waits while the
-     * socket has no peer to send to, or each peer's queue is full.
+     * `zmq_msg_send`, the peer may not have the message yet. The operation waits while the socket
+     * has no peer, or while the queue of each peer is full.
      *
      * @param m The message, whose parts are moved, not copied.
      * @param token The completion token.

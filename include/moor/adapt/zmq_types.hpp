@@ -41,7 +41,7 @@ struct zeromq_closer {
     void operator()(void* s) const noexcept { zmq_close(s); }
 };
 
-/// A socket of libzmq with its owner.
+/// An owner of a socket of libzmq.
 using zeromq_handle = std::unique_ptr<void, zeromq_closer>;
 
 // ---- errors -------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ using zeromq_handle = std::unique_ptr<void, zeromq_closer>;
  * generic conditions: `ec == boost::system::errc::host_unreachable`.
  */
 enum class zeromq_error {
-    /// EFSM: not now, since a request has to be answered, or an answer received, before.
+    /// EFSM: the socket first has to send an answer (REP), or to receive one (REQ).
     wrong_state = EFSM,
     /// ENOCOMPATPROTO: the transport does not fit the type of the socket.
     incompatible_protocol = ENOCOMPATPROTO,
@@ -134,7 +134,7 @@ public:
     /// Constructs a part of this many bytes, which are not initialized.
     /**
      * @param size The number of bytes.
-     * @throws std::bad_alloc If the memory is not to be had.
+     * @throws std::bad_alloc If memory runs out.
      */
     explicit zeromq_part(std::size_t size) {
         if (zmq_msg_init_size(&msg_, size) != 0)
@@ -144,7 +144,7 @@ public:
     /// Constructs a part with a copy of these bytes.
     /**
      * @param bytes The bytes: a `std::string`, a `std::string_view` or a character string.
-     * @throws std::bad_alloc If the memory is not to be had.
+     * @throws std::bad_alloc If memory runs out.
      */
     template <class Bytes,
               std::enable_if_t<std::is_convertible<const Bytes&, std::string_view>::value, int> = 0>
@@ -175,7 +175,7 @@ public:
     /// Releases the bytes.
     ~zeromq_part() { zmq_msg_close(&msg_); }
 
-    /// Returns a part with the same bytes, which both parts share: neither may be changed.
+    /// Returns a part with the same bytes, which both parts share: do not change the bytes then.
     zeromq_part share() const {
         zeromq_part p;
         zmq_msg_copy(&p.msg_, &msg_);
@@ -243,7 +243,7 @@ public:
         return *this;
     }
 
-    /// Returns a message with the same bytes, which both messages share: neither may be changed.
+    /// Returns a message that shares the bytes with this one: do not change the bytes then.
     zeromq_message share() const {
         zeromq_message m;
         m.parts_.reserve(size());
