@@ -67,7 +67,9 @@ public:
 
     ~source_handler() override { end_wait(); }
 
-    bool call(const error_code& ec, readiness ready) override {
+    bool call(const error_code& told, readiness ready) override {
+        const error_code refused = std::exchange(refused_, error_code());
+        const error_code& ec = refused ? refused : told;
         if (ec || !ready.empty() || is_again_)
             dispatch(ec, ready);
         if (is_usable(ec) && !watch_.is_stopped())
@@ -110,13 +112,12 @@ private:
             watch_.abandon();
         else if (!w.events.empty() || w.fd != watch_.native_handle())
             watch_.renew(w.fd, registration_options(), ec); // compares the file
-        watch_.set_interest(w.events);
-        watch_.expire_at(w.until ? *w.until : watch_state<Executor>::never);
+        watch_.set_interest(ec ? interest() : w.events);
+        watch_.expire_at(w.until && !ec ? *w.until : watch_state<Executor>::never);
         is_again_ = w.again;
-        if (ec)
-            dispatch(ec, readiness());
-        else if (is_again_)
-            watch_.poke();
+        refused_ = ec;
+        if (is_again_ || ec)
+            watch_.poke(); // for touch_now() must not dispatch
     }
 
     /// A wait that was prepared ends without a dispatch.
@@ -131,6 +132,7 @@ private:
     Cancel cancel_;
     bool is_prepared_ = false;
     bool is_again_ = false;
+    error_code refused_; // what the descriptor was refused with, until it is dispatched
 };
 
 } // namespace detail

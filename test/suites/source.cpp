@@ -194,6 +194,35 @@ BOOST_FIXTURE_TEST_CASE(the_library_is_asked_at_once_where_nothing_else_is_due, 
     check_log("p");
 }
 
+BOOST_FIXTURE_TEST_CASE(touch_now_leaves_an_error_of_the_descriptor_to_the_loop, sourced) {
+    check_log("p");
+    lib.now = {test::closed_number(), interest::readable, clock_type::now() - 1h, true};
+    s->touch_now();
+    BOOST_TEST(lib.take() == "p");
+    s->touch_now(); // the error is due
+    BOOST_TEST(lib.log.empty());
+    check_log("e"); // alone: neither the time nor more to do
+    BOOST_TEST(lib.ec == test::bad_descriptor);
+    test::run_all(io);
+    BOOST_TEST(lib.log.empty());
+    lib.now = {p.a.get(), interest::writable};
+    lib.on_dispatch = [&] { lib.now.events = interest(); };
+    s->touch_now();
+    run_until_log("pwp");
+}
+
+BOOST_AUTO_TEST_CASE(a_wait_that_ends_with_an_error_of_its_descriptor_is_called_off_by_stop) {
+    asio::io_context io;
+    library lib;
+    moor::source s(io, lib.prepare(), lib.dispatch(), lib.cancel());
+    test::run_ready(io);
+    lib.now = {test::closed_number(), interest::readable};
+    s.touch_now();
+    s.stop(); // before the error is dispatched
+    test::run_ready(io);
+    BOOST_TEST(lib.take() == "pcpc");
+}
+
 BOOST_FIXTURE_TEST_CASE(the_file_is_compared_before_a_wait_only, sourced) {
     lib.now = {p.a.get(), interest::readable};
     check_log("p");
@@ -480,6 +509,7 @@ BOOST_AUTO_TEST_CASE(a_source_outlives_its_context) {
         io.reset();
         BOOST_TEST(lib.take() == (is_asked ? "pc" : ""));
         s.touch();
+        s.touch_now();
         s.keeps_running(false);
         s.stop();
     }
