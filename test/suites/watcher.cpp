@@ -812,6 +812,33 @@ BOOST_FIXTURE_TEST_CASE(the_handler_runs_on_the_executor, test::context_fixture)
         "");
 }
 
+// A loop that runs in the strand calls the handler from within dispatch().
+BOOST_AUTO_TEST_CASE(a_handler_may_end_its_watch_and_throw_in_a_loop_within_a_strand) {
+    for (bool is_time : {false, true}) {
+        asio::io_context io;
+        auto strand = asio::make_strand(io);
+        test::fd_pair p = test::make_socketpair();
+        std::optional<moor::basic_watcher<decltype(strand)>> w;
+        bool is_thrown = false;
+        asio::post(strand, [&] {
+            w.emplace(strand, p.a.get(), [&](error_code, readiness) {
+                BOOST_TEST(strand.running_in_this_thread());
+                w.reset(); // only the completion refers to the state then
+                throw std::runtime_error("thrown");
+            });
+            if (is_time)
+                w->expires_after(0s);
+            else
+                w->set_interest(interest::writable);
+            BOOST_CHECK_THROW(test::run_until(io, [&] { return !w; }), std::runtime_error);
+            is_thrown = true;
+        });
+        test::run_until(io, [&] { return is_thrown; });
+        BOOST_TEST(!w);
+        test::run_all(io);
+    }
+}
+
 BOOST_AUTO_TEST_CASE(a_strand_of_a_thread_pool_makes_one_call_at_a_time) {
     constexpr int count = 16, rounds = 200;
     struct one {

@@ -278,6 +278,7 @@ private:
             return;
         if (executor_.is_plain())
             return e();
+        const ptr self = e.self; // the handler may run in dispatch(), end the watch and throw
         BOOST_TRY { boost::asio::dispatch(executor_.value(), std::move(e)); }
         BOOST_CATCH(...) {
             is_lost_.store(true, std::memory_order_relaxed);
