@@ -37,6 +37,7 @@
 #include <chrono>
 #include <csignal>
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <exception>
@@ -713,6 +714,46 @@ BOOST_FIXTURE_TEST_CASE(two_hundred_commands_of_a_pipeline_complete_in_order, co
     check_works(c);
 }
 
+BOOST_FIXTURE_TEST_CASE(commands_of_a_turn_share_one_flush_request, connected) {
+    struct closer {
+        void operator()(std::FILE* f) const { std::fclose(f); }
+    };
+    const std::unique_ptr<std::FILE, closer> trace(std::tmpfile());
+    BOOST_REQUIRE(trace);
+    const auto requests = [&] { // since the last call
+        std::fflush(trace.get());
+        std::rewind(trace.get());
+        int n = 0;
+        for (char line[256]; std::fgets(line, sizeof(line), trace.get());)
+            n += std::string(line).find("\tFlush") != std::string::npos;
+        BOOST_REQUIRE(::ftruncate(::fileno(trace.get()), 0) == 0);
+        std::rewind(trace.get());
+        return n;
+    };
+    BOOST_TEST(PQenterPipelineMode(c.native_handle()) == 1);
+    PQtrace(c.native_handle(), trace.get());
+    int good = 0;
+    const auto count = [&](error_code ec, pq_result r) { good += !ec && text(r) == "1"; };
+    for (int turn = 1; turn <= 2; ++turn) {
+        for (int i = 0; i != 100; ++i)
+            c.async_exec("select 1", count);
+        test::run_all(io); // there is no synchronization
+        BOOST_TEST(good == 100 * turn);
+        BOOST_TEST(requests() == 1);
+    }
+    // Where a command can be cancelled, also the ends of the commands before it are told.
+    asio::cancellation_signal signal;
+    for (int i = 0; i != 5; ++i)
+        c.async_exec("select 1", count);
+    c.async_exec("select 1", asio::bind_cancellation_slot(signal.slot(), count));
+    for (int i = 0; i != 5; ++i)
+        c.async_exec("select 1", count);
+    test::run_all(io);
+    BOOST_TEST(good == 211);
+    BOOST_TEST(requests() == 3);
+    PQuntrace(c.native_handle());
+}
+
 BOOST_FIXTURE_TEST_CASE(an_error_aborts_the_rest_of_its_segment_only, connected) {
     BOOST_TEST(PQenterPipelineMode(c.native_handle()) == 1);
     result_outcome o[5];
@@ -938,6 +979,34 @@ BOOST_FIXTURE_TEST_CASE(a_command_of_a_pipeline_is_cancelled_when_it_is_its_turn
     BOOST_CHECK_EQUAL(third.ec, pipeline_aborted);
     BOOST_CHECK_EQUAL(sync.ec, error_code());
     BOOST_TEST(PQexitPipelineMode(c.native_handle()) == 1);
+    check_works(c);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_end_of_a_command_beside_one_that_can_be_cancelled_is_told_at_once,
+                        connected) {
+    asio::cancellation_signal signal;
+    for (bool is_first : {true, false}) {
+        BOOST_TEST(PQenterPipelineMode(c.native_handle()) == 1);
+        result_outcome first, second;
+        const auto start = [&](bool has_slot, const char* sql, result_outcome& o) {
+            if (has_slot)
+                c.async_exec(sql, asio::bind_cancellation_slot(signal.slot(), o.handler()));
+            else
+                c.async_exec(sql, o.handler());
+        };
+        start(is_first, "select 1", first);
+        start(!is_first, "select pg_sleep(600)", second);
+        test::run_until(io, [&] { return bool(first); });
+        BOOST_TEST(text(first.value) == "1");
+        test::run_ready(io);
+        BOOST_TEST(second.times == 0);
+        signal.emit(asio::cancellation_type::total); // nothing if the first had the slot
+        if (is_first)
+            c.close();
+        test::run_all(io);
+        BOOST_CHECK_EQUAL(second.ec, is_first ? test::aborted : error_code(cancelled));
+        BOOST_CHECK_EQUAL(connect(c), error_code());
+    }
     check_works(c);
 }
 

@@ -70,7 +70,10 @@ namespace adapt {
  * Until a command is over, libpq refuses the next command (`pq_error::request_refused`). The
  * pipeline mode is an exception: call `PQenterPipelineMode(c.native_handle())`, and start any
  * number of commands. Their operations complete in order. `async_pipeline_sync` ends a segment of
- * the pipeline: if a command fails, the server skips the rest of the segment.
+ * the pipeline: if a command fails, the server skips the rest of the segment. The server may keep
+ * the results of the commands that were started in one turn of the loop until the last of these
+ * commands is over. To have a result earlier, call `PQsendFlushRequest(c.native_handle())` behind
+ * the command, or give the handler a cancellation slot.
  *
  * @par Cancellation
  * A command is cancelled on the server, whatever the cancellation type. Then the operation

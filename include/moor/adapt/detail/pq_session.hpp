@@ -35,6 +35,7 @@
 #include <moor/readiness.hpp>
 #include <moor/source.hpp>
 
+#include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
@@ -163,12 +164,17 @@ public:
     /// `send()` calls libpq, and returns 1 if libpq has accepted the command.
     template <class Handler, class Send>
     void execute(Handler&& handler, Send send) {
+        const bool can_be_cancelled =
+            boost::asio::get_associated_cancellation_slot(handler).is_connected();
         list_of<command> c =
             command_of(command::whole, &command::result,
                        result_operation::start(std::forward<Handler>(handler), executor()));
+        if (can_be_cancelled) // it has to be known when the command is the present one
+            request_results();
         const error_code ec = refusal(send);
-        if (!ec)
-            request_flush(); // for each: or else the results come with those of the last command
+        has_unrequested_ = has_unrequested_ || !ec;
+        if (can_be_cancelled)
+            request_results();
         begin(c, ec);
     }
 
@@ -177,7 +183,7 @@ public:
         list_of<command> c =
             command_of(command::single, &command::result,
                        result_operation::start(std::forward<Handler>(handler), executor()));
-        has_unflushed_ = true;
+        has_unrequested_ = true;
         begin(c, refusal());
     }
 
@@ -376,15 +382,16 @@ private:
     }
 
     int flush() {
-        if (std::exchange(has_unflushed_, false))
-            request_flush();
+        request_results();
         return PQflush(connection_);
     }
 
-    /// Otherwise the server keeps the results of a pipeline until the next synchronization.
-    void request_flush() {
+    /// Otherwise the server keeps the results of a pipeline until the next synchronization. For
+    /// each request it makes a system call, so there is one for the commands of a turn of the loop.
+    void request_results() {
+        [[maybe_unused]] const bool is_due = std::exchange(has_unrequested_, false);
 #if defined(LIBPQ_HAS_PIPELINING)
-        if (is_pipeline())
+        if (is_due && is_pipeline())
             PQsendFlushRequest(connection_);
 #endif
     }
@@ -564,7 +571,7 @@ private:
     bool is_owned_ = false;
     bool was_blocking_ = true;
     bool is_reset_ = false;
-    bool has_unflushed_ = false; // perhaps, what the program has sent
+    bool has_unrequested_ = false; // results of commands, also of those that the program has sent
     phase_type phase_ = closed;
     PostgresPollingStatusType polled_ = PGRES_POLLING_WRITING;
     std::string message_;
