@@ -982,10 +982,11 @@ BOOST_FIXTURE_TEST_CASE(a_command_of_a_pipeline_is_cancelled_when_it_is_its_turn
     check_works(c);
 }
 
-BOOST_FIXTURE_TEST_CASE(the_end_of_a_command_beside_one_that_can_be_cancelled_is_told_at_once,
+BOOST_FIXTURE_TEST_CASE(a_result_is_sent_at_once_beside_a_slot_and_before_a_flush_request,
                         connected) {
     asio::cancellation_signal signal;
-    for (bool is_first : {true, false}) {
+    enum { of_the_first, of_the_second, none };
+    for (auto slot : {of_the_first, of_the_second, none}) {
         BOOST_TEST(PQenterPipelineMode(c.native_handle()) == 1);
         result_outcome first, second;
         const auto start = [&](bool has_slot, const char* sql, result_outcome& o) {
@@ -994,17 +995,20 @@ BOOST_FIXTURE_TEST_CASE(the_end_of_a_command_beside_one_that_can_be_cancelled_is
             else
                 c.async_exec(sql, o.handler());
         };
-        start(is_first, "select 1", first);
-        start(!is_first, "select pg_sleep(600)", second);
+        start(slot == of_the_first, "select 1", first);
+        if (slot == none)
+            BOOST_TEST(PQsendFlushRequest(c.native_handle()) == 1);
+        start(slot == of_the_second, "select pg_sleep(600)", second);
         test::run_until(io, [&] { return bool(first); });
         BOOST_TEST(text(first.value) == "1");
+        signal.emit(asio::cancellation_type::total); // for the first, which is over: does nothing
         test::run_ready(io);
-        BOOST_TEST(second.times == 0);
-        signal.emit(asio::cancellation_type::total); // nothing if the first had the slot
-        if (is_first)
+        if (slot != of_the_second) {
+            BOOST_TEST(second.times == 0);
             c.close();
+        }
         test::run_all(io);
-        BOOST_CHECK_EQUAL(second.ec, is_first ? test::aborted : error_code(cancelled));
+        BOOST_CHECK_EQUAL(second.ec, slot == of_the_second ? error_code(cancelled) : test::aborted);
         BOOST_CHECK_EQUAL(connect(c), error_code());
     }
     check_works(c);

@@ -113,9 +113,9 @@ def allocations(program, competitor, workload, times):
     return int(re.search(r"allocations (\d+)", run(program, competitor, workload, times).stdout)[1])
 
 
-def system_calls(program, competitor, workload, times):
+def system_calls(program, competitor, workload, times, options=("-f",)):
     with tempfile.NamedTemporaryFile("r") as f:
-        run("strace", "-c", "-f", "-o", f.name, program, competitor, workload, times)
+        run("strace", "-c", *options, "-o", f.name, program, competitor, workload, times)
         counts = {}
         for line in f:
             fields = line.split()
@@ -124,7 +124,12 @@ def system_calls(program, competitor, workload, times):
     return counts
 
 
-COUNTERS = {"instructions": instructions, "allocations": allocations, "system_calls": system_calls}
+def system_calls_of_first_thread(*arguments):
+    return system_calls(*arguments, options=())
+
+
+COUNTERS = {"instructions": instructions, "allocations": allocations, "system_calls": system_calls,
+            "system_calls_of_first_thread": system_calls_of_first_thread}
 
 
 def difference(counter, program, competitor, workload, times):

@@ -4,7 +4,7 @@
 """Measures the adapters beside the own use of their libraries, and prints a table for each adapter.
 
 The ways of one adapter are measured in turns, in random order. Compare times within one table only. System calls
-are those of the client (strace), and counted: the difference of two runs of different length.
+are those of the thread that runs the loop or blocks (strace), and counted: the difference of two runs of different length.
 
 Example:
   test/bench/adapters/run.sh --write doc/performance-adapters.adoc
@@ -27,6 +27,20 @@ WAYS = {
         "pipeline:libpq": "100 in a pipeline: `PQsendQueryParams`, `PQpipelineSync`, a `PQgetResult` that blocks",
         "pipeline:moor": "100 in a pipeline: `async_exec`, `async_pipeline_sync`",
     },
+    "curl": {
+        "one:curl": "one transfer at a time: `curl_easy_perform`",
+        "one:moor": "one transfer at a time: `async_perform`",
+        "fifty:curl": "50 transfers at once: `curl_multi_perform`, `curl_multi_poll`",
+        "fifty:moor": "50 transfers at once: `async_perform`",
+    },
+    "zmq": {f"{workload}-{transport}:{way}": f"{transport}, {what}: {how[way]}"
+            for transport in ("tcp", "inproc")
+            for workload, what, how in (
+                ("push", "PUSH", {"zmq": "`zmq_send`", "moor": "`async_send`"}),
+                ("pull", "PULL", {"zmq": "`zmq_recv`", "moor": "`async_receive`"}),
+                ("req", "REQ, a round trip",
+                 {"zmq": "`zmq_send`, `zmq_recv`", "moor": "`async_send`, `async_receive`"}))
+            for way in ("zmq", "moor")},
 }
 
 
@@ -45,7 +59,8 @@ def command_line():
 
 
 def calls_text(calls):
-    return ", ".join(f"{v:.2f} {k}" for k, v in sorted(calls.items(), key=lambda c: -c[1]) if v >= 0.005)
+    often = [f"{v:.2f} {k}" for k, v in sorted(calls.items(), key=lambda c: -c[1]) if v >= 0.005]
+    return ", ".join(often) or "fewer than 0.005"
 
 
 def table(name, times, counts):
@@ -65,7 +80,7 @@ def measure(args, program):
     counts = {}
     for way in WAYS[name]:
         workload, _, competitor = way.partition(":")
-        counts[way] = measuring.difference("system_calls", program, competitor, workload,
+        counts[way] = measuring.difference("system_calls_of_first_thread", program, competitor, workload,
                                            [args.operations, 2 * args.operations])
     return table(name, times, counts)
 

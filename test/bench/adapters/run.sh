@@ -12,6 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 # name|servers|flags|packages
 adapters=(
     'libpq|postgres|-I/usr/include/postgresql -lpq|libpq-dev postgresql openssl'
+    'curl|nginx|-lcurl|libcurl4-openssl-dev nginx-light openssl'
+    'zmq||-lzmq|libzmq3-dev'
 )
 
 case " $* " in *" --help "* | *" -h "*) exec python3 test/bench/adapters/measure.py "$@" ;; esac
