@@ -190,13 +190,13 @@ private:
 
     /// Waits for the list, or for the time alone.
     void start_wait(std::size_t size, std::chrono::milliseconds timeout) {
-        is_waiting_ = true;
         set_.async_wait(fds_.data(), size, timeout,
                         [self = this->shared_from_this()](error_code ec, std::size_t ready) {
                             self->is_waiting_ = false;
                             if (self->request_)
                                 self->end_wait(ec, ready);
                         });
+        is_waiting_ = true;
     }
 
     void end_wait(const error_code& ec, std::size_t ready) {
