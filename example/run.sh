@@ -13,6 +13,7 @@
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
 #     example/run.sh redis [CHANNEL...]     what is published in Redis
 #     example/run.sh resolve [HOST...]      names by c-ares
+#     example/run.sh sound [DEVICE]         a tone with ALSA
 #     example/run.sh tree [DIRECTORY]       what changes in a directory
 #     example/run.sh worker                 a worker with ZeroMQ
 #
@@ -71,6 +72,7 @@ case $name in
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
     redis) adapter redis -lhiredis -- libhiredis-dev redis-server ;;
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
+    sound) adapter "" -lasound -- libasound2-dev ;;
     tree) adapter "" -- ;;
     worker) adapter "" -lzmq -- libzmq3-dev ;;
     *) name= ;;

@@ -28,6 +28,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/system/system_error.hpp>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cmath>
@@ -49,6 +50,7 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr unsigned rate = 48000;
+constexpr std::size_t length = 3 * rate;
 
 void check(int result) {
     if (result < 0)
@@ -79,8 +81,8 @@ std::vector<std::int16_t> tone(std::size_t first, std::size_t last) {
 //[play
 /// Plays a tone of three seconds.
 asio::awaitable<void> play(adapt::alsa_pcm& pcm, std::size_t& played) {
-    while (played != 3 * rate) {
-        const auto samples = tone(played, played + rate / 10);
+    while (played != length) {
+        const auto samples = tone(played, std::min<std::size_t>(played + rate / 10, length));
         auto [ec, frames] =
             co_await pcm.async_write(samples.data(), samples.size(), asio::as_tuple(use_awaitable));
         played += frames;

@@ -71,6 +71,7 @@ adapter_packages=(
     libhiredis-dev redis-server
     libsystemd-dev dbus-daemon
     libglib2.0-dev pkg-config
+    libasound2-dev
 )
 
 # ---------------------------------------------------------------------------------------------------

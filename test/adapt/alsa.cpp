@@ -210,10 +210,11 @@ private:
                 fds[i] = {i == 0 ? c.news_.get() : c.more[i - 1], POLLIN, 0};
             return static_cast<int>(n);
         };
-        f.poll_revents = [](snd_pcm_ioplug_t* io, pollfd* fds, unsigned n, unsigned short* events) {
+        f.poll_revents = [](snd_pcm_ioplug_t* io, pollfd* fds, unsigned count,
+                            unsigned short* events) {
             card& c = of(io);
             ++c.translations;
-            if (n != 1 + c.more.size() || fds[0].fd != c.news_)
+            if (count != 1 + c.more.size() || fds[0].fd != c.news_)
                 return -EINVAL; // as other plugins with several descriptors
             *events = 0;
             if (!(fds[0].revents & POLLIN))

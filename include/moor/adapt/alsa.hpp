@@ -33,6 +33,7 @@
 #ifndef MOOR_ADAPT_ALSA_HPP
 #define MOOR_ADAPT_ALSA_HPP
 
+#include <moor/adapt/detail/alsa_functions.hpp>
 #include <moor/adapt/detail/alsa_session.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/detail/throw_if.hpp>
@@ -53,95 +54,41 @@
 namespace moor {
 namespace adapt {
 
-/// The functions of a kind of handle: specialized for the handles that an adapter may have.
+/// The functions of a kind of handle: specialized for the handles that an object may have.
 /**
- * There are specializations for `snd_pcm_t`, `snd_ctl_t`, `snd_rawmidi_t` and `snd_seq_t`. A
- * program may add others, such as `snd_mixer_t`, with the same five functions.
+ * There are specializations for `snd_pcm_t`, `snd_ctl_t`, `snd_rawmidi_t`, and `snd_seq_t` (which
+ * is waited for to read events). A program may add others, with the same five functions.
  *
  * @tparam Handle The type of the handle.
+ *
+ * @par Example
+ * @code
+ * template <>
+ * struct moor::adapt::alsa_functions<snd_mixer_t> {
+ *     static int set_nonblock(snd_mixer_t*) { return 0; }
+ *     static int count(snd_mixer_t* m) { return snd_mixer_poll_descriptors_count(m); }
+ *     static int fill(snd_mixer_t* m, pollfd* fds, unsigned n) {
+ *         return snd_mixer_poll_descriptors(m, fds, n);
+ *     }
+ *     static int translate(snd_mixer_t* m, pollfd* fds, unsigned n, unsigned short* events) {
+ *         return snd_mixer_poll_descriptors_revents(m, fds, n, events);
+ *     }
+ *     static void close(snd_mixer_t* m) { snd_mixer_close(m); }
+ * };
+ * @endcode
  */
 template <class Handle>
 struct alsa_functions;
 
-/// The functions of a PCM.
-template <>
-struct alsa_functions<snd_pcm_t> {
-    /// Sets the non-blocking mode.
-    static int set_nonblock(snd_pcm_t* h) { return snd_pcm_nonblock(h, 1); }
-    /// Returns the length of the list.
-    static int count(snd_pcm_t* h) { return snd_pcm_poll_descriptors_count(h); }
-    /// Fills the list, and returns its length.
-    static int fill(snd_pcm_t* h, ::pollfd* fds, unsigned n) {
-        return snd_pcm_poll_descriptors(h, fds, n);
-    }
-    /// Turns what `poll(2)` reported into what has happened.
-    static int translate(snd_pcm_t* h, ::pollfd* fds, unsigned n, unsigned short* events) {
-        return snd_pcm_poll_descriptors_revents(h, fds, n, events);
-    }
-    /// Closes the handle.
-    static void close(snd_pcm_t* h) { snd_pcm_close(h); }
-};
-
-/// The functions of a control.
-template <>
-struct alsa_functions<snd_ctl_t> {
-    /// Sets the non-blocking mode.
-    static int set_nonblock(snd_ctl_t* h) { return snd_ctl_nonblock(h, 1); }
-    /// Returns the length of the list.
-    static int count(snd_ctl_t* h) { return snd_ctl_poll_descriptors_count(h); }
-    /// Fills the list, and returns its length.
-    static int fill(snd_ctl_t* h, ::pollfd* fds, unsigned n) {
-        return snd_ctl_poll_descriptors(h, fds, n);
-    }
-    /// Turns what `poll(2)` reported into what has happened.
-    static int translate(snd_ctl_t* h, ::pollfd* fds, unsigned n, unsigned short* events) {
-        return snd_ctl_poll_descriptors_revents(h, fds, n, events);
-    }
-    /// Closes the handle.
-    static void close(snd_ctl_t* h) { snd_ctl_close(h); }
-};
-
-/// The functions of one direction of a MIDI port.
-template <>
-struct alsa_functions<snd_rawmidi_t> {
-    /// Sets the non-blocking mode.
-    static int set_nonblock(snd_rawmidi_t* h) { return snd_rawmidi_nonblock(h, 1); }
-    /// Returns the length of the list.
-    static int count(snd_rawmidi_t* h) { return snd_rawmidi_poll_descriptors_count(h); }
-    /// Fills the list, and returns its length.
-    static int fill(snd_rawmidi_t* h, ::pollfd* fds, unsigned n) {
-        return snd_rawmidi_poll_descriptors(h, fds, n);
-    }
-    /// Turns what `poll(2)` reported into what has happened.
-    static int translate(snd_rawmidi_t* h, ::pollfd* fds, unsigned n, unsigned short* events) {
-        return snd_rawmidi_poll_descriptors_revents(h, fds, n, events);
-    }
-    /// Closes the handle.
-    static void close(snd_rawmidi_t* h) { snd_rawmidi_close(h); }
-};
-
-/// The functions of the sequencer, which is waited for to read events.
-template <>
-struct alsa_functions<snd_seq_t> {
-    /// Sets the non-blocking mode.
-    static int set_nonblock(snd_seq_t* h) { return snd_seq_nonblock(h, 1); }
-    /// Returns the length of the list.
-    static int count(snd_seq_t* h) { return snd_seq_poll_descriptors_count(h, POLLIN); }
-    /// Fills the list, and returns its length.
-    static int fill(snd_seq_t* h, ::pollfd* fds, unsigned n) {
-        return snd_seq_poll_descriptors(h, fds, n, POLLIN);
-    }
-    /// Turns what `poll(2)` reported into what has happened.
-    static int translate(snd_seq_t* h, ::pollfd* fds, unsigned n, unsigned short* events) {
-        return snd_seq_poll_descriptors_revents(h, fds, n, events);
-    }
-    /// Closes the handle.
-    static void close(snd_seq_t* h) { snd_seq_close(h); }
-};
-
 /// Closes a handle.
+/**
+ * @par Example
+ * @code
+ * std::unique_ptr<snd_pcm_t, moor::adapt::alsa_close> pcm(opened); // the same as an alsa_ptr
+ * @endcode
+ */
 struct alsa_close {
-    /// Closes a handle.
+    /// Closes the handle.
     template <class Handle>
     void operator()(Handle* h) const {
         alsa_functions<Handle>::close(h);
@@ -465,6 +412,8 @@ public:
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`: ends the wait; the PCM goes on draining.
+     * @par Errors
+     * As `basic_alsa`.
      * @par Example
      * @code
      * co_await pcm.async_drain(asio::use_awaitable);

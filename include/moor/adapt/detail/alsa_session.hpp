@@ -21,6 +21,7 @@
 #ifndef MOOR_ADAPT_DETAIL_ALSA_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_ALSA_SESSION_HPP
 
+#include <moor/adapt/detail/alsa_functions.hpp>
 #include <moor/error.hpp>
 #include <moor/operation.hpp>
 #include <moor/poll.hpp>
@@ -43,9 +44,6 @@
 
 namespace moor {
 namespace adapt {
-
-template <class Handle>
-struct alsa_functions;
 
 namespace detail {
 
