@@ -133,8 +133,8 @@ inline error_code alsa_error_code(long result) noexcept { return detail::alsa_er
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
- * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
- * strand if several threads run the execution context.
+ * @e Shared @e objects: Unsafe. The members have to be called, and cancellation signals emitted, on
+ * the executor, which has to be a strand if several threads run the execution context.
  *
  * @par Lifetimes
  * An object may outlive its execution context, and be destroyed then. An operation goes on when its
