@@ -136,7 +136,7 @@ public:
     /// News, without time.
     void notify() {
         const std::uint64_t one = 1;
-        BOOST_REQUIRE_EQUAL(::write(news_, &one, sizeof one), 8);
+        called_well(::write(news_, &one, sizeof one)); // no check: it may be another thread
     }
     void fail(int error) {
         error_ = error;
@@ -221,7 +221,7 @@ private:
                 return 0;
             if (c.consumes) {
                 std::uint64_t n = 0;
-                BOOST_REQUIRE_EQUAL(::read(c.news_, &n, sizeof n), 8);
+                called_well(::read(c.news_, &n, sizeof n));
             }
             if (c.error_ != 0)
                 *events = POLLERR;
