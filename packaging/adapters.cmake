@@ -25,11 +25,12 @@ function(moor_find_adapter_module name)
   if(NOT PkgConfig_FOUND OR TARGET moor::adapt_${name})
     return()
   endif()
-  pkg_check_modules(moor_${name} QUIET IMPORTED_TARGET GLOBAL ${ARGN})
-  if(moor_${name}_FOUND)
+  pkg_check_modules(moor_${name} QUIET ${ARGN})
+  if(moor_${name}_FOUND) # without its flags, such as -pthread: moor::moor has what is needed
     add_library(moor::adapt_${name} INTERFACE IMPORTED GLOBAL)
     set_target_properties(moor::adapt_${name} PROPERTIES
-      INTERFACE_LINK_LIBRARIES "moor::moor;PkgConfig::moor_${name}")
+      INTERFACE_INCLUDE_DIRECTORIES "${moor_${name}_INCLUDE_DIRS}"
+      INTERFACE_LINK_LIBRARIES "moor::moor;${moor_${name}_LINK_LIBRARIES}")
   endif()
 endfunction()
 
