@@ -44,7 +44,7 @@ public:
 
 private:
     std::mutex mutex_;
-    std::unordered_set<const void*> objects_; // bounded by the number of objects that Asio ever made
+    std::unordered_set<const void*> objects_; // no more than Asio ever made
     bool are_all_ = false;
     std::atomic<bool> are_any_{false};
 };
