@@ -155,6 +155,7 @@ inline error_code alsa_error_code(long result) noexcept { return detail::alsa_er
 template <class Handle, class Executor = boost::asio::any_io_executor>
 class basic_alsa {
 protected:
+    /// @cond
     using session = detail::alsa_session<Handle, Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
@@ -179,6 +180,7 @@ protected:
         return moor::detail::initiate<typename Work::signature, Token>(initiation{session_.get()},
                                                                        token, std::move(work));
     }
+    /// @endcond
 
 public:
     /// The type of the I/O executor.

@@ -290,7 +290,7 @@ public:
      * @endcode
      */
     template <class F>
-    decltype(auto) call(F&& f) {
+    auto call(F&& f) -> std::invoke_result_t<F> {
         const thread_default scope(session_);
         return std::forward<F>(f)();
     }
