@@ -99,7 +99,8 @@ def main():
     tables = {p.name: measure(args, p) for p in args.programs}
     command = "test/bench/adapters/run.sh" + "".join(f" {a}" for a in sys.argv[1:] if pathlib.Path(a) not in args.programs)
     busy = f"The machine was busy with other work: its load was {load:.0f}. " if load > 1 else ""
-    tables["measured"] = (f"Measured by `{command}` on {measuring.machine()}. {busy}Medians of {args.repetitions} "
+    machine = measuring.machine().replace("++", "{plus}{plus}")  # of the compiler, in AsciiDoc
+    tables["measured"] = (f"Measured by `{command}` on {machine}. {busy}Medians of {args.repetitions} "
                           "repetitions in random order.")
     for name, text in tables.items():
         print(text + "\n")
