@@ -63,6 +63,7 @@ namespace errc = boost::system::errc;
 using adapt::alsa_pcm;
 using adapt::alsa_ptr;
 using test::error_code;
+using test::outcome;
 using samples = std::vector<std::int16_t>;
 using namespace std::chrono_literals;
 
@@ -238,22 +239,6 @@ private:
     int error_ = 0;
 };
 
-/// What an operation completed with.
-template <class Value>
-struct outcome {
-    int times = 0;
-    error_code ec;
-    Value value{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, Value v) {
-            ++times;
-            ec = e;
-            value = v;
-        };
-    }
-};
 using frames = outcome<std::size_t>;
 using events = outcome<unsigned short>;
 

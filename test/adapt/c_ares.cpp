@@ -69,6 +69,7 @@ using moor::adapt::c_ares_resolver;
 using moor::adapt::c_ares_udp_resolver;
 using test::control_server;
 using test::error_code;
+using test::outcome;
 using test::variable;
 using namespace std::chrono_literals;
 using results = tcp::resolver::results_type;
@@ -125,22 +126,6 @@ std::vector<std::string> strings(const c_ares_answer& a) {
     return found;
 }
 
-/// What an operation completed with.
-template <class Value>
-struct outcome {
-    int times = 0;
-    error_code ec;
-    Value value{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, Value v) {
-            ++times;
-            ec = e;
-            value = std::move(v);
-        };
-    }
-};
 using lookup = outcome<results>;
 using query = outcome<c_ares_answer>;
 

@@ -102,6 +102,7 @@ using moor::adapt::inotify_tree;
 using moor::adapt::detail::decode_inotify_events;
 using moor::adapt::detail::inotify_model;
 using test::error_code;
+using test::outcome;
 using raw_inotify = moor::adapt::inotify;
 using events = std::vector<inotify_event>;
 using changes = std::vector<inotify_change>;
@@ -189,23 +190,6 @@ strings sorted(strings s) {
     std::sort(s.begin(), s.end());
     return s;
 }
-
-/// What an operation completed with.
-template <class Value>
-struct outcome {
-    int times = 0;
-    error_code ec;
-    Value value{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, Value v) {
-            ++times;
-            ec = e;
-            value = std::move(v);
-        };
-    }
-};
 
 struct loop : test::context_fixture {
     directory dir;

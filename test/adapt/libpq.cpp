@@ -75,6 +75,7 @@ using moor::adapt::pq_result;
 using moor::adapt::pq_sqlstate;
 using test::control_server;
 using test::error_code;
+using test::outcome;
 using test::variable;
 using namespace std::chrono_literals;
 
@@ -104,22 +105,6 @@ std::string with_tls() {
 }
 std::string on_unix_socket() { return "host=" + variable("MOOR_SERVERS_PG_SOCKET"); }
 
-/// What an operation completed with.
-template <class Value>
-struct outcome {
-    int times = 0;
-    error_code ec;
-    Value value{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, Value v) {
-            ++times;
-            ec = e;
-            value = std::move(v);
-        };
-    }
-};
 using result_outcome = outcome<pq_result>;
 
 std::string text(const pq_result& r, int row = 0, int column = 0) {

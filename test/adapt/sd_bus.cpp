@@ -68,6 +68,7 @@ using moor::adapt::sd_bus_message_handle;
 using moor::adapt::sd_bus_slot_handle;
 using test::control_server;
 using test::error_code;
+using test::outcome;
 using test::variable;
 using namespace std::chrono_literals;
 
@@ -199,22 +200,6 @@ struct raw_peer {
 
 // ---- a loop -------------------------------------------------------------------------------------
 
-/// What an operation completed with.
-template <class Value>
-struct outcome {
-    int times = 0;
-    error_code ec;
-    Value value{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, Value v) {
-            ++times;
-            ec = e;
-            value = std::move(v);
-        };
-    }
-};
 using reply_outcome = outcome<sd_bus_message_handle>;
 using match_outcome = outcome<sd_bus_match>;
 

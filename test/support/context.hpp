@@ -160,6 +160,20 @@ struct called {
     }
 };
 
+/// The same, with the value that the operation completed with.
+template <class Value>
+struct outcome : called {
+    Value value{};
+
+    auto handler() {
+        return [this](boost::system::error_code e, Value v) {
+            ++times;
+            ec = e;
+            value = std::move(v);
+        };
+    }
+};
+
 } // namespace test
 
 #endif

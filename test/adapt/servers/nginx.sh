@@ -23,9 +23,9 @@ find_nginx() {
 setup_nginx() {
     local dir=$MOOR_SERVERS_DIR/nginx size
     find_nginx
-    unprivileged mkdir -p "$dir/root/files" "$dir/root/uploads" "$dir/tmp"
+    unprivileged mkdir -p "$dir/www/files" "$dir/www/uploads" "$dir/tmp"
     for size in 0 1000 100000 1000000; do
-        head -c "$size" /dev/zero | tr '\0' x | unprivileged tee "$dir/root/files/$size" >/dev/null
+        head -c "$size" /dev/zero | tr '\0' x | unprivileged tee "$dir/www/files/$size" >/dev/null
     done
     (
         umask 077
@@ -83,12 +83,12 @@ http {
         listen 127.0.0.1:$3 ssl http2 backlog=1024;
         ssl_certificate $1/certificate.pem;
         ssl_certificate_key $1/key.pem;
-        root $1/root;
+        root $1/www;
         location /echo/ { return 200 \$uri; }
         location /close/ { keepalive_timeout 0; return 200 \$uri; }
-        location /slow/ { alias $1/root/files/; limit_rate 100k; }
+        location /slow/ { alias $1/www/files/; limit_rate 100k; }
         location /half/ { try_files /files/1000000 =404; limit_rate 500k; }
-        location /never/ { alias $1/root/files/; limit_rate_after 1k; limit_rate 1; }
+        location /never/ { alias $1/www/files/; limit_rate_after 1k; limit_rate 1; }
         location /uploads/ { dav_methods PUT DELETE; create_full_put_path on; }
         location /moved { return 302 /echo/there; }
     }
