@@ -62,8 +62,8 @@ namespace adapt = moor::adapt;
 namespace errc = boost::system::errc;
 using adapt::alsa_pcm;
 using adapt::alsa_ptr;
+using test::called_with;
 using test::error_code;
-using test::outcome;
 using samples = std::vector<std::int16_t>;
 using namespace std::chrono_literals;
 
@@ -239,8 +239,8 @@ private:
     int error_ = 0;
 };
 
-using frames = outcome<std::size_t>;
-using events = outcome<unsigned short>;
+using frames = called_with<std::size_t>;
+using events = called_with<unsigned short>;
 
 struct loop : test::context_fixture {};
 

@@ -67,9 +67,9 @@ using moor::adapt::c_ares_error;
 using moor::adapt::c_ares_options;
 using moor::adapt::c_ares_resolver;
 using moor::adapt::c_ares_udp_resolver;
+using test::called_with;
 using test::control_server;
 using test::error_code;
-using test::outcome;
 using test::variable;
 using namespace std::chrono_literals;
 using results = tcp::resolver::results_type;
@@ -126,14 +126,14 @@ std::vector<std::string> strings(const c_ares_answer& a) {
     return found;
 }
 
-using lookup = outcome<results>;
-using query = outcome<c_ares_answer>;
+using lookup = called_with<results>;
+using query = called_with<c_ares_answer>;
 
 /// A context, and calls that run it until an operation is over.
 struct loop : test::context_fixture {
     template <class Value, class Start>
-    outcome<Value> run(Start start) {
-        outcome<Value> o;
+    called_with<Value> run(Start start) {
+        called_with<Value> o;
         start(o.handler());
         BOOST_TEST(o.times == 0); // not from within the initiating function
         test::run_until(io, [&] { return bool(o); });

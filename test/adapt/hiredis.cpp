@@ -99,21 +99,7 @@ private:
     ::pid_t pid_ = 0;
 };
 
-/// What an operation completed with.
-struct outcome {
-    int times = 0;
-    error_code ec;
-    redis_reply reply{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, redis_reply r) {
-            ++times;
-            ec = e;
-            reply = std::move(r);
-        };
-    }
-};
+using outcome = test::called_with<redis_reply>;
 
 /// A context, and calls that run it until an operation is over.
 struct loop : test::context_fixture {
@@ -155,7 +141,7 @@ struct loop : test::context_fixture {
     template <class Connection>
     void check_works(Connection& c) {
         BOOST_CHECK_EQUAL(command(c, "SET", "works", 42).ec, error_code());
-        BOOST_TEST(command(c, "GET", "works").reply.text == "42");
+        BOOST_TEST(command(c, "GET", "works").value.text == "42");
     }
 };
 
@@ -193,7 +179,7 @@ struct connected : counted_loop {
 
     /// Publishes, and checks the number of those that receive the message.
     void publish(const std::string& channel, const std::string& text, long long receivers = 1) {
-        BOOST_TEST(command(other, "PUBLISH", channel, text).reply.integer == receivers);
+        BOOST_TEST(command(other, "PUBLISH", channel, text).value.integer == receivers);
     }
 };
 
@@ -221,11 +207,11 @@ BOOST_FIXTURE_TEST_CASE(connects_by_name_by_address_and_on_a_unix_socket, loop) 
     BOOST_CHECK_EQUAL(connect_unix(c), error_code());
     check_works(c);
     const outcome info = command(c, "INFO", "server");
-    const std::size_t at = info.reply.text.find("redis_version:");
+    const std::size_t at = info.value.text.find("redis_version:");
     BOOST_REQUIRE(at != std::string::npos);
     BOOST_TEST_MESSAGE(
         "hiredis " << HIREDIS_MAJOR << '.' << HIREDIS_MINOR << '.' << HIREDIS_PATCH << ", "
-                   << info.reply.text.substr(at, info.reply.text.find('\r', at) - at));
+                   << info.value.text.substr(at, info.value.text.find('\r', at) - at));
 }
 
 BOOST_FIXTURE_TEST_CASE(a_connection_that_fails_says_why, counted_loop) {
@@ -250,10 +236,10 @@ BOOST_FIXTURE_TEST_CASE(a_password_is_a_command, loop) {
     BOOST_REQUIRE_EQUAL(connect(c, port_of("MOOR_SERVERS_REDIS_LOCKED_PORT")), error_code());
     outcome o = command(c, "GET", "x");
     BOOST_CHECK_EQUAL(o.ec, reply_error);
-    BOOST_TEST(o.reply.is_error());
-    BOOST_TEST(o.reply.text.substr(0, 6) == "NOAUTH");
+    BOOST_TEST(o.value.is_error());
+    BOOST_TEST(o.value.text.substr(0, 6) == "NOAUTH");
     BOOST_CHECK_EQUAL(command(c, "AUTH", "wrong").ec, reply_error);
-    BOOST_TEST(command(c, "AUTH", "key").reply.text == "OK");
+    BOOST_TEST(command(c, "AUTH", "key").value.text == "OK");
     check_works(c);
 }
 
@@ -321,44 +307,44 @@ BOOST_FIXTURE_TEST_CASE(a_context_that_hiredis_connects_is_taken_over, connected
 BOOST_FIXTURE_TEST_CASE(replies_own_what_they_have, connected) {
     outcome o = command(c, "SET", "key", "value");
     BOOST_CHECK_EQUAL(o.ec, error_code());
-    BOOST_TEST((o.reply.type == redis_type::status));
-    BOOST_TEST(o.reply.text == "OK");
+    BOOST_TEST((o.value.type == redis_type::status));
+    BOOST_TEST(o.value.text == "OK");
     o = command(c, "GET", "key");
-    BOOST_TEST((o.reply.type == redis_type::string));
-    BOOST_TEST(o.reply.text == "value");
+    BOOST_TEST((o.value.type == redis_type::string));
+    BOOST_TEST(o.value.text == "value");
     o = command(c, "GET", "nothing");
     BOOST_CHECK_EQUAL(o.ec, error_code());
-    BOOST_TEST(o.reply.is_nil());
+    BOOST_TEST(o.value.is_nil());
     o = command(c, "STRLEN", "key");
-    BOOST_TEST((o.reply.type == redis_type::integer));
-    BOOST_TEST(o.reply.integer == 5);
+    BOOST_TEST((o.value.type == redis_type::integer));
+    BOOST_TEST(o.value.integer == 5);
     o = command(c, "LPUSH", "key", 1);
     BOOST_CHECK_EQUAL(o.ec, reply_error);
     BOOST_TEST(o.ec.message() == "the server replied with an error");
-    BOOST_TEST((o.reply.type == redis_type::error));
-    BOOST_TEST(o.reply.text.substr(0, 9) == "WRONGTYPE");
+    BOOST_TEST((o.value.type == redis_type::error));
+    BOOST_TEST(o.value.text.substr(0, 9) == "WRONGTYPE");
     o = command(c, "EVAL", "return {1, {'two', {false, redis.status_reply('four')}}}", 0);
-    BOOST_TEST((o.reply.type == redis_type::array));
-    BOOST_TEST(text_of(o.reply) == "1 two  four");
-    BOOST_TEST(o.reply.elements[1].elements[1].elements[0].is_nil());
-    BOOST_TEST(command(c, "LRANGE", "nothing", 0, -1).reply.elements.empty());
+    BOOST_TEST((o.value.type == redis_type::array));
+    BOOST_TEST(text_of(o.value) == "1 two  four");
+    BOOST_TEST(o.value.elements[1].elements[1].elements[0].is_nil());
+    BOOST_TEST(command(c, "LRANGE", "nothing", 0, -1).value.elements.empty());
 
     // Any bytes, numbers, and words that were collected.
     const std::string bytes("a\0\r\n$\xff", 6);
     BOOST_CHECK_EQUAL(command(c, "SET", bytes, bytes).ec, error_code());
-    BOOST_TEST(command(c, "GET", bytes).reply.text == bytes);
+    BOOST_TEST(command(c, "GET", bytes).value.text == bytes);
     o = command(c, "HSET", "h", "int", -7, "real", 0.1, "char", 'c', "empty", "");
-    BOOST_TEST(o.reply.integer == 4);
+    BOOST_TEST(o.value.integer == 4);
     o = command(c, words{"HGETALL", "h"});
-    BOOST_REQUIRE(o.reply.find("real"));
-    BOOST_TEST(o.reply.find("int")->text == "-7");
-    BOOST_TEST(std::stod(o.reply.find("real")->text) == 0.1);
-    BOOST_TEST(o.reply.find("char")->text == "c");
-    BOOST_TEST(o.reply.find("empty")->text.empty());
-    BOOST_TEST(!o.reply.find("other"));
+    BOOST_REQUIRE(o.value.find("real"));
+    BOOST_TEST(o.value.find("int")->text == "-7");
+    BOOST_TEST(std::stod(o.value.find("real")->text) == 0.1);
+    BOOST_TEST(o.value.find("char")->text == "c");
+    BOOST_TEST(o.value.find("empty")->text.empty());
+    BOOST_TEST(!o.value.find("other"));
     redis_command del("DEL");
     del.add("h").add("key").add(bytes);
-    BOOST_TEST(command(c, del).reply.integer == 3);
+    BOOST_TEST(command(c, del).value.integer == 3);
 }
 
 BOOST_FIXTURE_TEST_CASE(what_hiredis_cannot_match_is_refused, connected) {
@@ -377,7 +363,7 @@ BOOST_FIXTURE_TEST_CASE(long_values_go_both_ways, connected) {
     const std::string long_value(8 << 20, 'x');
     for (int i = 0; i != 2; ++i) {
         BOOST_CHECK_EQUAL(command(c, "SET", "long", long_value).ec, error_code());
-        BOOST_TEST((command(c, "GET", "long").reply.text == long_value));
+        BOOST_TEST((command(c, "GET", "long").value.text == long_value));
     }
     // The server sends while it is being sent to.
     int good = 0;
@@ -452,9 +438,9 @@ BOOST_FIXTURE_TEST_CASE(two_hundred_connections_at_once_give_their_replies, loop
 BOOST_FIXTURE_TEST_CASE(messages_arrive_before_and_after_somebody_waits, connected) {
     outcome o = command(c, "SUBSCRIBE", "one", "two", "one");
     BOOST_CHECK_EQUAL(o.ec, error_code());
-    BOOST_TEST(text_of(o.reply) == "subscribe one 2");
+    BOOST_TEST(text_of(o.value) == "subscribe one 2");
     o = command(c, "psubscribe", "t*");
-    BOOST_TEST(text_of(o.reply) == "psubscribe t* 3");
+    BOOST_TEST(text_of(o.value) == "psubscribe t* 3");
 
     outcome first, next;
     c.async_receive(first.handler());
@@ -464,16 +450,16 @@ BOOST_FIXTURE_TEST_CASE(messages_arrive_before_and_after_somebody_waits, connect
     const std::string bytes("a\0b", 3);
     publish("one", bytes);
     test::run_until(io, [&] { return bool(first); });
-    BOOST_TEST(text_of(first.reply) == "message one " + bytes);
+    BOOST_TEST(text_of(first.value) == "message one " + bytes);
     BOOST_TEST(next.times == 0);
     publish("two", "both", 2);
     test::run_until(io, [&] { return bool(next); });
-    BOOST_TEST(text_of(next.reply) == "message two both");
-    BOOST_TEST(text_of(receive(c).reply) == "pmessage t* two both");
+    BOOST_TEST(text_of(next.value) == "message two both");
+    BOOST_TEST(text_of(receive(c).value) == "pmessage t* two both");
     for (int i = 0; i != 100; ++i)
         publish("one", std::to_string(i));
     for (int i = 0; i != 100; ++i)
-        BOOST_TEST(text_of(receive(c).reply) == "message one " + std::to_string(i));
+        BOOST_TEST(text_of(receive(c).value) == "message one " + std::to_string(i));
 
     // A wait that is cancelled takes nothing.
     outcome dropped, last;
@@ -485,7 +471,7 @@ BOOST_FIXTURE_TEST_CASE(messages_arrive_before_and_after_somebody_waits, connect
     publish("one", "last");
     test::run_until(io, [&] { return last && dropped; });
     BOOST_CHECK_EQUAL(dropped.ec, test::aborted);
-    BOOST_TEST(text_of(last.reply) == "message one last");
+    BOOST_TEST(text_of(last.value) == "message one last");
 }
 
 BOOST_FIXTURE_TEST_CASE(commands_are_possible_before_and_after_subscriptions, connected) {
@@ -495,8 +481,8 @@ BOOST_FIXTURE_TEST_CASE(commands_are_possible_before_and_after_subscriptions, co
     c.async_command("SUBSCRIBE", "one", "two", began.handler());
     c.async_command("GET", "works", refused.handler());
     test::run_until(io, [&] { return bool(began); });
-    BOOST_TEST(before[0].reply.text == "OK");
-    BOOST_TEST(text_of(before[1].reply) == "message one no message");
+    BOOST_TEST(before[0].value.text == "OK");
+    BOOST_TEST(text_of(before[1].value) == "message one no message");
     BOOST_CHECK_EQUAL(refused.ec, subscribed);
     for (const char* each : {"PING", "QUIT", "RESET", "GET"})
         BOOST_CHECK_EQUAL(command(c, each).ec, subscribed);
@@ -504,16 +490,16 @@ BOOST_FIXTURE_TEST_CASE(commands_are_possible_before_and_after_subscriptions, co
     c.async_command("UNSUBSCRIBE", "three", "two", ended[0].handler());
     c.async_command("PUNSUBSCRIBE", ended[1].handler());
     publish("one", "still");
-    BOOST_TEST(text_of(receive(c).reply) == "message one still");
+    BOOST_TEST(text_of(receive(c).value) == "message one still");
     publish("two", "no more", 0);
     c.async_command("UNSUBSCRIBE", ended[2].handler());
     test::run_until(io, [&] { return bool(ended[2]); });
-    BOOST_TEST(text_of(ended[0].reply) == "unsubscribe two 1");
-    BOOST_TEST(ended[1].reply.is_nil());
-    BOOST_TEST(text_of(ended[2].reply) == "unsubscribe one 0");
-    BOOST_TEST(command(c, "UNSUBSCRIBE").reply.is_nil());
+    BOOST_TEST(text_of(ended[0].value) == "unsubscribe two 1");
+    BOOST_TEST(ended[1].value.is_nil());
+    BOOST_TEST(text_of(ended[2].value) == "unsubscribe one 0");
+    BOOST_TEST(command(c, "UNSUBSCRIBE").value.is_nil());
     check_works(c);
-    BOOST_TEST(command(c, "LRANGE", "nothing", 0, -1).reply.elements.empty());
+    BOOST_TEST(command(c, "LRANGE", "nothing", 0, -1).value.elements.empty());
 }
 
 BOOST_FIXTURE_TEST_CASE(subscriptions_overlap_in_any_order, connected) {
@@ -545,10 +531,10 @@ BOOST_FIXTURE_TEST_CASE(a_subscription_that_is_cancelled_begins_nevertheless, co
     c.async_command("SUBSCRIBE", "one", "two",
                     asio::bind_cancellation_slot(signal.slot(), dropped.handler()));
     signal.emit(asio::cancellation_type::total);
-    BOOST_TEST(text_of(command(c, "SUBSCRIBE", "three").reply) == "subscribe three 3");
+    BOOST_TEST(text_of(command(c, "SUBSCRIBE", "three").value) == "subscribe three 3");
     BOOST_CHECK_EQUAL(dropped.ec, test::aborted);
     publish("two", "text");
-    BOOST_TEST(text_of(receive(c).reply) == "message two text");
+    BOOST_TEST(text_of(receive(c).value) == "message two text");
 }
 
 BOOST_FIXTURE_TEST_CASE(a_slow_receiver_slows_the_server_down, connected) {
@@ -563,10 +549,10 @@ BOOST_FIXTURE_TEST_CASE(a_slow_receiver_slows_the_server_down, connected) {
     test::run_until(io, [&] { return published == many; });
     test::run_ready(io);
     const outcome clients = command(other, "CLIENT", "LIST", "TYPE", "pubsub");
-    const std::size_t at = clients.reply.text.find(" omem=");
+    const std::size_t at = clients.value.text.find(" omem=");
     BOOST_REQUIRE(at != std::string::npos);
     // The rest is in the server, and not in this program.
-    BOOST_TEST(std::stol(clients.reply.text.substr(at + 6)) > 0);
+    BOOST_TEST(std::stol(clients.value.text.substr(at + 6)) > 0);
     int received = 0, wrong = 0;
     std::function<void()> next = [&] {
         c.async_receive([&](error_code ec, const redis_reply& r) {
@@ -597,11 +583,11 @@ BOOST_FIXTURE_TEST_CASE(the_reply_of_a_cancelled_command_is_dropped, connected) 
             const bool is_late = bool(dropped);
             signal.emit(type);
             test::run_until(io, [&] { return before && dropped && after; });
-            BOOST_TEST(before.reply.text == "before");
-            BOOST_TEST((dropped.ec == test::aborted || dropped.reply.text == "dropped"));
+            BOOST_TEST(before.value.text == "before");
+            BOOST_TEST((dropped.ec == test::aborted || dropped.value.text == "dropped"));
             BOOST_TEST((turns != 0 || dropped.ec == test::aborted));
             BOOST_TEST((!is_late || !dropped.ec));
-            BOOST_TEST(after.reply.text == "after");
+            BOOST_TEST(after.value.text == "after");
             BOOST_TEST(dropped.times == 1);
         }
 }
@@ -619,7 +605,7 @@ BOOST_FIXTURE_TEST_CASE(a_deadline_ends_the_wait_for_a_slow_server, connected) {
         BOOST_CHECK_EQUAL(o.ec, test::aborted);
         BOOST_TEST(c.is_open());
     }
-    BOOST_TEST(command(c, "ECHO", "next").reply.text == "next");
+    BOOST_TEST(command(c, "ECHO", "next").value.text == "next");
     BOOST_TEST(o.times == 1);
 
     outcome blocked;
@@ -633,9 +619,9 @@ BOOST_FIXTURE_TEST_CASE(a_deadline_ends_the_wait_for_a_slow_server, connected) {
     test::run_ready(io);
     BOOST_CHECK_EQUAL(blocked.ec, test::aborted);
     BOOST_TEST(behind.times == 0);
-    BOOST_TEST(command(other, "RPUSH", "nothing", "value").reply.integer == 1);
+    BOOST_TEST(command(other, "RPUSH", "nothing", "value").value.integer == 1);
     test::run_until(io, [&] { return bool(behind); });
-    BOOST_TEST(behind.reply.text == "behind");
+    BOOST_TEST(behind.value.text == "behind");
 }
 
 BOOST_FIXTURE_TEST_CASE(a_server_that_does_not_answer_is_closed_at_once, connected) {
@@ -656,13 +642,13 @@ BOOST_FIXTURE_TEST_CASE(a_server_that_does_not_answer_is_closed_at_once, connect
 // ---- the server goes ----------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_connection_that_the_server_ends_says_so, connected) {
-    const std::string id = std::to_string(command(c, "CLIENT", "ID").reply.integer);
+    const std::string id = std::to_string(command(c, "CLIENT", "ID").value.integer);
     outcome o[3];
     c.async_command("BLPOP", "nothing", 0, o[0].handler());
     c.async_command("ECHO", "never", o[1].handler());
     c.async_receive(o[2].handler());
     test::run_ready(io);
-    BOOST_TEST(command(other, "CLIENT", "KILL", "ID", id).reply.integer == 1);
+    BOOST_TEST(command(other, "CLIENT", "KILL", "ID", id).value.integer == 1);
     test::run_until(io, [&] { return o[0] && o[1] && o[2]; });
     for (const outcome& each : o) {
         BOOST_CHECK_EQUAL(each.ec, connection_closed);
@@ -679,13 +665,13 @@ BOOST_FIXTURE_TEST_CASE(a_connection_that_the_server_ends_says_so, connected) {
 BOOST_FIXTURE_TEST_CASE(the_end_of_an_idle_connection_is_noticed, connected) {
     BOOST_REQUIRE_EQUAL(command(c, "SUBSCRIBE", "one").ec, error_code());
     publish("one", "text");
-    const std::string id = command(other, "CLIENT", "LIST", "TYPE", "pubsub").reply.text.substr(3);
+    const std::string id = command(other, "CLIENT", "LIST", "TYPE", "pubsub").value.text.substr(3);
     command(other, "CLIENT", "KILL", "ID", id.substr(0, id.find(' ')));
     other.async_command("BLPOP", "nothing", 0, [](auto&&...) {}); // so that the loop goes on
     test::run_until(io, [&] { return !c.is_open(); });
     BOOST_TEST(!c.native_handle());
     // What came before is not lost.
-    BOOST_TEST(text_of(receive(c).reply) == "message one text");
+    BOOST_TEST(text_of(receive(c).value) == "message one text");
     BOOST_CHECK_EQUAL(receive(c).ec, not_connected);
 }
 
@@ -892,7 +878,7 @@ BOOST_FIXTURE_TEST_CASE(operations_go_on_when_their_connection_is_moved, connect
     c.async_receive(o[2].handler());
     redis_connection moved(std::move(c));
     test::run_until(io, [&] { return bool(o[0]); });
-    BOOST_TEST(o[0].reply.text == "moved");
+    BOOST_TEST(o[0].value.text == "moved");
     signal.emit(asio::cancellation_type::total);
     moved = redis_connection(io);
     test::run_ready(io);
@@ -919,8 +905,8 @@ BOOST_FIXTURE_TEST_CASE(hiredis_own_functions_are_used_beside_the_adapter, conne
     redisAsyncCommand(c.native_handle(), note, nullptr, "ECHO %s", "two");
     c.async_command("ECHO", "three", o[1].handler());
     test::run_until(io, [&] { return bool(o[1]); });
-    BOOST_TEST(o[0].reply.text == "one");
-    BOOST_TEST(o[1].reply.text == "three");
+    BOOST_TEST(o[0].value.text == "one");
+    BOOST_TEST(o[1].value.text == "three");
     BOOST_TEST(seen == std::vector<std::string>{"two"}, boost::test_tools::per_element());
     // A callback of hiredis destroys the connection.
     static std::optional<redis_connection>* ending;
@@ -946,7 +932,7 @@ BOOST_FIXTURE_TEST_CASE(hiredis_own_functions_are_used_beside_the_adapter, conne
     redisAsyncDisconnect(c.native_handle());
     c.async_command("ECHO", "refused", refused.handler());
     test::run_until(io, [&] { return last && message && refused; });
-    BOOST_TEST(last.reply.text == "last");
+    BOOST_TEST(last.value.text == "last");
     BOOST_CHECK_EQUAL(refused.ec, not_connected);
     BOOST_CHECK_EQUAL(message.ec, test::aborted);
     BOOST_TEST(!c.is_open());
@@ -1211,7 +1197,7 @@ BOOST_FIXTURE_TEST_CASE(subscriptions_of_hiredis_work, raw_loop) {
     BOOST_REQUIRE_EQUAL(connect(other), error_code());
     test::run_until(io, [&] { return seen.size() == 2; });
     for (int i = 0; i != 3; ++i)
-        BOOST_TEST(command(other, "PUBLISH", "one", i).reply.integer == 1);
+        BOOST_TEST(command(other, "PUBLISH", "one", i).value.integer == 1);
     test::run_until(io, [&] { return seen.size() == 5; });
     redisAsyncFree(context);
     other.close();
@@ -1308,11 +1294,11 @@ BOOST_FIXTURE_TEST_CASE(time_limits_of_hiredis_end_the_connection, connected) {
 BOOST_FIXTURE_TEST_CASE(resp3_has_more_types_and_pushes, connected) {
     outcome o = command(c, "HELLO", 3);
     BOOST_CHECK_EQUAL(o.ec, error_code());
-    BOOST_TEST((o.reply.type == redis_type::map));
-    BOOST_REQUIRE(o.reply.find("proto"));
-    BOOST_TEST(o.reply.find("proto")->integer == 3);
+    BOOST_TEST((o.value.type == redis_type::map));
+    BOOST_REQUIRE(o.value.find("proto"));
+    BOOST_TEST(o.value.find("proto")->integer == 3);
     const auto debug = [&](const char* what) {
-        return command(c, "DEBUG", "PROTOCOL", what).reply;
+        return command(c, "DEBUG", "PROTOCOL", what).value;
     };
     BOOST_TEST((debug("set").type == redis_type::set));
     BOOST_TEST(debug("set").elements.size() == 3u);
@@ -1335,16 +1321,16 @@ BOOST_FIXTURE_TEST_CASE(resp3_has_more_types_and_pushes, connected) {
     check_works(c);
     BOOST_CHECK_EQUAL(command(other, "SET", "works", 7).ec, error_code());
     o = receive(c);
-    BOOST_TEST((o.reply.type == redis_type::push));
-    BOOST_TEST(text_of(o.reply) == "invalidate works");
+    BOOST_TEST((o.value.type == redis_type::push));
+    BOOST_TEST(text_of(o.value) == "invalidate works");
     check_works(c);
-    BOOST_TEST(text_of(command(c, "SUBSCRIBE", "one", "two").reply) == "subscribe two 2");
+    BOOST_TEST(text_of(command(c, "SUBSCRIBE", "one", "two").value) == "subscribe two 2");
     publish("one", "text");
     do // what the connection itself has changed is pushed, too
         o = receive(c);
-    while (o.reply.elements[0].text == "invalidate");
-    BOOST_TEST((o.reply.type == redis_type::push));
-    BOOST_TEST(text_of(o.reply) == "message one text");
+    while (o.value.elements[0].text == "invalidate");
+    BOOST_TEST((o.value.type == redis_type::push));
+    BOOST_TEST(text_of(o.value) == "message one text");
     BOOST_CHECK_EQUAL(command(c, "GET", "x").ec, subscribed);
     BOOST_CHECK_EQUAL(command(c, "UNSUBSCRIBE").ec, error_code());
     check_works(c);

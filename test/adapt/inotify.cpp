@@ -101,8 +101,8 @@ using moor::adapt::inotify_kind;
 using moor::adapt::inotify_tree;
 using moor::adapt::detail::decode_inotify_events;
 using moor::adapt::detail::inotify_model;
+using test::called_with;
 using test::error_code;
-using test::outcome;
 using raw_inotify = moor::adapt::inotify;
 using events = std::vector<inotify_event>;
 using changes = std::vector<inotify_change>;
@@ -206,8 +206,8 @@ struct loop : test::context_fixture {
     ~loop() { BOOST_TEST(test::open_descriptors() == descriptors); }
 
     template <class Value, class Start>
-    outcome<Value> run(Start start) {
-        outcome<Value> o;
+    called_with<Value> run(Start start) {
+        called_with<Value> o;
         start(o.handler());
         BOOST_TEST(o.times == 0); // not from within the initiating function
         test::run_until(io, [&] { return bool(o); });
@@ -221,7 +221,7 @@ struct loop : test::context_fixture {
         return o.value;
     }
     template <class Tree>
-    outcome<changes> read_changes(Tree& t) {
+    called_with<changes> read_changes(Tree& t) {
         return run<changes>([&](auto h) { t.async_read_changes(std::move(h)); });
     }
 };
@@ -430,7 +430,7 @@ BOOST_FIXTURE_TEST_CASE(ten_thousand_events_are_read_one_by_one, loop) {
             test::unique_fd(::open(file.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
         else
             ::unlink(file.c_str());
-        outcome<events> o;
+        called_with<events> o;
         i.async_read_events(o.handler());
         test::run_until(io, [&] { return bool(o); });
         BOOST_REQUIRE_EQUAL(o.ec, error_code());
@@ -442,7 +442,7 @@ BOOST_FIXTURE_TEST_CASE(ten_thousand_events_are_read_one_by_one, loop) {
 BOOST_FIXTURE_TEST_CASE(two_hundred_pending_operations_complete_in_order, loop) {
     raw_inotify i(io);
     i.add(dir.path(), IN_CREATE);
-    std::deque<outcome<events>> all(200);
+    std::deque<called_with<events>> all(200);
     for (auto& o : all)
         i.async_read_events(o.handler());
     test::run_ready(io);
@@ -466,7 +466,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancelled_operation_loses_no_event, loop) {
     for (int turns = 0; completed < 3; ++turns) {
         BOOST_REQUIRE_LT(turns, 100);
         const std::string name = std::to_string(turns);
-        outcome<events> o;
+        called_with<events> o;
         asio::cancellation_signal signal;
         i.async_read_events(asio::bind_cancellation_slot(signal.slot(), o.handler()));
         if (turns % 2)
@@ -519,7 +519,7 @@ BOOST_FIXTURE_TEST_CASE(a_full_queue_is_told_as_an_event, loop) {
 BOOST_FIXTURE_TEST_CASE(closing_and_releasing_end_what_is_pending, loop) {
     raw_inotify i(io);
     i.add(dir.path(), IN_CREATE);
-    outcome<events> o[4];
+    called_with<events> o[4];
     i.async_read_events(o[0].handler());
     i.async_read_events(o[1].handler());
     test::run_ready(io);
@@ -895,7 +895,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancelled_operation_loses_no_change, watched_tree) {
     };
     fs::create_directories(root("a/b/c"));
     for (int turns = 0; turns != 60; ++turns) {
-        outcome<changes> o;
+        called_with<changes> o;
         asio::cancellation_signal signal;
         t.async_read_changes(asio::bind_cancellation_slot(signal.slot(), o.handler()));
         if (turns >= 20)
@@ -1296,7 +1296,7 @@ BOOST_FIXTURE_TEST_CASE(a_handler_that_owns_the_object_does_not_leak, loop) {
 
 BOOST_FIXTURE_TEST_CASE(objects_are_moved_with_their_pending_operations, loop) {
     fs::create_directory(dir / "root");
-    outcome<events> o[2];
+    called_with<events> o[2];
     raw_inotify first(io);
     first.add(dir.path(), IN_CREATE);
     first.async_read_events(o[0].handler());
@@ -1311,7 +1311,7 @@ BOOST_FIXTURE_TEST_CASE(objects_are_moved_with_their_pending_operations, loop) {
     BOOST_CHECK_EQUAL(o[1].ec, test::aborted);
 
     inotify_tree t(io, dir / "root");
-    outcome<changes> c;
+    called_with<changes> c;
     t.async_read_changes(c.handler());
     io.restart();
     io.poll_one();
@@ -1334,8 +1334,8 @@ BOOST_FIXTURE_TEST_CASE(an_idle_object_costs_nothing_and_lets_the_loop_end, watc
     test::check_is_quiet(io); // the events wait for an operation
     BOOST_TEST(read(i).size() == 1u);
     check_equal(texts(read_changes(t).value), {"created a/"});
-    outcome<events> e;
-    outcome<changes> c;
+    called_with<events> e;
+    called_with<changes> c;
     i.async_read_events(e.handler());
     t.async_read_changes(c.handler());
     test::run_ready(io);

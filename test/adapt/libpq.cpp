@@ -73,9 +73,9 @@ using moor::adapt::pq_notification;
 using moor::adapt::pq_params;
 using moor::adapt::pq_result;
 using moor::adapt::pq_sqlstate;
+using test::called_with;
 using test::control_server;
 using test::error_code;
-using test::outcome;
 using test::variable;
 using namespace std::chrono_literals;
 
@@ -105,7 +105,7 @@ std::string with_tls() {
 }
 std::string on_unix_socket() { return "host=" + variable("MOOR_SERVERS_PG_SOCKET"); }
 
-using result_outcome = outcome<pq_result>;
+using result_outcome = called_with<pq_result>;
 
 std::string text(const pq_result& r, int row = 0, int column = 0) {
     BOOST_REQUIRE(r);
@@ -124,8 +124,8 @@ struct loop : test::context_fixture {
     }
 
     template <class Value, class Start>
-    outcome<Value> run(Start start) {
-        outcome<Value> o;
+    called_with<Value> run(Start start) {
+        called_with<Value> o;
         start(o.handler());
         BOOST_TEST(o.times == 0); // not from within the initiating function
         test::run_until(io, [&] { return bool(o); });
@@ -786,7 +786,7 @@ BOOST_FIXTURE_TEST_CASE(notifications_arrive_alone_and_together_with_results, co
     BOOST_REQUIRE_EQUAL(connect(other), error_code());
     BOOST_CHECK_EQUAL(exec(c, "listen news").ec, error_code());
 
-    outcome<pq_notification> first, second;
+    called_with<pq_notification> first, second;
     c.async_notification(first.handler());
     c.async_notification(second.handler());
     test::run_ready(io);
@@ -807,7 +807,7 @@ BOOST_FIXTURE_TEST_CASE(notifications_arrive_alone_and_together_with_results, co
         BOOST_TEST(std::string(o.value->extra) == expected);
     }
     // A wait that is cancelled takes nothing.
-    outcome<pq_notification> dropped, last;
+    called_with<pq_notification> dropped, last;
     asio::cancellation_signal signal;
     c.async_notification(asio::bind_cancellation_slot(signal.slot(), dropped.handler()));
     c.async_notification(last.handler());
@@ -915,7 +915,7 @@ BOOST_FIXTURE_TEST_CASE(rows_copies_and_results_are_cancelled_as_commands_are, c
     error_code ec;
     int rows = 0;
     for (; !ec; ++rows) {
-        outcome<std::string> o;
+        called_with<std::string> o;
         c.async_get_copy(asio::bind_cancellation_slot(signal.slot(), o.handler()));
         test::run_ready(io);
         if (!o)
@@ -1036,7 +1036,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancel_of_a_later_wait_counts_when_the_earlier_one_is_
 
 BOOST_FIXTURE_TEST_CASE(a_request_that_cannot_be_sent_closes_for_terminal_only, connected) {
     result_outcome o;
-    outcome<pq_notification> n;
+    called_with<pq_notification> n;
     asio::cancellation_signal signal;
     c.async_exec("select pg_sleep(600)", asio::bind_cancellation_slot(signal.slot(), o.handler()));
     c.async_notification(n.handler());
@@ -1064,7 +1064,7 @@ BOOST_FIXTURE_TEST_CASE(a_connection_that_the_server_ends_says_so_and_is_reset, 
     pq_connection other(io);
     BOOST_REQUIRE_EQUAL(connect(other), error_code());
     result_outcome o;
-    outcome<pq_notification> n;
+    called_with<pq_notification> n;
     c.async_exec("select pg_sleep(600)", o.handler());
     c.async_notification(n.handler());
     const std::string end =
@@ -1117,7 +1117,7 @@ BOOST_FIXTURE_TEST_CASE(each_operation_says_that_the_connection_broke, connected
     }
     {
         begin_slow_copy(c);
-        outcome<std::string> o;
+        called_with<std::string> o;
         c.async_get_copy(o.handler());
         test::run_ready(io);
         break_off(c);
@@ -1236,7 +1236,7 @@ BOOST_FIXTURE_TEST_CASE(a_server_that_is_killed_in_a_copy_is_used_again, loop) {
         BOOST_REQUIRE_EQUAL(connect(each), error_code());
     // A reader who waits for the next row.
     begin_slow_copy(c[0]);
-    outcome<std::string> next;
+    called_with<std::string> next;
     c[0].async_get_copy(next.handler());
     // A writer whose data nobody reads.
     BOOST_CHECK_EQUAL(exec(c[1], "create temp table t (s text)").ec, error_code());
@@ -1295,7 +1295,7 @@ BOOST_FIXTURE_TEST_CASE(a_server_that_is_killed_and_started_again_is_used_again,
         for (pq_connection& each : c)
             BOOST_REQUIRE_EQUAL(connect(each), error_code());
         result_outcome o, p[3];
-        outcome<pq_notification> n;
+        called_with<pq_notification> n;
         c[0].async_exec("select pg_sleep(600)", o.handler());
         BOOST_TEST(PQenterPipelineMode(c[1].native_handle()) == 1);
         c[1].async_exec("select pg_sleep(600)", p[0].handler());
@@ -1326,7 +1326,7 @@ BOOST_FIXTURE_TEST_CASE(a_server_that_is_killed_and_started_again_is_used_again,
 // ---- exceptions ---------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_handler_that_throws_does_not_disturb_the_connection, connected) {
-    outcome<pq_notification> n;
+    called_with<pq_notification> n;
     c.async_notification(n.handler());
     c.async_exec("listen news", [&](error_code, pq_result) {
         c.async_exec("notify news, 'one'", [](error_code, pq_result) { throw 2; });
@@ -1556,7 +1556,7 @@ BOOST_FIXTURE_TEST_CASE(an_idle_connection_costs_nothing_and_lets_the_loop_end, 
     test::check_is_quiet(io);
     // Nor does a connection that listens.
     BOOST_CHECK_EQUAL(exec(c, "listen news").ec, error_code());
-    outcome<pq_notification> n;
+    called_with<pq_notification> n;
     c.async_notification(n.handler());
     test::run_ready(io);
     const auto before = test::counts();

@@ -66,9 +66,9 @@ using moor::adapt::sd_bus_handle;
 using moor::adapt::sd_bus_match;
 using moor::adapt::sd_bus_message_handle;
 using moor::adapt::sd_bus_slot_handle;
+using test::called_with;
 using test::control_server;
 using test::error_code;
-using test::outcome;
 using test::variable;
 using namespace std::chrono_literals;
 
@@ -200,8 +200,8 @@ struct raw_peer {
 
 // ---- a loop -------------------------------------------------------------------------------------
 
-using reply_outcome = outcome<sd_bus_message_handle>;
-using match_outcome = outcome<sd_bus_match>;
+using reply_outcome = called_with<sd_bus_message_handle>;
+using match_outcome = called_with<sd_bus_match>;
 
 /// Runs to the end, in many turns: for run_for() see watchdog.
 void run_long(asio::io_context& io) {
@@ -230,8 +230,8 @@ struct loop : test::context_fixture {
         return done.ec;
     }
     template <class Value, class Start>
-    outcome<Value> run(Start start) {
-        outcome<Value> o;
+    called_with<Value> run(Start start) {
+        called_with<Value> o;
         start(o.handler());
         BOOST_TEST(o.times == 0);
         test::run_until(io, [&] { return bool(o); });

@@ -109,7 +109,7 @@ BOOST_FIXTURE_TEST_CASE(the_close_of_a_peer_is_seen_while_nobody_reads_the_asio_
         tcp.b.close();
         test::run_until(io, [&] { return bool(closed); });
         BOOST_TEST(!closed.ec);
-        BOOST_TEST(closed.event.is_read_closed());
+        BOOST_TEST(closed.value.is_read_closed());
         // The socket works on.
         std::array<char, 16> bytes{};
         test::called read;
@@ -137,7 +137,7 @@ BOOST_FIXTURE_TEST_CASE(priority_events_of_an_asio_socket_are_seen, fixture) {
     BOOST_REQUIRE_EQUAL(::send(tcp.b, "!", 1, MSG_OOB), 1);
     test::run_until(io, [&] { return bool(urgent); });
     BOOST_TEST(!urgent.ec);
-    BOOST_TEST(urgent.event.is_priority());
+    BOOST_TEST(urgent.value.is_priority());
     reg.deregister();
     socket.cancel();
     test::run_until(io, [&] { return bool(asio_wait); });

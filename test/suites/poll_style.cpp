@@ -40,7 +40,7 @@ struct fixture : test::context_fixture {
         test::called_event done;
         reg.async_wait(want, done.handler());
         test::check_completes(io, done);
-        return done.event;
+        return done.value;
     }
 };
 

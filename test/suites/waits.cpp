@@ -207,7 +207,7 @@ BOOST_FIXTURE_TEST_CASE(an_event_is_printed_as_what_it_saw, test::context_fixtur
     reg.async_wait(interest::writable | interest::priority, done.handler());
     check_completes(io, done);
     std::ostringstream text;
-    text << done.event << ' ' << moor::ready_event();
+    text << done.value << ' ' << moor::ready_event();
     BOOST_TEST(text.str() == "writable -");
 }
 
@@ -410,7 +410,7 @@ BOOST_FIXTURE_TEST_CASE(clearing_after_the_shutdown_changes_nothing, test::conte
     reg.async_wait(interest::readable | interest::writable, done.handler());
     check_completes(io, done);
     moor::use_registration_service(io).close();
-    reg.clear(done.event);
+    reg.clear(done.value);
     reg.clear(reg.ready(interest::readable | interest::writable | interest::error |
                         interest::read_closed | interest::write_closed | interest::priority));
     for (int i = 0; i != 2; ++i) {
@@ -428,10 +428,10 @@ BOOST_FIXTURE_TEST_CASE(clearing_one_flag_of_two_leaves_the_other, test::context
     reg.async_wait(interest::readable | interest::writable, done.handler());
     check_completes(io, done);
     BOOST_TEST((done.ready() == (interest::readable | interest::writable)));
-    reg.clear(done.event.only(interest::readable));
+    reg.clear(done.value.only(interest::readable));
     moor::ready_event left = reg.ready(interest::readable | interest::writable);
     BOOST_TEST((left.ready() == interest::writable));
-    reg.clear(done.event);
+    reg.clear(done.value);
     BOOST_TEST(reg.ready(interest::readable | interest::writable).ready().empty());
 }
 
@@ -478,7 +478,7 @@ BOOST_FIXTURE_TEST_CASE(a_timestamp_and_a_refused_port_are_exactly_error_events,
             collect_error(p.a);
             if (is_refused)
                 test::get(p.a); // the pending socket error
-            reg.clear(is_refused ? reg.ready(interest::error | interest::readable) : error.event);
+            reg.clear(is_refused ? reg.ready(interest::error | interest::readable) : error.value);
             reg.async_wait(interest::error, again.handler());
             check_pends(io, again);
             BOOST_REQUIRE_EQUAL(::send(p.a, "y", 1, 0), 1);
@@ -509,7 +509,7 @@ BOOST_FIXTURE_TEST_CASE(a_peer_that_shuts_down_writing_reports_read_closed, test
         check_pends(io, write_closed); // we may still write
         // It stays so.
         called_event again;
-        reg.clear(closed.event);
+        reg.clear(closed.value);
         reg.async_wait(interest::read_closed, again.handler());
         check_completes(io, again);
         p.b.close();
@@ -604,7 +604,7 @@ BOOST_FIXTURE_TEST_CASE(a_stale_event_does_not_clear_newer_readiness, test::cont
                 if (by_waits) {
                     reg.async_wait(interest::readable, done.handler());
                     check_completes(io, done);
-                    return done.event;
+                    return done.value;
                 }
                 return reg.poll_read_ready([] {}).value(); // the kernel says so after a clear
             };
@@ -634,7 +634,7 @@ BOOST_FIXTURE_TEST_CASE(a_write_event_between_a_read_event_and_its_clear_does_no
         reg.async_wait(want, done.handler());
         check_completes(io, done);
         BOOST_TEST((done.ready() == want));
-        return done.event;
+        return done.value;
     };
     auto tick = [&] { return moor::use_registration_service(io).snapshot().at(0).write_tick; };
     test::put(p.b, "x");
@@ -1071,7 +1071,7 @@ BOOST_AUTO_TEST_CASE(a_wait_finds_the_room_of_a_terminal_of_which_no_event_tells
                 test::fill(p.a);
                 reg.async_wait(want, wait.handler());
                 test::run_ready(io);
-                return !wait.event.is_writable();
+                return !wait.value.is_writable();
             };
             called_event pending;
             while (!has_begun(pending, both))
@@ -1218,7 +1218,7 @@ BOOST_AUTO_TEST_CASE(handles_that_are_not_pollable_are_always_ready) {
                     BOOST_TEST(reg.poll_read_ready([] {}).has_value());
                     BOOST_TEST(reg.poll_write_ready([] {}).has_value());
                     BOOST_TEST(reg.query().contains(interest::readable | interest::writable));
-                    reg.clear(both.event);
+                    reg.clear(both.value);
                 }
                 bool finished = false;
                 reg.async_io(

@@ -162,7 +162,7 @@ struct called {
 
 /// The same, with the value that the operation completed with.
 template <class Value>
-struct outcome : called {
+struct called_with : called {
     Value value{};
 
     auto handler() {

@@ -20,17 +20,8 @@
 namespace test {
 
 /// A handler of async_wait that must be called once.
-struct called_event : called {
-    moor::ready_event event;
-
-    auto handler() {
-        return [this](error_code e, moor::ready_event ev) {
-            ++times;
-            ec = e;
-            event = ev;
-        };
-    }
-    moor::interest ready() const { return event.ready(); }
+struct called_event : called_with<moor::ready_event> {
+    moor::interest ready() const { return value.ready(); }
 };
 
 /// A wait that must stay pending for now.
