@@ -35,6 +35,7 @@
 
 #include <moor/adapt/detail/alsa_functions.hpp>
 #include <moor/adapt/detail/alsa_session.hpp>
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/detail/throw_if.hpp>
 #include <moor/error.hpp>
@@ -159,18 +160,14 @@ protected:
     using session = detail::alsa_session<Handle, Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
-    /// What an initiating function does, once its token says so.
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
+    /// What the initiating functions do, once their tokens say so.
+    struct start_work {
         template <class Handler, class Work>
-        void operator()(Handler&& handler, Work&& work) const {
-            target->start(std::forward<Handler>(handler), work);
+        void operator()(session& s, Handler&& handler, Work&& work) const {
+            s.start(std::forward<Handler>(handler), work);
         }
     };
+    using initiation = detail::initiation<session, start_work>;
 
     template <class Work, class Token>
     using initiated = moor::detail::initiated<typename Work::signature, Token, initiation, Work>;

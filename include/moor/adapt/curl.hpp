@@ -38,6 +38,7 @@
 
 #include <moor/adapt/curl_types.hpp>
 #include <moor/adapt/detail/curl_session.hpp>
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/error.hpp>
 
@@ -113,17 +114,13 @@ class basic_curl_multi {
     using session = detail::curl_session<Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
+    struct start_perform {
         template <class Handler>
-        void operator()(Handler&& handler, CURL* easy) const {
-            target->perform(std::forward<Handler>(handler), easy);
+        void operator()(session& s, Handler&& handler, CURL* easy) const {
+            s.perform(std::forward<Handler>(handler), easy);
         }
     };
+    using initiation = detail::initiation<session, start_perform>;
     template <class Token>
     using initiated = moor::detail::initiated<void(error_code), Token, initiation, CURL*>;
 

@@ -37,6 +37,7 @@
 #define MOOR_ADAPT_GLIB_HPP
 
 #include <moor/adapt/detail/glib_session.hpp>
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/error.hpp>
 
@@ -139,17 +140,13 @@ class basic_glib_guest {
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
     // What async_run does, once its token says so.
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
+    struct start_run {
         template <class Handler>
-        void operator()(Handler&& handler) const {
-            target->run(std::forward<Handler>(handler));
+        void operator()(session& s, Handler&& handler) const {
+            s.run(std::forward<Handler>(handler));
         }
     };
+    using initiation = detail::initiation<session, start_run>;
 
 public:
     /// The type of the I/O executor.

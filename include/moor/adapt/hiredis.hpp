@@ -39,6 +39,7 @@
 #ifndef MOOR_ADAPT_HIREDIS_HPP
 #define MOOR_ADAPT_HIREDIS_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/redis_events.hpp>
 #include <moor/adapt/detail/redis_session.hpp>
 #include <moor/adapt/hiredis_types.hpp>
@@ -199,19 +200,7 @@ class basic_redis_connection {
     using session = detail::redis_session<Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
-    // What an initiating function does, once its token says so.
-    template <class Start>
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
-        template <class Handler, class... Args>
-        void operator()(Handler&& handler, Args&&... args) const {
-            Start()(*target, std::forward<Handler>(handler), std::forward<Args>(args)...);
-        }
-    };
+    // What the initiating functions do, once their tokens say so.
     struct start_connect {
         template <class Handler>
         void operator()(session& s, Handler&& handler, const std::string& host,
@@ -244,16 +233,16 @@ class basic_redis_connection {
         }
     };
     template <class Signature, class Token, class Start, class... Args>
-    using initiated =
-        moor::detail::initiated<Signature, Token, initiation<Start>, std::decay_t<Args>...>;
+    using initiated = moor::detail::initiated<Signature, Token, detail::initiation<session, Start>,
+                                              std::decay_t<Args>...>;
 
     using ec_signature = void(error_code);
     using reply_signature = void(error_code, redis_reply);
 
     template <class Signature, class Start, class Token, class... Args>
     auto start(Token& token, Args... args) -> initiated<Signature, Token, Start, Args...> {
-        return moor::detail::initiate<Signature, Token>(initiation<Start>{session_.get()}, token,
-                                                        std::move(args)...);
+        return moor::detail::initiate<Signature, Token>(
+            detail::initiation<session, Start>{session_.get()}, token, std::move(args)...);
     }
 
     template <class Values, std::size_t... I>

@@ -34,6 +34,7 @@
 #ifndef MOOR_ADAPT_INOTIFY_HPP
 #define MOOR_ADAPT_INOTIFY_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/inotify_descriptor.hpp>
 #include <moor/adapt/detail/inotify_model.hpp>
 #include <moor/adapt/detail/inotify_session.hpp>
@@ -59,17 +60,11 @@ namespace adapt {
 
 namespace detail {
 
-/// What an initiating function does, once its token says so.
-template <class Session, class Executor>
-struct inotify_initiation {
-    using executor_type = Executor;
-
-    Session* target;
-
-    executor_type get_executor() const noexcept { return target->executor(); }
-    template <class Handler>
-    void operator()(Handler&& handler) const {
-        target->read(std::forward<Handler>(handler));
+/// What the initiating functions do, once their tokens say so.
+struct inotify_read {
+    template <class Session, class Handler>
+    void operator()(Session& s, Handler&& handler) const {
+        s.read(std::forward<Handler>(handler));
     }
 };
 
@@ -122,7 +117,7 @@ struct inotify_initiation {
 template <class Executor = boost::asio::any_io_executor>
 class basic_inotify {
     using session = detail::inotify_session<Executor, detail::inotify_descriptor>;
-    using initiation = detail::inotify_initiation<session, Executor>;
+    using initiation = detail::initiation<session, detail::inotify_read>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
     using events_signature = void(error_code, std::vector<inotify_event>);
 
@@ -357,7 +352,7 @@ private:
 template <class Executor = boost::asio::any_io_executor>
 class basic_inotify_tree {
     using session = detail::inotify_session<Executor, detail::inotify_model>;
-    using initiation = detail::inotify_initiation<session, Executor>;
+    using initiation = detail::initiation<session, detail::inotify_read>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
     using changes_signature = void(error_code, std::vector<inotify_change>);
 

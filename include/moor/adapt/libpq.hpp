@@ -39,6 +39,7 @@
 #ifndef MOOR_ADAPT_LIBPQ_HPP
 #define MOOR_ADAPT_LIBPQ_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/pq_session.hpp>
 #include <moor/adapt/libpq_types.hpp>
 #include <moor/detail/initiate.hpp>
@@ -139,19 +140,7 @@ class basic_pq_connection {
         return text.find('\0') != std::string::npos;
     }
 
-    // What an initiating function does, once its token says so.
-    template <class Start>
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
-        template <class Handler, class... Args>
-        void operator()(Handler&& handler, Args&&... args) const {
-            Start()(*target, std::forward<Handler>(handler), std::forward<Args>(args)...);
-        }
-    };
+    // What the initiating functions do, once their tokens say so.
     struct start_connect {
         template <class Handler>
         void operator()(session& s, Handler&& handler, const std::string& info) const {
@@ -263,8 +252,8 @@ class basic_pq_connection {
     };
 #endif
     template <class Signature, class Token, class Start, class... Args>
-    using initiated =
-        moor::detail::initiated<Signature, Token, initiation<Start>, std::decay_t<Args>...>;
+    using initiated = moor::detail::initiated<Signature, Token, detail::initiation<session, Start>,
+                                              std::decay_t<Args>...>;
 
     using ec_signature = void(error_code);
     using result_signature = void(error_code, pq_result);
@@ -273,8 +262,8 @@ class basic_pq_connection {
 
     template <class Signature, class Start, class Token, class... Args>
     auto start(Token& token, Args... args) -> initiated<Signature, Token, Start, Args...> {
-        return moor::detail::initiate<Signature, Token>(initiation<Start>{session_.get()}, token,
-                                                        std::move(args)...);
+        return moor::detail::initiate<Signature, Token>(
+            detail::initiation<session, Start>{session_.get()}, token, std::move(args)...);
     }
 
 public:

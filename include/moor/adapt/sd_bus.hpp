@@ -38,6 +38,7 @@
 #ifndef MOOR_ADAPT_SD_BUS_HPP
 #define MOOR_ADAPT_SD_BUS_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/sd_bus_session.hpp>
 #include <moor/adapt/sd_bus_types.hpp>
 #include <moor/detail/initiate.hpp>
@@ -271,19 +272,7 @@ class basic_sd_bus_connection {
     using default_token = boost::asio::default_completion_token_t<Executor>;
     using opener = std::function<int(sd_bus**)>;
 
-    // What an initiating function does, once its token says so.
-    template <class Start>
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
-        template <class Handler, class... Args>
-        void operator()(Handler&& handler, Args&&... args) const {
-            Start()(*target, std::forward<Handler>(handler), std::forward<Args>(args)...);
-        }
-    };
+    // What the initiating functions do, once their tokens say so.
     struct start_open_address {
         template <class Handler>
         void operator()(session& s, Handler&& handler, const std::string& address) const {
@@ -317,8 +306,8 @@ class basic_sd_bus_connection {
         }
     };
     template <class Signature, class Token, class Start, class... Args>
-    using initiated =
-        moor::detail::initiated<Signature, Token, initiation<Start>, std::decay_t<Args>...>;
+    using initiated = moor::detail::initiated<Signature, Token, detail::initiation<session, Start>,
+                                              std::decay_t<Args>...>;
 
     using ec_signature = void(error_code);
     using reply_signature = void(error_code, sd_bus_message_handle);
@@ -326,8 +315,8 @@ class basic_sd_bus_connection {
 
     template <class Signature, class Start, class Token, class... Args>
     auto start(Token& token, Args... args) -> initiated<Signature, Token, Start, Args...> {
-        return moor::detail::initiate<Signature, Token>(initiation<Start>{session_.get()}, token,
-                                                        std::move(args)...);
+        return moor::detail::initiate<Signature, Token>(
+            detail::initiation<session, Start>{session_.get()}, token, std::move(args)...);
     }
 
 public:

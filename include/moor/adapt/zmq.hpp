@@ -37,6 +37,7 @@
 #ifndef MOOR_ADAPT_ZMQ_HPP
 #define MOOR_ADAPT_ZMQ_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/zmq_session.hpp>
 #include <moor/adapt/zmq_types.hpp>
 #include <moor/detail/initiate.hpp>
@@ -123,26 +124,21 @@ class basic_zeromq_socket {
     using session = detail::zeromq_session<Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
-    // What an initiating function does, once its token says so.
-    class initiation {
-    public:
-        using executor_type = Executor;
-
-        explicit initiation(session& s) noexcept : target_(&s) {}
-
-        executor_type get_executor() const noexcept { return target_->executor(); }
+    // What the initiating functions do, once their tokens say so.
+    struct start_send {
         template <class Handler>
-        void operator()(Handler&& handler, zeromq_message m) const {
-            target_->start_send(std::forward<Handler>(handler), std::move(m));
+        void operator()(session& s, Handler&& handler, zeromq_message m) const {
+            s.start_send(std::forward<Handler>(handler), std::move(m));
         }
-        template <class Handler>
-        void operator()(Handler&& handler) const {
-            target_->start_receive(std::forward<Handler>(handler));
-        }
-
-    private:
-        session* target_;
     };
+    struct start_receive {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler) const {
+            s.start_receive(std::forward<Handler>(handler));
+        }
+    };
+    using send_initiation = detail::initiation<session, start_send>;
+    using receive_initiation = detail::initiation<session, start_receive>;
 
     using send_signature = void(error_code);
     using receive_signature = void(error_code, zeromq_message);
@@ -268,8 +264,8 @@ public:
      */
     template <class Token = default_token>
     auto async_send(zeromq_message m, Token&& token = default_token())
-        -> moor::detail::initiated<send_signature, Token, initiation, zeromq_message> {
-        return moor::detail::initiate<send_signature, Token>(initiation(*session_), token,
+        -> moor::detail::initiated<send_signature, Token, send_initiation, zeromq_message> {
+        return moor::detail::initiate<send_signature, Token>(send_initiation{session_.get()}, token,
                                                              std::move(m));
     }
 
@@ -292,8 +288,9 @@ public:
      */
     template <class Token = default_token>
     auto async_receive(Token&& token = default_token())
-        -> moor::detail::initiated<receive_signature, Token, initiation> {
-        return moor::detail::initiate<receive_signature, Token>(initiation(*session_), token);
+        -> moor::detail::initiated<receive_signature, Token, receive_initiation> {
+        return moor::detail::initiate<receive_signature, Token>(receive_initiation{session_.get()},
+                                                                token);
     }
 
 private:
