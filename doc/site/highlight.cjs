@@ -1,7 +1,7 @@
 // Copyright (c) 2025 The Moor authors
 // Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 //
-// An extension of Antora: highlights code when the site is built.
+// An extension of Antora: when the site is built, highlights code, and lets long names in tables wrap.
 
 'use strict'
 
@@ -16,10 +16,15 @@ function highlight (_, open, language, code, close) {
   return open + hljs.highlight(unescape(code), { language }).value + close
 }
 
+// Only long names, or else the browser makes columns so narrow that short names wrap.
+const cell = /<td [\s\S]*?<\/td>/g
+const name = /<code>([^<]{20,})<\/code>/g
+const wrap = (html) => html.replace(name, (_, text) => `<code>${text.replace(/(?:[_/=]|::)(?=.)/g, '$&<wbr>')}</code>`)
+
 module.exports.register = function () {
   this.on('pagesComposed', ({ contentCatalog }) => {
     for (const page of contentCatalog.getPages((it) => it.out)) {
-      page.contents = Buffer.from(page.contents.toString().replace(block, highlight))
+      page.contents = Buffer.from(page.contents.toString().replace(block, highlight).replace(cell, wrap))
     }
   })
 }
