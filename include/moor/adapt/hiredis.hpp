@@ -22,13 +22,16 @@
 //   cleanup, and from 1.0 on after it, too.
 // - hiredis does not match all replies with commands. redis_connection refuses commands that would
 //   lose a reply, call a wrong callback, or end the program: see the class.
+// - hiredis ends the program if the server sends a reply without a command. redis_connection
+// refuses
+//   such a reply with protocol_error. attach can't do so.
 // - hiredis writes without MSG_NOSIGNAL. The adapter makes hiredis read first, so that the read
 //   finds an end of the connection. A server that ends between the read and the write still causes
 //   SIGPIPE. Ignore this signal: std::signal(SIGPIPE, SIG_IGN). The adapter does not change the
 //   program's signals.
 //
-// Threads: all calls have to be made on the executor, which has to be a strand if several threads
-// run the context.
+// Threads: all calls have to be made, and cancellation signals emitted, on the executor, which has
+// to be a strand if several threads run the context.
 //
 // Lifetimes: a redis_connection owns its context of hiredis. With attach, the context belongs to
 // the program. Both may outlive the execution context.
@@ -158,14 +161,13 @@ void attach(Context& io, redisAsyncContext* context) {
  * An operation completes with @n
  * `redis_error::reply_error` if the reply is an error, whose text is in the reply; @n
  * another `redis_error`, or an error of the system, such as `connection_refused`; @n
- * `boost::asio::error::invalid_argument` for a command without a name, or a subscription without
- * a channel; @n
- * `boost::asio::error::not_connected` if there is no connection; @n
- * `operation_aborted` if the connection was closed or destroyed; @n
- * or an error of the resolver. @n
- * When the connection ends, all pending operations complete with the same error; messages which
- * arrived earlier can still be received. The object can connect again. The server forgets
- * subscriptions, the database and the user, so set these again.
+ * `boost::asio::error::invalid_argument` for a command without a name or with a carriage return in
+ * the name, a subscription without a channel, a host or path with a null character, or a path that
+ * is too long for a socket's address; @n `boost::asio::error::not_connected` if there is no
+ * connection; @n `operation_aborted` if the connection was closed or destroyed; @n or an error of
+ * the resolver. @n When the connection ends, all pending operations complete with the same error;
+ * messages which arrived earlier can still be received. The object can connect again. The server
+ * forgets subscriptions, the database and the user, so set these again.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -177,7 +179,8 @@ void attach(Context& io, redisAsyncContext* context) {
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
  * @e Shared @e objects: Unsafe. The members, and hiredis' functions on this connection, have to be
- * called on the executor, which has to be a strand if several threads run the execution context.
+ * called, and cancellation signals emitted, on the executor, which has to be a strand if several
+ * threads run the execution context.
  *
  * @par Lifetimes
  * Destroying a connection closes it; operations complete with `operation_aborted`. A connection may
@@ -306,7 +309,7 @@ public:
     /// Returns whether the connection is established, as far as hiredis knows.
     bool is_open() const noexcept { return session_->is_open(); }
 
-    /// Returns the text that hiredis had for the last error of a connection.
+    /// Returns the text of the last error since `async_connect`; empty if hiredis had none.
     const std::string& error_message() const noexcept { return session_->text_of_error(); }
 
     /// Completes pending operations with `operation_aborted`, and closes the connection.

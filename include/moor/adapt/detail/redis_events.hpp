@@ -67,6 +67,10 @@ public:
             static_cast<redis_events*>(p)->watcher_.expires_after(
                 std::chrono::seconds(t.tv_sec) + std::chrono::microseconds(t.tv_usec));
         };
+        // hiredis sets this timer when the program sets a callback for the connection, which may
+        // have been before.
+        if (const timeval* t = c->c.connect_timeout; t && (t->tv_sec != 0 || t->tv_usec != 0))
+            c->ev.scheduleTimer(e.get(), *t);
 #endif
         c->ev.data = e.release();
     }

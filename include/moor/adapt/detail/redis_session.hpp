@@ -28,6 +28,7 @@
 #define MOOR_ADAPT_DETAIL_REDIS_SESSION_HPP
 
 #include <moor/adapt/detail/redis_events.hpp>
+#include <moor/adapt/detail/redis_guard.hpp>
 #include <moor/adapt/hiredis_types.hpp>
 #include <moor/error.hpp>
 #include <moor/operation.hpp>
@@ -58,6 +59,7 @@
 
 #include <hiredis/async.h>
 #include <hiredis/hiredis.h>
+#include <sys/un.h>
 
 namespace moor {
 namespace adapt {
@@ -87,6 +89,8 @@ inline redis_command_kind kind_of(const std::vector<std::string>& words) noexcep
     if (words.empty())
         return kind::invalid;
     std::string_view name = words[0];
+    if (name.find('\r') != name.npos) // hiredis takes the name for what precedes
+        return kind::invalid;
     for (const char* other : {"ssubscribe", "sunsubscribe"})
         if (is_same_word(name, other))
             return kind::unsupported;
@@ -171,24 +175,17 @@ public:
     bool is_open() const noexcept { return is_open_; }
     const std::string& text_of_error() const noexcept { return text_; }
 
-    void close() {
-        if (const std::shared_ptr<lookup> l = lookup_.lock())
-            l->cancel();
-        redisAsyncContext* const c = leave();
-        addresses_.clear();
-        messages_.clear();
-        complete_all(boost::asio::error::operation_aborted);
-        if (c)
-            redisAsyncFree(c);
-    }
+    void close() { end(); }
 
     // ---- connecting -----------------------------------------------------------------------------
 
     template <class Handler>
     void connect(Handler&& handler, const std::string& host, std::uint16_t port) {
-        begin_connect(std::forward<Handler>(handler));
+        const redis_handle old = begin_connect(std::forward<Handler>(handler));
         port_ = port;
         error_code ec;
+        if (host.find('\0') != std::string::npos)
+            return complete(connect_, boost::asio::error::invalid_argument);
         boost::asio::ip::make_address(host, ec);
         if (!ec)
             return try_addresses({host}, ec);
@@ -199,15 +196,18 @@ public:
 
     template <class Handler>
     void connect_unix(Handler&& handler, const std::string& path) {
-        begin_connect(std::forward<Handler>(handler));
-        error_code ec;
-        if (!open(redisAsyncConnectUnix(path.c_str()), ec))
+        const redis_handle old = begin_connect(std::forward<Handler>(handler));
+        error_code ec = boost::asio::error::invalid_argument;
+        // hiredis cuts a path that is longer, and 0.14 puts no null character behind it.
+        const bool is_path =
+            path.size() < sizeof(sockaddr_un::sun_path) - 1 && path.find('\0') == std::string::npos;
+        if (!is_path || !open(redisAsyncConnectUnix(path.c_str()), ec))
             complete(connect_, ec);
     }
 
     template <class Handler>
     void connect_context(Handler&& handler, redis_handle c) {
-        begin_connect(std::forward<Handler>(handler));
+        const redis_handle old = begin_connect(std::forward<Handler>(handler));
         errno = 0; // of which nothing is known any more
         error_code ec;
         if (!open(c.release(), ec))
@@ -279,11 +279,25 @@ private:
         return static_cast<redis_session*>(c->data);
     }
 
+    /// Ends everything but the context, which the caller frees as the last step: hiredis then calls
+    /// callbacks of the program, which may connect again, or destroy the session.
+    redis_handle end() {
+        if (const std::shared_ptr<lookup> l = lookup_.lock())
+            l->cancel();
+        redis_handle c(leave());
+        addresses_.clear();
+        messages_.clear();
+        complete_all(boost::asio::error::operation_aborted);
+        return c;
+    }
+
     template <class Handler>
-    void begin_connect(Handler&& handler) {
-        close();
+    [[nodiscard]] redis_handle begin_connect(Handler&& handler) {
+        redis_handle old = end();
+        text_.clear();
         connect_ = ec_operation::start(std::forward<Handler>(handler), executor());
         connect_.on_cancel([this](boost::asio::cancellation_type_t) { close(); });
+        return old;
     }
 
     /// Takes over a context that connects. False: the attempt has failed already.
@@ -305,9 +319,13 @@ private:
         }
         events::of(c)->keep_running(false); // the pending operations do
         c->ev.cleanup = &redis_session::on_cleanup;
+        redis_guard<redis_session>::install(*c);
 #if HIREDIS_MAJOR >= 1
         redisAsyncSetPushCallback(c, &redis_session::on_push);
         c->c.flags &= ~REDIS_NO_AUTO_FREE;
+#endif
+#ifdef REDIS_NO_AUTO_FREE_REPLIES
+        c->c.flags &= ~REDIS_NO_AUTO_FREE_REPLIES;
 #endif
         c->data = this;
         context_ = c;
@@ -363,6 +381,8 @@ private:
             try_addresses(std::move(addresses_), ec);
     }
 
+    friend redis_guard<redis_session>;
+
     // ---- what hiredis calls ---------------------------------------------------------------------
     // C calls these, so that an exception would end in std::terminate.
 
@@ -372,6 +392,15 @@ private:
             s->note_connected();
         else if (s)
             s->note_failure(*c);
+    }
+
+    /// Comes before hiredis' own error.
+    static void on_unexpected(redisAsyncContext* c) noexcept {
+        redis_session* const s = of(c);
+        if (!s)
+            return;
+        s->failure_ = redis_error::protocol_error;
+        s->text_ = "a reply without a command";
     }
 
     static void on_cleanup(void* p) noexcept {
