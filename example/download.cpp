@@ -27,6 +27,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
+#include <algorithm>
 #include <csignal>
 #include <cstddef>
 #include <cstdlib>
@@ -74,7 +75,9 @@ void downloads::show() const {
         size += d.size;
         received += d.received;
     }
-    const auto filled = static_cast<std::size_t>(size != 0 ? width * received / size : 0);
+    // More than the size has come if the sizes of some are unknown.
+    const auto filled =
+        static_cast<std::size_t>(size != 0 ? std::min(width, width * received / size) : 0);
     std::cerr << "\r[" << std::string(filled, '#') << std::string(width - filled, ' ') << "] "
               << received / 1000 << " kB, " << left << " left " << std::flush;
 }
