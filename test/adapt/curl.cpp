@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/full_server.hpp"
 #include "support/quiet.hpp"
 #include "support/servers.hpp"
 #include "support/vocabulary.hpp"
@@ -107,7 +108,7 @@ struct request : test::called {
     CURL* const easy = owner.get();
     std::string body;
     std::function<void()> on_data;
-    bool must_pause = false;
+    bool must_pause = false, must_fail = false;
 
     explicit request(const std::string& url) {
         static const std::string certificate = variable("MOOR_SERVERS_CERTIFICATE");
@@ -121,6 +122,8 @@ struct request : test::called {
                 auto& r = *static_cast<request*>(self);
                 if (std::exchange(r.must_pause, false))
                     return std::size_t(CURL_WRITEFUNC_PAUSE);
+                if (r.must_fail)
+                    return std::size_t(0);
                 r.body.append(p, size * n);
                 if (r.on_data)
                     r.on_data();
@@ -480,15 +483,15 @@ BOOST_FIXTURE_TEST_CASE(timeouts_need_no_event_and_each_transfer_has_its_own, wi
 }
 
 BOOST_FIXTURE_TEST_CASE(a_paused_transfer_costs_nothing_and_goes_on, with_multi) {
-    request r(http("/files/1000000"));
-    asio::cancellation_signal signal;
-    for (const bool is_cancelled : {false, true}) {
+    for (const int way : {0, 1, 2, 3}) {
+        const bool is_cancelled = way % 2 != 0;
+        request r(way < 2 ? http("/files/1000000") : https("/files/1000000"));
+        asio::cancellation_signal signal;
         r.must_pause = true;
-        r.body.clear();
-        r.times = 0;
         m.async_perform(r.easy, asio::bind_cancellation_slot(signal.slot(), r.handler()));
         test::run_until(io, [&] { return !r.must_pause; });
         test::run_ready(io);
+        test::check_is_quiet(io);
         BOOST_TEST(r.times == 0);
         BOOST_TEST(r.body.empty());
         // libcurl calls the write function from within.
@@ -504,6 +507,22 @@ BOOST_FIXTURE_TEST_CASE(a_paused_transfer_costs_nothing_and_goes_on, with_multi)
         BOOST_TEST((r.body.size() == 1000000u) == !is_cancelled);
     }
     BOOST_TEST(m.pause(nullptr, CURLPAUSE_CONT) == CURLE_BAD_FUNCTION_ARGUMENT);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_callback_that_fails_while_a_transfer_is_resumed_ends_it, with_multi) {
+    for (const std::string& url : {http("/files/1000000"), https("/files/1000000")}) {
+        request r(url);
+        r.must_pause = true;
+        m.async_perform(r.easy, r.handler());
+        test::run_until(io, [&] { return !r.must_pause; });
+        test::run_ready(io);
+        r.must_fail = true;
+        BOOST_TEST(m.pause(r.easy, CURLPAUSE_CONT) == CURLE_WRITE_ERROR);
+        BOOST_TEST(r.times == 0);
+        r.must_fail = false; // libcurl would go on without the data
+        test::run_all(io);
+        BOOST_CHECK_EQUAL(r.ec, curl_error(CURLE_WRITE_ERROR));
+    }
 }
 
 // ---- within libcurl's callbacks -----------------------------------------------------------------
@@ -618,6 +637,24 @@ BOOST_FIXTURE_TEST_CASE(the_object_is_closed_or_destroyed_within_callbacks, with
             }
 }
 
+BOOST_FIXTURE_TEST_CASE(the_object_is_destroyed_while_it_is_closed, with_multi) {
+    std::optional<curl_multi> c(std::in_place, io);
+    std::function<void()> end = [&] { c.reset(); };
+    request never(http("/never/100000"));
+    never.set(CURLOPT_CLOSESOCKETDATA, &end);
+    never.set(
+        CURLOPT_CLOSESOCKETFUNCTION, +[](void* f, curl_socket_t s) {
+            (*static_cast<std::function<void()>*>(f))();
+            return ::close(s);
+        });
+    c->async_perform(never.easy, never.handler());
+    test::run_until(io, [&] { return !never.body.empty(); });
+    c->close(); // closes the connection
+    BOOST_TEST(!c);
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(never.ec, test::aborted);
+}
+
 BOOST_FIXTURE_TEST_CASE(progress_is_told_by_libcurl, with_multi) {
     struct progress {
         curl_off_t now = 0, total = 0;
@@ -672,11 +709,11 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_stands_for_another_socket_is_watched_anew,
     auto& service = moor::use_registration_service(io);
     connection first, second, third;
     const int fd = ::dup(first.client.native_handle());
-    s->watch(fd, CURL_POLL_IN);
+    s->watch(nullptr, fd, CURL_POLL_IN);
     test::run_all(io); // which returns: only operations are work
     // Closed, and another one under the number, without CURL_POLL_REMOVE.
     BOOST_REQUIRE(::dup2(second.client.native_handle(), fd) == fd);
-    s->watch(fd, CURL_POLL_IN);
+    s->watch(nullptr, fd, CURL_POLL_IN);
     const auto before = service.metrics().events_delivered;
     asio::write(second.server, asio::buffer("x", 1));
     {
@@ -687,17 +724,17 @@ BOOST_FIXTURE_TEST_CASE(a_number_that_stands_for_another_socket_is_watched_anew,
     ::close(fd);
     const int reused = ::dup(third.client.native_handle());
     BOOST_REQUIRE(reused == fd);
-    s->watch(fd, CURL_POLL_REMOVE);
+    s->watch(nullptr, fd, CURL_POLL_REMOVE);
     test::called done;
     moor::registration another(io, reused);
     another.async_wait_readable(done.handler());
-    s->watch(fd + 1000, CURL_POLL_REMOVE); // never seen
+    s->watch(nullptr, fd + 1000, CURL_POLL_REMOVE); // never seen
     asio::write(third.server, asio::buffer("x", 1));
     test::run_until(io, [&] { return bool(done); });
     BOOST_CHECK_EQUAL(done.ec, success);
     another.deregister();
     ::close(fd);
-    s->watch(fd, CURL_POLL_IN); // a number that is closed is reported to libcurl, once
+    s->watch(nullptr, fd, CURL_POLL_IN); // a number that is closed is reported to libcurl, once
     test::run_ready(io);
     s->close();
     test::run_all(io);
@@ -755,6 +792,11 @@ BOOST_FIXTURE_TEST_CASE(a_socket_that_cannot_be_watched_ends_its_transfer, with_
     const error_code ec = perform(m, r);
     BOOST_TEST(ec.failed());
     BOOST_TEST_MESSAGE(ec.message());
+    // libcurl does not learn of it while it connects.
+    const test::full_server full;
+    const std::string url = "http://127.0.0.1:" + std::to_string(full.port());
+    r.set(CURLOPT_URL, url.c_str());
+    BOOST_CHECK_EQUAL(perform(m, r), make_error_code(moor::error::already_registered));
     m.close();
 }
 
@@ -995,6 +1037,19 @@ BOOST_FIXTURE_TEST_CASE(a_service_that_is_closed_ends_transfers_with_an_error, l
         BOOST_TEST(r.times == 1);
         BOOST_TEST(perform(m, r).failed());
     }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_service_that_is_closed_ends_transfers_that_connect, loop) {
+    const test::full_server full;
+    const std::string url = "http://127.0.0.1:" + std::to_string(full.port());
+    curl_multi m(io);
+    request r(url);
+    m.async_perform(r.easy, r.handler());
+    test::run_ready(io);
+    BOOST_TEST(r.times == 0);
+    moor::use_registration_service(io).close();
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(r.ec, make_error_code(moor::error::gone));
 }
 
 // ---- executors and tokens -----------------------------------------------------------------------

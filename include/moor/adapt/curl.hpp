@@ -22,9 +22,9 @@
 //   sets CURLOPT_QUICK_EXIT, so that the thread ends by itself. A libcurl that was built with a
 //   blocking resolver (no CURL_VERSION_ASYNCHDNS) blocks the loop while it looks up a name.
 //
-// Threads: all members have to be called on the executor, which has to be a strand if several
-// threads run the context. libcurl's callbacks run there, too. An easy handle belongs to the
-// adapter from async_perform until the handler is invoked.
+// Threads: all members have to be called, and cancellation signals emitted, on the executor, which
+// has to be a strand if several threads run the context. libcurl's callbacks run there, too. An
+// easy handle belongs to the adapter from async_perform until the handler is invoked.
 //
 // Lifetimes: the object owns the CURLM. The object may outlive the execution context, and may be
 // destroyed in a handler and in libcurl's callbacks. The destructor and close() complete pending
@@ -81,7 +81,8 @@ namespace adapt {
  * pending already, `CURLM_BAD_EASY_HANDLE` for a null pointer, `CURLM_BAD_HANDLE` after `close`; @n
  * or `operation_aborted` if the operation was cancelled, or the object was closed or destroyed. @n
  * A status of HTTP such as 404 is no error, unless `CURLOPT_FAILONERROR` is set. If a socket can't
- * be watched, its transfers fail with an error of libcurl, such as `CURLE_SEND_ERROR`.
+ * be watched, its transfers complete with the error of the watch, such as
+ * `error::already_registered`, or with an error of libcurl, such as `CURLE_SEND_ERROR`.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -91,9 +92,9 @@ namespace adapt {
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
- * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
- * strand if several threads run the execution context. Call `curl_global_init` before there are
- * several threads.
+ * @e Shared @e objects: Unsafe. The members have to be called, and cancellation signals emitted, on
+ * the executor, which has to be a strand if several threads run the execution context. Call
+ * `curl_global_init` before there are several threads.
  *
  * @par Lifetimes
  * An easy handle has to exist until its handler is invoked or destroyed. The object may outlive its
@@ -199,7 +200,8 @@ public:
     /// Pauses or resumes a pending transfer, as `curl_easy_pause` does.
     /**
      * Call this function in place of `curl_easy_pause`, since libcurl may call callbacks meanwhile.
-     * Within libcurl's callbacks, `curl_easy_pause` may be called, too.
+     * Within libcurl's callbacks, `curl_easy_pause` may be called, too. If a callback fails
+     * meanwhile, such as the function for data, the transfer ends with this error.
      *
      * @param easy The easy handle.
      * @param what `CURLPAUSE_CONT`, or what to pause.

@@ -22,9 +22,8 @@
 //   cleanup, and from 1.0 on after it, too.
 // - hiredis does not match all replies with commands. redis_connection refuses commands that would
 //   lose a reply, call a wrong callback, or end the program: see the class.
-// - hiredis ends the program if the server sends a reply without a command. redis_connection
-// refuses
-//   such a reply with protocol_error. attach can't do so.
+// - hiredis ends the program if the server sends a reply without a command. redis_connection then
+//   ends the connection with protocol_error. attach can't do so.
 // - hiredis writes without MSG_NOSIGNAL. The adapter makes hiredis read first, so that the read
 //   finds an end of the connection. A server that ends between the read and the write still causes
 //   SIGPIPE. Ignore this signal: std::signal(SIGPIPE, SIG_IGN). The adapter does not change the
@@ -162,12 +161,14 @@ void attach(Context& io, redisAsyncContext* context) {
  * `redis_error::reply_error` if the reply is an error, whose text is in the reply; @n
  * another `redis_error`, or an error of the system, such as `connection_refused`; @n
  * `boost::asio::error::invalid_argument` for a command without a name or with a carriage return in
- * the name, a subscription without a channel, a host or path with a null character, or a path that
- * is too long for a socket's address; @n `boost::asio::error::not_connected` if there is no
- * connection; @n `operation_aborted` if the connection was closed or destroyed; @n or an error of
- * the resolver. @n When the connection ends, all pending operations complete with the same error;
- * messages which arrived earlier can still be received. The object can connect again. The server
- * forgets subscriptions, the database and the user, so set these again.
+ * the name, a subscription without a channel, a host or path with a null character, or a path of
+ * more than 106 bytes; @n
+ * `boost::asio::error::not_connected` if there is no connection; @n
+ * `operation_aborted` if the connection was closed or destroyed; @n
+ * or an error of the resolver. @n
+ * When the connection ends, all pending operations complete with the same error; messages which
+ * arrived earlier can still be received. The object can connect again. The server forgets
+ * subscriptions, the database and the user, so set these again.
  *
  * @tparam Executor The type of the I/O executor.
  *

@@ -97,24 +97,29 @@ public:
         t->second.op = std::move(op);
         t->second.op.on_cancel([this, easy](boost::asio::cancellation_type_t) {
             end(transfers_.find(easy), boost::asio::error::operation_aborted);
+            enter([] {});
         });
-        defer(easy);
+        deferred_.push_back(easy);
+        enter([] {});
     }
 
     /// Ends all transfers with `operation_aborted`.
     void cancel() {
-        for (auto& [easy, t] : transfers_) {
-            t.end = boost::asio::error::operation_aborted;
-            deferred_.push_back(easy);
-        }
+        end_all(boost::asio::error::operation_aborted);
         enter([] {});
     }
 
     CURLcode pause(CURL* easy, int what) {
-        if (is_inside_)
-            return curl_easy_pause(easy, what);
         CURLcode result = CURLE_OK;
-        enter([&] { result = curl_easy_pause(easy, what); });
+        const auto call = [&] {
+            result = curl_easy_pause(easy, what);
+            if (result != CURLE_OK && result != CURLE_BAD_FUNCTION_ARGUMENT)
+                end(transfers_.find(easy), curl_error(result)); // libcurl does not end the transfer
+        };
+        if (is_inside_)
+            call();
+        else
+            enter(call);
         return result;
     }
 
@@ -131,7 +136,7 @@ public:
      * Nothing is said when libcurl closes a kept socket. So the number may come again for another
      * file, with or without CURL_POLL_REMOVE.
      */
-    void watch(curl_socket_t s, int what) {
+    void watch(CURL* easy, curl_socket_t s, int what) {
         if (what == CURL_POLL_REMOVE) {
             watchers_.erase(s);
             return;
@@ -140,9 +145,11 @@ public:
         if (w == watchers_.end()) {
             w = watchers_.try_emplace(s, executor()).first;
             w->second.keeps_running(false);
-            w->second.on_event([this, s](error_code ec, readiness r) {
+            w->second.on_event([this, easy, s](error_code ec, readiness r) {
                 const int in = r.is_readable() ? CURL_CSELECT_IN : 0;
                 const int out = r.is_writable() ? CURL_CSELECT_OUT : 0;
+                if (ec && ec != boost::asio::error::timed_out)
+                    end(transfers_.find(easy), ec);
                 act(s, ec ? CURL_CSELECT_ERR : in | out);
             });
         }
@@ -154,8 +161,12 @@ public:
         error_code ec;
         w->second.renew(s, ec);
         w->second.set_interest(want);
-        if (ec) // libcurl learns this by an event, since it can't be called now
-            w->second.expires_after(std::chrono::seconds(0));
+        if (!ec)
+            return;
+        // While libcurl connects, an event with an error does not end the transfer: so this ends
+        // it. Other transfers on the socket end by the event, since libcurl can't be called now.
+        end(transfers_.find(easy), ec);
+        w->second.expires_after(std::chrono::seconds(0));
     }
 
 private:
@@ -179,12 +190,6 @@ private:
             close_now();
     }
 
-    /// The start or the end of a transfer.
-    void defer(CURL* easy) {
-        deferred_.push_back(easy);
-        enter([] {});
-    }
-
     void act(curl_socket_t s, int events) {
         enter([&] {
             int running = 0;
@@ -192,10 +197,7 @@ private:
             if (result == CURLM_OK)
                 return;
             take_results();
-            for (auto& [easy, t] : transfers_) { // none of them can go on
-                t.end = curl_error(result);
-                deferred_.push_back(easy);
-            }
+            end_all(curl_error(result)); // none of them can go on
         });
     }
 
@@ -226,9 +228,17 @@ private:
 
     // ---- transfers ------------------------------------------------------------------------------
 
+    /// Within enter() or before it, which does it.
     void end(position t, error_code ec) {
+        if (t == transfers_.end())
+            return;
         t->second.end = ec;
-        defer(t->first);
+        deferred_.push_back(t->first);
+    }
+
+    void end_all(error_code ec) {
+        for (position t = transfers_.begin(); t != transfers_.end(); ++t)
+            end(t, ec);
     }
 
     void start_or_end(position t) {
@@ -262,7 +272,9 @@ private:
     }
 
     void close_now() {
-        is_inside_ = true; // libcurl may call back until the end
+        const auto self = this->weak_from_this().lock(); // callbacks may destroy the owner
+        // libcurl may call back until the end.
+        is_inside_ = true;
         for (position t = transfers_.begin(); t != transfers_.end(); ++t)
             remove(t);
         curl_multi_cleanup(multi_);
@@ -278,8 +290,8 @@ private:
 
     // ---- libcurl's callbacks --------------------------------------------------------------------
 
-    static int on_socket(CURL*, curl_socket_t s, int what, void* self, void*) {
-        BOOST_TRY { static_cast<curl_session*>(self)->watch(s, what); }
+    static int on_socket(CURL* easy, curl_socket_t s, int what, void* self, void*) {
+        BOOST_TRY { static_cast<curl_session*>(self)->watch(easy, s, what); }
         BOOST_CATCH(...) {
             return -1; // all transfers fail
         }
