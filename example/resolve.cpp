@@ -5,7 +5,8 @@
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // Prints the addresses of hosts, or the SRV records of names that begin with an underscore; all at
-// the same time, without a thread, each within three seconds. With a DNS server of its own:
+// the same time, without a thread. The addresses of a host have to come within three seconds. With
+// a DNS server of its own:
 //
 //     example/run.sh resolve
 //

@@ -45,6 +45,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <new>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -84,6 +85,7 @@ const error_code service_not_found(asio::error::service_not_found);
 const error_code timeout(c_ares_error::timeout);
 const error_code no_server(c_ares_error::no_server);
 const error_code bad_name(c_ares_error::bad_name);
+const error_code invalid_argument(asio::error::invalid_argument);
 
 /// The server, with a timeout that no busy machine reaches.
 c_ares_options here(std::chrono::milliseconds first_timeout = 60s) {
@@ -291,12 +293,18 @@ BOOST_FIXTURE_TEST_CASE(an_address_gives_its_name_and_service, resolver_fixture)
         return text(resolve(r, tcp::endpoint(asio::ip::make_address(address), port)).value);
     };
     BOOST_TEST(names("192.0.2.7", 80) == "192.0.2.7:80 seven.test http\n");
-    BOOST_TEST(names("192.0.2.8", 0) == "192.0.2.8:0 192.0.2.8 0\n"); // without a name
+    BOOST_TEST(names("192.0.2.8", 0) == "192.0.2.8:0 192.0.2.8 0\n");         // without a name
+    BOOST_TEST(names("192.0.2.10", 80) == "192.0.2.10:80 192.0.2.10 http\n"); // an alias of nothing
     BOOST_TEST(names("127.0.0.1", 80).find("localhost http") != std::string::npos);
     BOOST_TEST(names("2001:db8::1", 54321) == "[2001:db8::1]:54321 2001:db8::1 54321\n");
     c_ares_udp_resolver u(io, options);
     BOOST_TEST(text(resolve(u, udp::endpoint(asio::ip::make_address("192.0.2.7"), 69)).value) ==
                "192.0.2.7:69 seven.test tftp\n");
+    // c-ares does not say that no server has answered.
+    c_ares_resolver hasty(io, impatient());
+    const lookup o = resolve(hasty, tcp::endpoint(asio::ip::make_address("192.0.2.11"), 1));
+    BOOST_CHECK_EQUAL(o.ec, error_code());
+    BOOST_TEST(text(o.value) == "192.0.2.11:1 192.0.2.11 tcpmux\n");
 }
 
 BOOST_FIXTURE_TEST_CASE(errors_are_those_of_asio_or_of_c_ares, impatient_fixture) {
@@ -316,6 +324,12 @@ BOOST_FIXTURE_TEST_CASE(errors_are_those_of_asio_or_of_c_ares, impatient_fixture
     BOOST_CHECK_EQUAL(ask(r, "empty.test", ns_t_a).ec, no_data);
     BOOST_CHECK_EQUAL(ask(r, "two..dots", ns_t_a).ec, bad_name);
     BOOST_CHECK_EQUAL(ask(r, std::string("four.test\0.example", 18), ns_t_a).ec, bad_name);
+    for (int none : {-1, 0x10000 + ns_t_a}) {
+        BOOST_CHECK_EQUAL(ask(r, "four.test", none).ec, invalid_argument);
+        const query other_class = run<c_ares_answer>(
+            [&](auto h) { r.async_query("four.test", none, ns_t_a, std::move(h)); });
+        BOOST_CHECK_EQUAL(other_class.ec, invalid_argument);
+    }
     c_ares_resolver raw(io, with_flags(ARES_FLAG_NOCHECKRESP));
     BOOST_CHECK_EQUAL(ask(raw, "fails.test", ns_t_a).ec, error_code(c_ares_error::server_failed));
     BOOST_CHECK_EQUAL(ask(raw, "refuses.test", ns_t_a).ec, error_code(c_ares_error::refused));
@@ -345,6 +359,13 @@ BOOST_FIXTURE_TEST_CASE(options_that_are_no_options_are_refused, loop) {
     check_works(r);
     ares_set_local_ip4(r.native_handle(), 0x7f000001);
     check_works(r);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_timeout_that_is_too_long_for_c_ares_is_the_longest, loop) {
+    for (auto first_timeout : {std::chrono::milliseconds((1ll << 32) + 1), -1ms}) {
+        c_ares_resolver r(io, here(first_timeout));
+        BOOST_CHECK_EQUAL(resolve(r, tcp::v4(), "delay.test", "1").ec, error_code());
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(search_domains_are_tried, loop) {
@@ -499,6 +520,12 @@ BOOST_AUTO_TEST_CASE(a_lost_packet_is_asked_for_again_without_an_event) {
     BOOST_TEST(f.queries() >= before + 2);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_timeout_wakes_the_loop_once, impatient_fixture) {
+    const auto before = test::counts();
+    BOOST_CHECK_EQUAL(ask(r, "drop.test", ns_t_a).ec, timeout);
+    BOOST_TEST((test::counts() - before).turns() <= 8);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_cancelled_operation_ends_at_once_and_its_answer_is_dropped,
                         resolver_fixture) {
     for (auto type : {asio::cancellation_type::terminal, asio::cancellation_type::partial,
@@ -557,6 +584,20 @@ BOOST_FIXTURE_TEST_CASE(the_loop_ends_when_the_last_operation_was_cancelled, res
     test::run_all(io);
     for (const lookup& each : all)
         BOOST_CHECK_EQUAL(each.ec, test::aborted);
+    check_works(r);
+}
+
+BOOST_FIXTURE_TEST_CASE(the_loop_ends_when_only_cancelled_operations_have_no_answer,
+                        resolver_fixture) {
+    lookup cancelled, other;
+    asio::cancellation_signal signal;
+    r.async_resolve(tcp::v4(), "drop.test", "1",
+                    asio::bind_cancellation_slot(signal.slot(), cancelled.handler()));
+    r.async_resolve(tcp::v4(), "four.test", "1", other.handler());
+    signal.emit(asio::cancellation_type::total);
+    test::run_all(io); // and not for a minute
+    BOOST_CHECK_EQUAL(cancelled.ec, test::aborted);
+    BOOST_CHECK_EQUAL(other.ec, error_code());
     check_works(r);
 }
 
@@ -632,20 +673,49 @@ BOOST_FIXTURE_TEST_CASE(a_query_after_the_end_of_its_connection_raises_no_signal
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(a_socket_that_cannot_be_watched_is_an_error, resolver_fixture) {
+BOOST_FIXTURE_TEST_CASE(a_socket_that_cannot_be_watched_is_an_error, loop) {
     if (!test::on_epoll())
         return;
-    lookup o[2];
-    {
-        const test::fault no_space(test::call::epoll_add, ENOSPC);
-        for (lookup& each : o)
-            r.async_resolve("delay.test", "1", each.handler());
-        test::run_all(io);
-        BOOST_TEST(no_space.happened() >= 1);
+    for (int f : {0, ARES_FLAG_STAYOPEN}) {
+        c_ares_resolver r(io, with_flags(f));
+        lookup o[2];
+        {
+            const test::fault no_space(test::call::epoll_add, ENOSPC);
+            for (lookup& each : o)
+                r.async_resolve("delay.test", "1", each.handler());
+            test::run_all(io);
+            BOOST_TEST(no_space.happened() >= 1);
+        }
+        for (const lookup& each : o)
+            BOOST_CHECK_EQUAL(each.ec, error_code(ENOSPC, boost::system::system_category()));
+        check_works(r); // also if the socket has stayed open
     }
-    for (const lookup& each : o)
-        BOOST_CHECK_EQUAL(each.ec, error_code(ENOSPC, boost::system::system_category()));
-    check_works(r);
+}
+
+BOOST_FIXTURE_TEST_CASE(without_memory_an_operation_does_not_begin_or_it_completes,
+                        resolver_fixture,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    bool has_failed = true;
+    for (long n = 0; has_failed; ++n) {
+        c_ares_resolver each(io, options);
+        lookup o;
+        asio::cancellation_signal signal;
+        bool has_begun = false;
+        {
+            const test::out_of_memory none(n);
+            try {
+                each.async_resolve(tcp::v4(), "four.test", "1",
+                                   asio::bind_cancellation_slot(signal.slot(), o.handler()));
+                has_begun = true;
+            } catch (const std::bad_alloc&) {}
+            has_failed = none.happened() != 0;
+        }
+        test::run_all(io);
+        BOOST_TEST(o.times == has_begun);
+        if (o && o.ec)
+            BOOST_CHECK_EQUAL(o.ec, error_code(asio::error::no_memory));
+        check_works(each);
+    }
 }
 
 // ---- lifetimes ----------------------------------------------------------------------------------

@@ -24,8 +24,9 @@
 #     garbage                   bytes that are no answer
 #     foreign                   first an answer with another id, then n1
 #
-# All others do not exist (NXDOMAIN). "7.2.0.192.in-addr.arpa" has the name seven. TXT of "count.control" is the number
-# of queries so far by UDP and by TCP, without those for control.
+# All others do not exist (NXDOMAIN). "7.2.0.192.in-addr.arpa" has the name seven, "10.2.0.192.in-addr.arpa" is an alias
+# of a name without records, and "11.2.0.192.in-addr.arpa" gets no answer. TXT of "count.control" is the number of
+# queries so far by UDP and by TCP, without those for control.
 
 import asyncio
 import os
@@ -127,6 +128,10 @@ class Server:
             records = [(A, number(int(first[1:])))]
         elif name == "7.2.0.192.in-addr.arpa":
             records = [(PTR, wire("seven.test"))]
+        elif name == "10.2.0.192.in-addr.arpa":
+            records = [(CNAME, wire("empty.test"))]
+        elif name == "11.2.0.192.in-addr.arpa":
+            return [], None
         elif first in CODES:
             code, records = CODES[first], []
         elif records is None:

@@ -13,7 +13,8 @@
 // - Any call of c-ares may report that a socket has to be watched. c-ares withdraws a socket just
 //   before c-ares closes the socket, mostly while an event of this socket is handled. The watcher
 //   ends there.
-// - Timeouts pass without an event. The adapter asks for the next timeout after each call.
+// - Timeouts pass without an event. The adapter asks for the next timeout after each call. c-ares
+//   1.18 rounds down to milliseconds, so the adapter waits a millisecond longer.
 // - c-ares can't cancel a single query. The adapter completes the operation, drops the late answer,
 //   and cancels all queries when no operation is pending any more.
 // - Too many answers at once overflow the receive buffer of the one UDP socket, and each lost
@@ -84,7 +85,7 @@ namespace adapt {
  *
  * @par Cancellation
  * For each type of cancellation, the operation completes with `operation_aborted` at once, and its
- * late answer is dropped. When the last pending operation is cancelled, the adapter calls
+ * late answer is dropped. When c-ares has cancelled operations only, the adapter calls
  * `ares_cancel`, and watches no socket any more.
  *
  * @par Errors
@@ -95,6 +96,8 @@ namespace adapt {
  * `c_ares_error`: no server answered, or the answer was an error. (Asio's resolver has
  * `host_not_found_try_again` for these.) @n
  * `operation_aborted`: the operation was cancelled, or the resolver was destroyed. @n
+ * `invalid_argument`: `async_query` was called with a class or a type beyond 65535. @n
+ * `no_memory`: there was no memory to watch a socket of c-ares; or `ARES_ENOMEM`. @n
  * An error of a watcher, if the socket of c-ares can't be watched.
  *
  * @tparam InternetProtocol The protocol, such as `boost::asio::ip::tcp`.
@@ -237,7 +240,8 @@ public:
 
     /// Returns the channel, for settings such as `ares_set_sortlist` and `ares_set_local_ip4`.
     /**
-     * The adapter does not wait for queries which the program starts on the channel.
+     * The adapter does not wait for queries which the program starts on the channel, and may cancel
+     * them by `ares_cancel`.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
@@ -343,7 +347,8 @@ public:
 
     /// Finds the names of an address and of a port.
     /**
-     * The results have one entry. An address or a port without a name is given as a number.
+     * The results have one entry. An address or a port without a name is given as a number; also an
+     * address for which no server has answered, since c-ares does not tell the difference.
      *
      * @param endpoint The address and the port.
      * @param token The completion token.
@@ -371,8 +376,8 @@ public:
      * unless c-ares has discarded the answer.
      *
      * @param name The domain name.
-     * @param dns_class The class; 1 is the Internet's (`ns_c_in`).
-     * @param type The type of the records, such as `ns_t_srv` of `<arpa/nameser.h>`.
+     * @param dns_class The class, up to 65535; 1 is the Internet's (`ns_c_in`).
+     * @param type The type of the records, up to 65535, such as `ns_t_srv` of `<arpa/nameser.h>`.
      * @param token The completion token.
      *
      * @par Completion Signature

@@ -187,12 +187,12 @@ inline error_code c_ares_error_code(int status) noexcept {
 struct c_ares_options {
     /// The servers, separated by commas: addresses, each with a port or without.
     std::string servers{};
-    /// How long to wait for the first answer of a server; 0: the default of c-ares.
+    /// How long to wait for the first answer of a server; 0 or less: the default of c-ares.
     /**
-     * Later tries wait longer.
+     * Later tries wait longer. The longest timeout of c-ares is 24 days.
      */
     std::chrono::milliseconds timeout{0};
-    /// How often each server is asked; 0: the default of c-ares.
+    /// How often each server is asked; 0 or less: the default of c-ares.
     int tries = 0;
     /// How many operations are in flight at the same time; the others wait for their turn.
     /**
@@ -207,7 +207,8 @@ struct c_ares_options {
     ares_options native{};
     /// Which members of `native` are set: `ARES_OPT_FLAGS` and so on.
     /**
-     * `ARES_OPT_SOCK_STATE_CB` belongs to the adapter.
+     * `ARES_OPT_SOCK_STATE_CB` belongs to the adapter. `ARES_OPT_EVENT_THREAD`, which newer
+     * versions of c-ares have, must not be set.
      */
     int native_mask = 0;
 };

@@ -34,6 +34,7 @@
 #include <vector>
 
 #include <ares.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 
@@ -190,7 +191,7 @@ private:
     bool is_mapped_ = false; // IPv4 addresses are given as IPv6 addresses
 };
 
-/// The names of an address and a port.
+/// The names of an address and a port. The system's getnameinfo has the name of the port.
 template <class Protocol>
 class ares_reverse_lookup final
     : public ares_request_for<boost::asio::ip::basic_resolver_results<Protocol>> {
@@ -200,31 +201,45 @@ class ares_reverse_lookup final
 public:
     explicit ares_reverse_lookup(const endpoint& e) : endpoint_(e) {}
 
-    bool is_answered_at_once(const ares_session::executor_type&) { return false; }
+    bool is_answered_at_once(const ares_session::executor_type&) {
+        const bool is_datagram = endpoint_.protocol().type() == SOCK_DGRAM;
+        char name[NI_MAXSERV];
+        const bool has_name =
+            ::getnameinfo(endpoint_.data(), static_cast<::socklen_t>(endpoint_.size()), nullptr, 0,
+                          name, sizeof(name), is_datagram ? NI_DGRAM : 0) == 0;
+        service_ = has_name ? name : std::to_string(endpoint_.port());
+        return false;
+    }
 
 private:
     void send(ares_channel channel) override {
-        const int transport = endpoint_.protocol().type() == SOCK_DGRAM ? ARES_NI_UDP : ARES_NI_TCP;
-        ares_getnameinfo(channel, endpoint_.data(), static_cast<ares_socklen_t>(endpoint_.size()),
-                         ARES_NI_LOOKUPHOST | ARES_NI_LOOKUPSERVICE | transport, &on_answer, this);
+        if (endpoint_.address().is_v6())
+            send(channel, endpoint_.address().to_v6().to_bytes());
+        else
+            send(channel, endpoint_.address().to_v4().to_bytes());
     }
 
-    static void on_answer(void* self, int status, int, char* host, char* service) {
-        static_cast<ares_reverse_lookup*>(self)->receive(status, host, service);
+    template <class Bytes>
+    void send(ares_channel channel, const Bytes& address) {
+        ares_gethostbyaddr(channel, address.data(), static_cast<int>(address.size()),
+                           endpoint_.protocol().family(), &on_answer, this);
     }
 
-    void receive(int status, const char* host, const char* service) {
-        this->answer(c_ares_error_code(status), [&] {
-            if (status)
-                return results();
-            error_code ec; // c-ares adds a zone to any IPv6 address
-            const bool is_number = !host || (boost::asio::ip::make_address(host, ec), !ec);
-            return results::create(endpoint_, is_number ? endpoint_.address().to_string() : host,
-                                   service ? service : std::to_string(endpoint_.port()));
+    static void on_answer(void* self, int status, int, ::hostent* host) {
+        static_cast<ares_reverse_lookup*>(self)->receive(status, host);
+    }
+
+    void receive(int status, const ::hostent* host) {
+        const bool has_no_name = status == ARES_ENOTFOUND || status == ARES_ENODATA;
+        this->answer(c_ares_error_code(has_no_name ? ARES_SUCCESS : status), [&] {
+            if (has_no_name)
+                return results::create(endpoint_, endpoint_.address().to_string(), service_);
+            return status ? results() : results::create(endpoint_, host->h_name, service_);
         });
     }
 
     const endpoint endpoint_;
+    std::string service_;
 };
 
 } // namespace detail

@@ -39,6 +39,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <limits>
 #include <list>
 #include <map>
 #include <memory>
@@ -106,11 +107,12 @@ public:
         int mask = options.native_mask | ARES_OPT_SOCK_STATE_CB;
         native.sock_state_cb = &on_socket;
         native.sock_state_cb_data = this;
-        if (options.timeout.count() != 0) {
-            native.timeout = static_cast<int>(options.timeout.count());
+        if (options.timeout.count() > 0) {
+            constexpr std::chrono::milliseconds most((std::numeric_limits<int>::max)());
+            native.timeout = static_cast<int>((std::min)(options.timeout, most).count());
             mask |= ARES_OPT_TIMEOUTMS;
         }
-        if (options.tries != 0) {
+        if (options.tries > 0) {
             native.tries = options.tries;
             mask |= ARES_OPT_TRIES;
         }
@@ -127,7 +129,8 @@ public:
     const executor_type& executor() const noexcept { return deadline_.get_executor(); }
     ares_channel native_handle() const noexcept { return channel_.get(); }
 
-    /// Begins an operation, which is queued, or over already.
+    /// Begins an operation, which is queued, or over already. After an exception, nothing has
+    /// begun.
     template <class Request, class Handler, class... Args>
     void start(Handler&& handler, Args&&... args) {
         auto started = std::make_unique<Request>(std::forward<Args>(args)...);
@@ -136,8 +139,10 @@ public:
         if (!r.operation_ || r.is_answered_at_once(executor()))
             return;
         r.session_ = this;
-        const position p = r.position_ = waiting_.insert(waiting_.end(), std::move(started));
+        std::list<std::unique_ptr<request>> one;
+        const position p = r.position_ = one.insert(one.end(), std::move(started));
         r.operation_.on_cancel([this, p](boost::asio::cancellation_type_t) { cancel(p); });
+        waiting_.splice(waiting_.end(), one);
         go_on();
     }
 
@@ -162,8 +167,14 @@ private:
 
     // ---- requests -------------------------------------------------------------------------------
 
+    /// c-ares can't cancel a single request. The answer of a cancelled one is dropped when it
+    /// comes, but nobody waits for the answers of cancelled requests only.
     void go_on() {
-        while (!waiting_.empty() && sent_.size() < limit_) {
+        for (;;) {
+            if (live_ == 0 && !sent_.empty())
+                ares_cancel(channel_.get());
+            if (waiting_.empty() || sent_.size() >= limit_)
+                break;
             sent_.splice(sent_.end(), waiting_, waiting_.begin());
             request& r = *sent_.back();
             r.is_sent_ = true;
@@ -178,8 +189,6 @@ private:
         sent_.erase(p);
     }
 
-    /// c-ares can't cancel a single request. Its answer is dropped when it comes, but nobody waits
-    /// for the answers of cancelled requests only.
     void cancel(position p) {
         (*p)->end(boost::asio::error::operation_aborted);
         if (!(*p)->is_sent_) {
@@ -187,8 +196,7 @@ private:
             return;
         }
         (*p)->is_live_ = false;
-        if (--live_ == 0)
-            ares_cancel(channel_.get());
+        --live_;
         go_on();
     }
 
@@ -209,16 +217,16 @@ private:
 
     /// Called by c-ares, from within any call.
     static void on_socket(void* session, ares_socket_t fd, int readable, int writable) {
-        auto& sockets = static_cast<ares_session*>(session)->sockets_;
+        auto& self = *static_cast<ares_session*>(session);
         if (!readable && !writable) {
-            sockets.erase(fd); // perhaps in the watcher's own handler
+            self.sockets_.erase(fd); // perhaps in the watcher's own handler
             return;
         }
         BOOST_TRY {
-            sockets[fd].wanted = (readable ? interest::readable : interest::none) |
-                                 (writable ? interest::writable : interest::none);
+            self.sockets_[fd].wanted = (readable ? interest::readable : interest::none) |
+                                       (writable ? interest::writable : interest::none);
         }
-        BOOST_CATCH(...) {} // for want of memory: the query is going to time out
+        BOOST_CATCH(...) { self.is_out_of_memory_ = true; } // for arm()
         BOOST_CATCH_END
     }
 
@@ -236,19 +244,33 @@ private:
         go_on();
     }
 
+    /// Does not throw, so no exception leaves a function in which an operation is pending already.
     void update() {
+        error_code ec;
+        BOOST_TRY { ec = arm(); }
+        BOOST_CATCH(...) { ec = boost::asio::error::no_memory; }
+        BOOST_CATCH_END
+        if (ec) {
+            end_all(ec);
+            arm(); // disarms, which does not fail
+        }
+    }
+
+    error_code arm() {
         const bool is_busy = !sent_.empty();
+        if (std::exchange(is_out_of_memory_, false))
+            return boost::asio::error::no_memory;
         for (auto& [fd, socket] : sockets_)
-            if (const error_code ec = watch(fd, socket, is_busy)) {
-                end_all(ec); // which may change sockets_
-                return update();
-            }
+            if (const error_code ec = watch(fd, socket, is_busy))
+                return ec;
         ::timeval left{};
-        if (is_busy && ares_timeout(channel_.get(), nullptr, &left))
+        if (is_busy && ares_timeout(channel_.get(), nullptr, &left)) // 1.18: in whole milliseconds
             deadline_.expires_after(std::chrono::seconds(left.tv_sec) +
-                                    std::chrono::microseconds(left.tv_usec));
+                                    std::chrono::microseconds(left.tv_usec) +
+                                    std::chrono::milliseconds(1));
         else
             deadline_.expires_never();
+        return error_code();
     }
 
     /// With ARES_FLAG_STAYOPEN, sockets stay open while there is nothing to do.
@@ -257,8 +279,10 @@ private:
         if (!s.watcher && is_busy)
             s.watcher.emplace(
                 executor(), fd,
-                [this, fd = fd](error_code e, readiness ready) { on_event(fd, e, ready); }, ec);
-        if (s.watcher && !ec)
+                [this, fd](error_code e, readiness ready) { on_event(fd, e, ready); }, ec);
+        if (ec)
+            s.watcher.reset(); // the socket may stay open, for the next operation
+        else if (s.watcher)
             s.watcher->set_interest(is_busy ? s.wanted : interest());
         return ec;
     }
@@ -267,6 +291,7 @@ private:
     std::list<std::unique_ptr<request>> waiting_, sent_;
     std::size_t live_ = 0; // those in sent_ whose operation is pending
     std::map<ares_socket_t, watched_socket> sockets_;
+    bool is_out_of_memory_ = false;
     moor::watcher deadline_;
     std::unique_ptr<std::remove_pointer_t<ares_channel>, ares_channel_deleter> channel_; // last
 };
@@ -316,10 +341,12 @@ public:
         : name_(std::move(name)), class_(dns_class), type_(type) {}
 
     bool is_answered_at_once(const ares_session::executor_type&) {
-        const bool is_bad = name_.find('\0') != std::string::npos;
-        if (is_bad)
+        constexpr int most = 0xffff; // c-ares would ask for other records
+        if (name_.find('\0') != std::string::npos)
             this->end(c_ares_error::bad_name);
-        return is_bad;
+        else if (class_ < 0 || class_ > most || type_ < 0 || type_ > most)
+            this->end(boost::asio::error::invalid_argument);
+        return !this->is_pending();
     }
 
 private:
