@@ -8,6 +8,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/dice.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/quiet.hpp"
 #include "support/random.hpp"
@@ -47,6 +48,7 @@
 #include <future>
 #include <map>
 #include <memory>
+#include <new>
 #include <optional>
 #include <random>
 #include <string>
@@ -58,6 +60,7 @@
 #include <sys/fsuid.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -67,12 +70,21 @@ namespace {
 /// After so many, the kernel has no watch left.
 std::atomic<int> watches_left{-1};
 
+/// The user has as many descriptors of inotify as the kernel allows.
+bool has_instances = true;
+
 /// Called before a watch is added and after it, in the test that has set it.
 std::function<void()> beside_watches;
 
 } // namespace
 
 // In place of the C library's.
+extern "C" int inotify_init1(int flags) noexcept {
+    if (has_instances)
+        return static_cast<int>(::syscall(SYS_inotify_init1, flags));
+    errno = EMFILE;
+    return -1;
+}
 extern "C" int inotify_add_watch(int fd, const char* path, std::uint32_t mask) noexcept {
     if (watches_left == 0) {
         errno = ENOSPC;
@@ -121,6 +133,22 @@ bool is_quiet(const inotify_model& m) {
 }
 
 error_code error_of(int number) { return {number, boost::system::system_category()}; }
+
+/// The process can open n descriptors more.
+class few_descriptors {
+public:
+    explicit few_descriptors(::rlim_t n) {
+        BOOST_REQUIRE_EQUAL(::getrlimit(RLIMIT_NOFILE, &before_), 0);
+        test::unique_fd first(::fcntl(0, F_DUPFD_CLOEXEC, 0));
+        ::rlimit limit = before_;
+        limit.rlim_cur = static_cast<::rlim_t>(first.get()) + n;
+        BOOST_REQUIRE_EQUAL(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    }
+    ~few_descriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+
+private:
+    ::rlimit before_{};
+};
 
 /// A directory that is deleted at the end.
 class directory {
@@ -418,6 +446,28 @@ BOOST_FIXTURE_TEST_CASE(a_watch_that_can_not_be_added_or_removed_says_why, loop)
     BOOST_TEST((bad_event == boost::system::errc::bad_message));
     BOOST_TEST(i.add(dir.path(), IN_CREATE, ec) >= 1);
     BOOST_CHECK_EQUAL(ec, error_code());
+    fs::path longer = dir.path();
+    longer += std::string("\0/file", 6);
+    BOOST_TEST(i.add(longer, IN_CREATE, ec) == -1);
+    BOOST_CHECK_EQUAL(ec, error_code(asio::error::invalid_argument));
+    inotify_tree t(io, longer);
+    BOOST_CHECK_EQUAL(read_changes(t).ec, error_code(asio::error::invalid_argument));
+    test::run_all(io);
+}
+
+BOOST_FIXTURE_TEST_CASE(objects_without_a_descriptor_of_inotify_say_so, loop) {
+    has_instances = false;
+    error_code ec;
+    raw_inotify i(io, ec);
+    BOOST_CHECK_EQUAL(ec, error_of(EMFILE));
+    BOOST_CHECK_THROW(raw_inotify{io}, boost::system::system_error);
+    inotify_tree t(io, dir.path());
+    BOOST_CHECK_EQUAL(read_changes(t).ec, error_of(EMFILE));
+    has_instances = true;
+    for (int n = 0; n != 2; ++n)
+        BOOST_CHECK_EQUAL(run<events>([&](auto h) { i.async_read_events(std::move(h)); }).ec,
+                          test::bad_descriptor);
+    check_equal(texts(read_changes(t).value), {"ready"});
     test::run_all(io);
 }
 
@@ -712,6 +762,13 @@ BOOST_FIXTURE_TEST_CASE(a_directory_that_can_not_be_read_is_told_and_tried_again
     check_equal(told_to_another(), {"created c/b/"});
     fs::create_directory(root("c/d"));
     check_equal(told_to_another(), {"created c/d/"});
+    // What is below is to be forgotten, and is told again.
+    fs::permissions(root("c"), fs::perms(0));
+    fs::rename(root("c"), root("e"));
+    check_equal(told_to_another(), {"moved c/ -> e/", "unwatched e/" + refused});
+    fs::remove(root("e/d"));
+    fs::permissions(root("e"), fs::perms(0755));
+    check_equal(told_to_another(), {"created e/b/"});
     close();
     fs::permissions(dir / "root", fs::perms(0700));
     watch();
@@ -735,6 +792,46 @@ BOOST_FIXTURE_TEST_CASE(the_limit_of_watches_is_told_for_each_directory_and_fail
     fs::rename(root("a"), root("c"));
     write(root("c/file"));
     check_now({"moved a/ -> c/", "created c/file"});
+}
+
+BOOST_FIXTURE_TEST_CASE(a_lack_of_descriptors_is_no_end_of_the_root_nor_of_a_directory,
+                        watched_tree) {
+    for (int left = 0; left != 2; ++left) { // one is for the root
+        const std::string name = "a" + std::to_string(left);
+        go_on();
+        test::run_ready(io);
+        fs::create_directory(root(name));
+        {
+            const few_descriptors limit(static_cast<::rlim_t>(left));
+            test::run_ready(io);
+        }
+        check_equal(std::exchange(told, strings()), {"created " + name + '/'});
+        BOOST_CHECK_EQUAL(failure, error_of(EMFILE));
+        const strings again = now();
+        BOOST_TEST(std::count(again.begin(), again.end(), "ready") == 1);
+        BOOST_TEST(std::count(again.begin(), again.end(), "found " + name + '/') == 1);
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_directory_whose_reading_fails_is_told_and_tried_again, watched_tree) {
+    fs::create_directories(root("a/b"));
+    {
+        const test::fault broken(test::call::getdents64, EIO);
+        check_now({"created a/", "unwatched a/: " + std::to_string(EIO)});
+    }
+    fs::permissions(root("a"), fs::perms(0700));
+    {
+        const test::fault interrupted(test::call::getdents64, EINTR, 1, 1);
+        check_now({"created a/b/"});
+    }
+    close();
+    watch();
+    {
+        const test::fault broken(test::call::getdents64, EIO);
+        check_equal(now(), {});
+        BOOST_CHECK_EQUAL(failure, error_of(EIO));
+    }
+    check_equal(now(), {"found a/", "found a/b/", "ready"});
 }
 
 BOOST_FIXTURE_TEST_CASE(the_end_of_the_root_is_an_error_and_the_next_operation_begins_anew,
@@ -1085,7 +1182,9 @@ std::uint64_t first_seed() {
     BOOST_TEST_MESSAGE("MOOR_TEST_SEED=" << seed);
     return seed;
 }
-std::uint64_t programs() { return test::from_environment("MOOR_TEST_PROGRAMS", 500); }
+std::uint64_t programs(std::uint64_t usual) {
+    return test::from_environment("MOOR_TEST_PROGRAMS", usual);
+}
 
 /// A root and a directory outside, where a program has worked before.
 struct scene : directory {
@@ -1105,7 +1204,7 @@ struct scene : directory {
 BOOST_AUTO_TEST_CASE(the_tree_as_told_is_the_tree_on_the_disk_whatever_comes_between_two_turns) {
     const std::uint64_t seed = first_seed();
     std::ptrdiff_t moves = 0;
-    for (std::uint64_t n = 0; n != programs(); ++n) {
+    for (std::uint64_t n = 0; n != programs(200); ++n) {
         scene s(seed + n);
         mirror told;
         std::string log;
@@ -1150,7 +1249,7 @@ BOOST_FIXTURE_TEST_CASE(the_tree_as_told_is_the_tree_that_another_thread_has_lef
                         loop) {
     const std::uint64_t seed = first_seed();
     std::ptrdiff_t moves = 0, count = 0;
-    for (std::uint64_t n = 0; n != programs(); ++n) {
+    for (std::uint64_t n = 0; n != programs(50); ++n) {
         scene s(seed + n);
         mirror told;
         std::string log;
@@ -1198,6 +1297,53 @@ BOOST_FIXTURE_TEST_CASE(the_tree_as_told_is_the_tree_that_another_thread_has_lef
     }
     BOOST_TEST_MESSAGE(count << " changes, " << moves << " moves");
     BOOST_TEST(moves > 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_tree_is_told_whole_after_a_lack_of_memory, watched_root,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    int failures = 0;
+    bool has_failed = true;
+    for (long n = 0; has_failed; ++n) {
+        directory each;
+        inotify_tree t(io, each.path());
+        mirror seen;
+        error_code last;
+        std::function<void()> next = [&] {
+            t.async_read_changes([&](error_code ec, const changes& v) {
+                const test::own_calls here;
+                last = ec;
+                if (ec)
+                    seen = mirror(); // begins anew
+                failures += ec == asio::error::no_memory;
+                for (const inotify_change& c : v)
+                    seen.make(c);
+                if (ec != test::aborted)
+                    next();
+            });
+        };
+        next();
+        test::run_ready(io);
+        fs::create_directories(each / "a/b");
+        fs::create_directories(each / "c");
+        fs::rename(each / "a", each / "d");
+        write(each / "d/file");
+        {
+            const test::out_of_memory none(n);
+            for (int turns = 0; turns != 20; ++turns) {
+                try {
+                    io.poll_one();
+                } catch (const std::bad_alloc&) {}
+            }
+            has_failed = none.happened() != 0;
+        }
+        test::run_ready(io);
+        BOOST_CHECK_EQUAL(last, error_code());
+        BOOST_TEST_CONTEXT("after " << n << " allocations")
+        BOOST_TEST((seen.misfits + seen.difference(each.path())) == "");
+        t.close();
+        test::run_all(io);
+    }
+    BOOST_TEST(failures > 10);
 }
 
 // ---- lifetimes ----------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ const char* name_of(call c) {
                                              "pidfd_send_signal",
                                              "waitid",
                                              "waitid without WNOHANG",
+                                             "getdents64",
                                              "io_uring_queue_init",
                                              "io_uring_submit",
                                              "io_uring_wait_cqe",
@@ -196,6 +197,8 @@ long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
 #endif
     case SYS_waitid:
         return unless_it_fails((d & WNOHANG) != 0 ? call::waitid : call::waitid_blocking, real);
+    case SYS_getdents64:
+        return unless_it_fails(call::getdents64, real);
     default:
         return real();
     }

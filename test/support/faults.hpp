@@ -49,6 +49,7 @@ enum class call : unsigned {
     pidfd_send_signal,
     waitid,          // by syscall(2), with WNOHANG
     waitid_blocking, // the same without
+    getdents64,      // by syscall(2)
     uring_queue_init,
     uring_submit,
     uring_get_cqe,

@@ -45,6 +45,7 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
+#include <boost/asio/error.hpp>
 
 #include <cstdint>
 #include <filesystem>
@@ -83,9 +84,9 @@ struct inotify_read {
  *
  * @par Errors
  * An operation completes with `operation_aborted` if it was cancelled, or if the object was closed,
- * released or destroyed; with `bad_descriptor` if the object was closed or released before the
- * operation began; with `inotify_error::bad_event`; or with an error of the wait or of `read(2)`.
- * The watches stay.
+ * released or destroyed; with `bad_descriptor` if the object had no descriptor when the operation
+ * began; with `no_memory`, after which events may be missing; with `inotify_error::bad_event`; or
+ * with an error of the wait or of `read(2)`. The watches stay.
  *
  * @tparam Executor The type of the I/O executor.
  *
@@ -209,11 +210,15 @@ public:
      * @param path The file or directory. If the file is watched already, even under another path,
      * this call changes the watch.
      * @param mask What to watch, and how: `IN_CREATE | IN_DONT_FOLLOW` and so on, see inotify(7).
-     * @param ec Set to the error, if any: `inotify_error::watch_limit`, or an error of
-     * `inotify_add_watch(2)`.
+     * @param ec Set to the error, if any: `inotify_error::watch_limit`; an error of
+     * `inotify_add_watch(2)`; `invalid_argument` also if the path contains a null character.
      * @returns The watch; -1 with an error.
      */
     int add(const std::filesystem::path& path, std::uint32_t mask, error_code& ec) {
+        if (detail::has_null(path)) {
+            ec = boost::asio::error::invalid_argument;
+            return -1;
+        }
         return session_->work().add(path.c_str(), mask, ec);
     }
     /// Watches a file or a directory, or changes the mask of its watch.
@@ -295,9 +300,10 @@ private:
  *   between the two events of the move, the move is reported as `removed` and `created`.
  * - A directory that was deleted or moved away is reported once, for all entries below.
  * - A symbolic link is an entry, and is not followed. Only the root may be a link.
- * - A directory that can't be watched is reported as `unwatched`, for example because of a missing
- *   permission or of `inotify_error::watch_limit`. The object tries again when the directory's mode
- *   changes, or when the directory is moved.
+ * - A directory that can't be watched or read is reported as `unwatched`, for example because of a
+ *   missing permission or of `inotify_error::watch_limit`. Forget all entries below it. The object
+ *   tries again when the directory's mode changes, or when the directory is moved, and then reports
+ *   the entries as `created`.
  * - `overflow` is reported once for each overflow that the kernel reports. Forget all entries then:
  *   the object reads and reports everything again, up to another `ready`.
  *
@@ -318,10 +324,11 @@ private:
  * @par Errors
  * An operation completes with `inotify_error::root_gone` when the root was deleted, moved or
  * unmounted; with the error of `open(2)` or `inotify_error::watch_limit` if the root can't be
- * watched; with `EMFILE` if the process or the user has too many descriptors; with
- * `inotify_error::no_proc`; with `operation_aborted` if the operation was cancelled, or the object
- * closed or destroyed; with `bad_descriptor` after `close`. After an error of the tree, the next
- * operation reads the tree again, and reports the entries as `found`.
+ * watched; with `EMFILE`, `ENFILE` or `ENOMEM` if the process, the user or the system has too many
+ * descriptors or too little memory; with `inotify_error::no_proc`; with `invalid_argument` if the
+ * root's path contains a null character; with `operation_aborted` if the operation was cancelled,
+ * or the object closed or destroyed; with `bad_descriptor` after `close`. After an error of the
+ * tree, the next operation reads the tree again, and reports the entries as `found`.
  *
  * @tparam Executor The type of the I/O executor.
  *

@@ -63,7 +63,7 @@ enum class inotify_kind {
     modified,
     /// The mode, the owner, the times or other attributes have changed (`IN_ATTRIB`).
     attributes,
-    /// The directory can't be watched, for the reason in `error`. Nothing below is reported.
+    /// The directory can't be watched, for the reason in `error`. Forget all entries below it.
     unwatched,
     /// Events were lost. Forget all entries: everything is read, and reported as `found`, again.
     overflow,

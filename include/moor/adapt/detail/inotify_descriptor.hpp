@@ -17,6 +17,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,6 +31,11 @@ namespace detail {
 
 inline error_code system_error_of(int number) noexcept {
     return error_code(number, boost::system::system_category());
+}
+
+/// Whether the kernel would take only a part of the path.
+inline bool has_null(const std::filesystem::path& p) {
+    return p.native().find('\0') != std::string::npos;
 }
 
 /// Owns a descriptor.
@@ -84,8 +91,8 @@ public:
     using value_type = inotify_event;
 
     int native_handle() const noexcept { return fd_.get(); }
-    bool has_more() const noexcept { return false; }
-    void fail() noexcept {} // the watches stay
+    bool has_more() const noexcept { return fd_.get() < 0; } // the error of reading
+    void fail() noexcept {}                                  // the watches stay
     void close() noexcept { fd_.reset(); }
     int release() noexcept { return fd_.release(); }
 

@@ -17,9 +17,8 @@
 //
 // Why the model equals the disk after the last event:
 //   1. A directory is watched before it is read, both through one descriptor: the watch and the
-//   names
-//      belong to the same directory. Later changes come as events. An event whose news the reading
-//      has told already changes nothing, so the double is dropped.
+//      names belong to the same directory. Later changes come as events. An event whose news the
+//      reading has told already changes nothing, so the double is dropped.
 //   2. A path may lead to another directory: one was moved, and the event is still in the queue. So
 //      the event is still to come. Each event that puts a directory somewhere has the directory
 //      read again, with all directories below it, and compared.
@@ -34,6 +33,8 @@
 #include <moor/adapt/detail/inotify_descriptor.hpp>
 #include <moor/adapt/inotify_types.hpp>
 #include <moor/error.hpp>
+
+#include <boost/asio/error.hpp>
 
 #include <cerrno>
 #include <chrono>
@@ -94,6 +95,8 @@ public:
         moving_.reset();
         root_.reset();
         identity_.reset();
+        base_.reset();
+        changes_.clear();
         inotify_.close();
     }
 
@@ -138,7 +141,9 @@ private:
     // ---- the queue of the kernel ----------------------------------------------------------------
 
     void begin() {
-        if (native_handle() < 0)
+        if (has_null(root_path_))
+            failure_ = boost::asio::error::invalid_argument;
+        else if (native_handle() < 0)
             inotify_.open(failure_);
         is_ready_ = false;
         root_ = std::make_shared<node>(nullptr, std::string());
@@ -411,13 +416,16 @@ private:
             return open(n);
         alignas(dirent_head) char buffer[16 * 1024];
         const long size = ::syscall(SYS_getdents64, n.reading.get(), buffer, sizeof(buffer));
-        if (size > 0) {
+        const int error = size < 0 ? errno : 0;
+        if (size > 0)
             see_all(n, buffer, static_cast<std::size_t>(size));
+        if (size > 0 || error == EINTR)
             return true;
-        }
         n.reading.reset();
-        if (size == 0) // otherwise it was deleted
+        if (error == 0)
             remove_unseen(n);
+        else if (error != ENOENT) // it was deleted
+            refuse(n, system_error_of(error));
         return false;
     }
 
@@ -429,6 +437,8 @@ private:
         const std::string path = path_of(n);
         file_descriptor fd(::openat(base_fd, n.parent ? path.c_str() : ".",
                                     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+        if (fd.get() < 0 && errno == EINTR)
+            return true;
         if (fd.get() < 0) {
             // In the first case, it has gone, or is no directory any more. The event is to come.
             if (n.parent && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP))
@@ -462,8 +472,11 @@ private:
                IN_EXCL_UNLINK;
     }
 
+    /// The directory can't be watched; or the tree can't, for a reason that may pass.
     bool refuse(node& n, const error_code& ec) {
-        if (!n.parent) {
+        namespace errc = boost::system::errc;
+        if (!n.parent || ec == errc::too_many_files_open ||
+            ec == errc::too_many_files_open_in_system || ec == errc::not_enough_memory) {
             failure_ = ec;
             return false;
         }
@@ -527,7 +540,8 @@ private:
         base_.reset(::open(root_path_.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
         struct ::stat st;
         if (base_.get() < 0 || ::fstat(base_.get(), &st) != 0) {
-            failure_ = identity_ ? error_code(inotify_error::root_gone) : system_error_of(errno);
+            const bool is_gone = identity_ && (errno == ENOENT || errno == ENOTDIR);
+            failure_ = is_gone ? error_code(inotify_error::root_gone) : system_error_of(errno);
         } else if (!identity_) {
             identity_ = identity{st.st_dev, st.st_ino};
         } else if (identity_->device != st.st_dev || identity_->inode != st.st_ino) {

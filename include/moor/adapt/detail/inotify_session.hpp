@@ -31,6 +31,7 @@
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 
 #include <chrono>
 #include <list>
@@ -77,11 +78,16 @@ public:
             pending_.end(), values_operation::start(std::forward<Handler>(handler), executor()));
         if (is_closed_)
             return complete(at, boost::asio::error::bad_descriptor, values());
-        at->on_cancel([this, at](boost::asio::cancellation_type_t) {
-            complete(at, boost::asio::error::operation_aborted, values());
+        BOOST_TRY {
+            at->on_cancel([this, at](boost::asio::cancellation_type_t) {
+                complete(at, boost::asio::error::operation_aborted, values());
+                if (pending_.empty())
+                    arm();
+            });
             arm();
-        });
-        arm();
+        }
+        BOOST_CATCH(...) { complete(at, boost::asio::error::no_memory, values()); }
+        BOOST_CATCH_END
     }
 
 private:
@@ -107,9 +113,13 @@ private:
     }
 
     void act(const error_code& ec) {
-        if (!pending_.empty())
-            take(ec);
-        arm();
+        BOOST_TRY {
+            if (!pending_.empty())
+                take(ec);
+            arm();
+        }
+        BOOST_CATCH(...) { fail(boost::asio::error::no_memory); }
+        BOOST_CATCH_END
     }
 
     void take(const error_code& ec) {
@@ -122,9 +132,13 @@ private:
             complete(pending_.begin(), error_code(), std::move(taken));
         if (!failure_ || pending_.empty())
             return; // the next operation is told
+        fail(std::exchange(failure_, error_code()));
+    }
+
+    void fail(const error_code& ec) {
         watcher_.detach();
         work_.fail();
-        complete_all(std::exchange(failure_, error_code()));
+        complete_all(ec);
     }
 
     void complete(position at, error_code ec, values v) {
