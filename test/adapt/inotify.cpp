@@ -1567,6 +1567,10 @@ asio::awaitable<void> race(const directory& dir, int& good) {
     fs::create_directory(dir / "sub");
     const events e = co_await i.async_read_events(use_awaitable);
     good += e.at(0).name == "sub";
+    asio::use_awaitable_t<>::as_default_on_t<raw_inotify> by_default(ex);
+    by_default.add(dir / "sub", IN_DELETE_SELF);
+    fs::remove(dir / "sub");
+    good += (co_await by_default.async_read_events()).size() == 2;
     inotify_tree t(ex, dir / "nothing");
     try {
         co_await t.async_read_changes(use_awaitable);
@@ -1583,7 +1587,7 @@ BOOST_FIXTURE_TEST_CASE(a_coroutine_races_events_against_a_timer, loop) {
         if (e)
             std::rethrow_exception(e);
     });
-    test::run_until(io, [&] { return good == 3; });
+    test::run_until(io, [&] { return good == 4; });
     test::run_ready(io);
 }
 
