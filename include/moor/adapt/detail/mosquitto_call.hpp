@@ -1,0 +1,159 @@
+//
+// moor/adapt/detail/mosquitto_call.hpp
+//
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Begins a connection of libmosquitto. The library looks up the host's name itself, and blocks
+// then: it takes no socket and no address beside the name, and needs the name for TLS. So a name is
+// looked up by the library on a thread, which lives until mosquitto_connect_async returns. This
+// function does not wait for the connection. The thread owns the client's structure together with
+// the session, and closes its end of a pipe at the end, for which a watcher waits. So the context
+// and the session may be destroyed at any time. An address is passed without a thread.
+//
+
+#ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_CALL_HPP
+#define MOOR_ADAPT_DETAIL_MOSQUITTO_CALL_HPP
+
+#include <moor/adapt/mosquitto_types.hpp>
+#include <moor/error.hpp>
+#include <moor/readiness.hpp>
+#include <moor/watcher.hpp>
+
+#include <boost/asio/error.hpp>
+#include <boost/asio/ip/address.hpp>
+#include <boost/core/no_exceptions_support.hpp>
+
+#include <atomic>
+#include <cerrno>
+#include <functional>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include <fcntl.h>
+#include <mosquitto.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+namespace moor {
+namespace adapt {
+namespace detail {
+
+/// Where to connect, and how often to ask whether the broker is alive.
+struct mosquitto_target {
+    std::string host;
+    int port = 0;
+    int keep_alive = 0;
+
+    /// A name needs a lookup; with the port 0, the host is the path of a Unix socket.
+    bool is_name() const {
+        error_code ec;
+        boost::asio::ip::make_address(host, ec);
+        return port != 0 && ec;
+    }
+};
+
+/// Connects, and tells when libmosquitto may be used again.
+template <class Executor>
+class mosquitto_caller {
+public:
+    using handle_ptr = std::shared_ptr<::mosquitto>;
+
+    /// Each call on a thread ends with a call of `done`.
+    mosquitto_caller(const Executor& ex, std::function<void(error_code)> done)
+        : done_(std::move(done)), watcher_(ex, [this](error_code, readiness) { finish(); }) {
+        watcher_.keeps_running(false); // the operation does
+    }
+    mosquitto_caller(const mosquitto_caller&) = delete;
+    mosquitto_caller& operator=(const mosquitto_caller&) = delete;
+    ~mosquitto_caller() { end_wait(); }
+
+    const Executor& executor() const noexcept { return watcher_.get_executor(); }
+
+    /// While a thread uses the handle.
+    bool is_running() const noexcept { return fd_ >= 0; }
+
+    /// Begins to connect to an address.
+    static error_code connect(const handle_ptr& handle, const mosquitto_target& to) {
+        errno = 0;
+        const int result =
+            mosquitto_connect_async(handle.get(), to.host.c_str(), to.port, to.keep_alive);
+        return mosquitto_error_of(result, errno);
+    }
+
+    /// Begins to connect to a name, on a thread. With an error, `done` is not called.
+    error_code start(const handle_ptr& handle, const mosquitto_target& to) {
+        int ends[2];
+        if (::pipe(ends) != 0)
+            return error_code(errno, boost::system::system_category());
+        ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+        ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+        fd_ = ends[0];
+        error_code ec;
+        watcher_.renew(fd_, ec);
+        watcher_.set_interest(interest::readable);
+        if (ec) {
+            ::close(ends[1]);
+            end_wait();
+            return ec;
+        }
+        result_ = std::make_shared<shared_result>();
+        // The handlers of signals run on the program's threads.
+        ::sigset_t all, before;
+        ::sigfillset(&all);
+        ::pthread_sigmask(SIG_BLOCK, &all, &before);
+        BOOST_TRY { std::thread(&mosquitto_caller::run, handle, to, ends[1], result_).detach(); }
+        BOOST_CATCH(const std::system_error& e) {
+            ec = error_code(e.code().value(), boost::system::system_category());
+            ::close(ends[1]);
+            end_wait();
+        }
+        BOOST_CATCH_END
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return ec;
+    }
+
+private:
+    struct shared_result {
+        error_code ec;
+        std::atomic<bool> is_set{false};
+    };
+    using result_ptr = std::shared_ptr<shared_result>;
+
+    static void run(handle_ptr handle, mosquitto_target to, int fd, result_ptr result) noexcept {
+#if defined(__linux__)
+        ::pthread_setname_np(::pthread_self(), "moor-mosquitto");
+#endif
+        result->ec = connect(handle, to);
+        result->is_set.store(true, std::memory_order_release);
+        handle.reset(); // perhaps the last owner
+        ::close(fd);
+    }
+
+    void finish() {
+        end_wait();
+        const bool is_set = result_->is_set.load(std::memory_order_acquire);
+        done_(is_set ? result_->ec : error_code(boost::asio::error::operation_aborted));
+    }
+
+    void end_wait() noexcept {
+        watcher_.detach();
+        if (fd_ >= 0)
+            ::close(std::exchange(fd_, -1));
+    }
+
+    int fd_ = -1; // while a thread has the other end of the pipe
+    result_ptr result_;
+    std::function<void(error_code)> done_;
+    basic_watcher<Executor> watcher_;
+};
+
+} // namespace detail
+} // namespace adapt
+} // namespace moor
+
+#endif // MOOR_ADAPT_DETAIL_MOSQUITTO_CALL_HPP

@@ -1,0 +1,484 @@
+//
+// moor/adapt/mosquitto.hpp
+//
+// Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
+// (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
+//
+// Eclipse Mosquitto's MQTT client in an execution context: connecting, publishing, subscribing and
+// receiving as operations with completion tokens. Needs libmosquitto 2.0; link with -lmosquitto.
+//
+// The library's contract, as the adapter keeps it:
+//
+// - libmosquitto has no callback that says what to wait for. The adapter asks before each wait, and
+//   lets the library write first: what callbacks publish is only queued.
+// - mosquitto_loop_read reads about one packet: the adapter calls it again until the kernel has no
+//   more. During the handshake of TLS, only this function goes on, and mosquitto_want_write may
+//   say yes for ever: the adapter does not ask then.
+// - The connection ends within any call. The socket is closed before that is told, and after a
+//   handshake of TLS that failed, nothing is told: the adapter looks at the socket after each call.
+// - Keep-alive: mosquitto_loop_misc is called once a second while there is a connection, unless the
+//   keep-alive time is 0.
+// - A message of the quality of service 0 is written, and acknowledged, within mosquitto_publish,
+//   before its id is known.
+// - mosquitto_publish without a connection fails, and sends the message after the next connect all
+//   the same. The adapter does not call it then.
+// - mosquitto_new ignores SIGPIPE for the whole process; so no write raises it.
+//
+// What blocks: mosquitto_connect, which the adapter does not use; and the lookup of the host's
+// name. libmosquitto accepts neither a connected socket nor an address beside the name, which it
+// needs for TLS. So the adapter calls mosquitto_connect_async on a thread with the name
+// "moor-mosquitto", which lives for the lookup, and calls no handler. There is no thread if the
+// host is an address, such as "127.0.0.1", or the path of a Unix socket.
+//
+// Threads: all members of a client have to be called on its executor, a strand if several threads
+// run the context. The same holds for calls of libmosquitto with the client's handle.
+//
+// Lifetimes: the client owns libmosquitto's handle, or shares it. It may outlive the execution
+// context. Destroying it, or close(), completes what is pending with operation_aborted. Callbacks
+// that the program gives to libmosquitto run within the adapter, and must not close or destroy the
+// client.
+//
+// An example: example/mqtt.cpp.
+//
+
+#ifndef MOOR_ADAPT_MOSQUITTO_HPP
+#define MOOR_ADAPT_MOSQUITTO_HPP
+
+#include <moor/adapt/detail/mosquitto_session.hpp>
+#include <moor/adapt/mosquitto_types.hpp>
+#include <moor/detail/initiate.hpp>
+#include <moor/error.hpp>
+
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/async_result.hpp>
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <mosquitto.h>
+
+namespace moor {
+namespace adapt {
+
+/// A client of an MQTT broker, by libmosquitto.
+/**
+ * The client makes a `struct mosquitto`, or shares one. Options are set on `native_handle()` before
+ * `async_connect`: `mosquitto_username_pw_set`, `mosquitto_tls_set`, `mosquitto_will_set`,
+ * `mosquitto_int_option` for the version of the protocol. libmosquitto's user data, and its
+ * callbacks with `_v5_` in their names, belong to the client. The program may set the others, whose
+ * `void*` is of no use to it. Of libmosquitto's functions, those that connect, disconnect, loop and
+ * start threads must not be called.
+ *
+ * @par Messages
+ * Messages that arrive while no `async_receive` is pending are queued. When the queue is full
+ * (`max_queued`), later ones are dropped, until the queue was received to its end; then one
+ * `async_receive` completes with `mosquitto_error::messages_dropped`. The client goes on to read,
+ * since the broker's acknowledgements come behind its messages.
+ *
+ * @par Connecting Again
+ * When the connection ends, all pending operations complete with the reason. Call `async_connect`
+ * again, whenever the program wants to: the options hold, subscriptions do not, unless
+ * `is_session_present()`. libmosquitto keeps messages of the qualities of service 1 and 2 that were
+ * not acknowledged, and sends them again after the next connect; who publishes such a message
+ * again, too, publishes it twice.
+ *
+ * @par Cancellation
+ * Cancelling `async_connect` closes the connection. For other operations, whatever the cancellation
+ * type, the wait ends at once with `operation_aborted`: MQTT can't take back a request. The message
+ * may still be published, the subscription be made.
+ *
+ * @par Errors
+ * An operation completes with @n
+ * a `mosquitto_error`, from the broker or libmosquitto; @n
+ * `boost::asio::error::not_connected` if there is no connection; @n
+ * `operation_aborted` if the connection was closed or disconnected, or the client destroyed; @n
+ * `host_not_found` or `host_not_found_try_again` of the lookup; @n
+ * or an error of the socket, such as `connection_refused`.
+ *
+ * @tparam Executor The type of the I/O executor.
+ *
+ * @par Outstanding Work
+ * Pending operations keep `run()` from returning. A client alone does not. While the context runs,
+ * an open connection is served: messages are queued, and the broker's keep-alive is satisfied.
+ *
+ * @par Thread Safety
+ * @e Distinct @e objects: Safe.@n
+ * @e Shared @e objects: Unsafe. The members, and libmosquitto's functions on this handle, have to
+ * be called on the executor, which has to be a strand if several threads run the execution context.
+ * Handlers that have another executor must not use the client there.
+ *
+ * @par Lifetimes
+ * Destroying a client ends the connection without a farewell, so that the broker publishes the
+ * will; operations complete with `operation_aborted`. A client may outlive its execution context,
+ * and be destroyed then. An operation goes on when its client is moved. A client that was moved
+ * from can only be assigned to or destroyed.
+ *
+ * @par Example
+ * @code
+ * asio::awaitable<void> watch(asio::io_context& io) {
+ *     moor::adapt::mosquitto_client c(io);
+ *     co_await c.async_connect("broker", 1883, 60, asio::use_awaitable);
+ *     co_await c.async_subscribe("sensors/#", 1, asio::use_awaitable);
+ *     for (;;) {
+ *         moor::adapt::mqtt_message m = co_await c.async_receive(asio::use_awaitable);
+ *         std::cout << m.topic << ": " << m.payload << '\n';
+ *     }
+ * }
+ * @endcode
+ */
+template <class Executor = boost::asio::any_io_executor>
+class basic_mosquitto_client {
+    using session = detail::mosquitto_session<Executor>;
+    using default_token = boost::asio::default_completion_token_t<Executor>;
+
+    // What an initiating function does, once its token says so.
+    template <class Start>
+    struct initiation {
+        using executor_type = Executor;
+
+        session* target;
+
+        executor_type get_executor() const noexcept { return target->executor(); }
+        template <class Handler, class... Args>
+        void operator()(Handler&& handler, Args&&... args) const {
+            Start()(*target, std::forward<Handler>(handler), std::forward<Args>(args)...);
+        }
+    };
+    struct start_connect {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler, std::string host, int port,
+                        int keep_alive) const {
+            s.connect(std::forward<Handler>(handler), {std::move(host), port, keep_alive});
+        }
+    };
+    struct start_disconnect {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler) const {
+            s.disconnect(std::forward<Handler>(handler));
+        }
+    };
+    struct start_publish {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler, const std::string& topic,
+                        const std::string& payload, int qos, bool retain) const {
+            s.publish(std::forward<Handler>(handler), topic, payload, qos, retain);
+        }
+    };
+    struct start_subscribe {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler, const std::string& pattern, int qos) const {
+            s.subscribe(std::forward<Handler>(handler), pattern, qos);
+        }
+    };
+    struct start_unsubscribe {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler, const std::string& pattern) const {
+            s.unsubscribe(std::forward<Handler>(handler), pattern);
+        }
+    };
+    struct start_receive {
+        template <class Handler>
+        void operator()(session& s, Handler&& handler) const {
+            s.receive(std::forward<Handler>(handler));
+        }
+    };
+    template <class Signature, class Token, class Start, class... Args>
+    using initiated =
+        moor::detail::initiated<Signature, Token, initiation<Start>, std::decay_t<Args>...>;
+
+    using ec_signature = void(error_code);
+    using subscribe_signature = void(error_code, int);
+    using message_signature = void(error_code, mqtt_message);
+
+    template <class Signature, class Start, class Token, class... Args>
+    auto start(Token& token, Args... args) -> initiated<Signature, Token, Start, Args...> {
+        return moor::detail::initiate<Signature, Token>(initiation<Start>{session_.get()}, token,
+                                                        std::move(args)...);
+    }
+
+    static std::shared_ptr<::mosquitto> make_handle(const char* id, bool clean_session) {
+        static const int result = mosquitto_lib_init(); // never undone: others may use the library
+        return std::shared_ptr<::mosquitto>(
+            result == MOSQ_ERR_SUCCESS ? mosquitto_new(id, clean_session, nullptr) : nullptr,
+            [](::mosquitto* m) {
+                if (m)
+                    mosquitto_destroy(m);
+            });
+    }
+
+public:
+    /// The type of the I/O executor.
+    using executor_type = Executor;
+
+    /// The type of the handle.
+    using native_handle_type = ::mosquitto*;
+
+    /// The client's type with another executor.
+    template <class OtherExecutor>
+    struct rebind_executor {
+        /// The client's type.
+        using other = basic_mosquitto_client<OtherExecutor>;
+    };
+
+    /// Constructs a client with a random identifier, and a session that ends with the connection.
+    /**
+     * @param ex The I/O executor.
+     */
+    explicit basic_mosquitto_client(const executor_type& ex)
+        : basic_mosquitto_client(ex, make_handle(nullptr, true)) {}
+    /// Constructs a client with a random identifier, and a session that ends with the connection.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    explicit basic_mosquitto_client(Context& context)
+        : basic_mosquitto_client(executor_type(context.get_executor())) {}
+
+    /// Constructs a client with an identifier.
+    /**
+     * @param ex The I/O executor.
+     * @param id The client's identifier, which is no other client's of the broker.
+     * @param clean_session Whether the broker forgets subscriptions and messages when the
+     * connection ends.
+     */
+    basic_mosquitto_client(const executor_type& ex, const std::string& id, bool clean_session)
+        : basic_mosquitto_client(ex, make_handle(id.c_str(), clean_session)) {}
+    /// Constructs a client with an identifier.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param id The client's identifier, as for the other overload.
+     * @param clean_session As for the other overload.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    basic_mosquitto_client(Context& context, const std::string& id, bool clean_session)
+        : basic_mosquitto_client(executor_type(context.get_executor()), id, clean_session) {}
+
+    /// Shares a handle, which the last owner destroys.
+    /**
+     * A connection that the handle has ends with `async_connect`.
+     *
+     * @param ex The I/O executor.
+     * @param shared The handle, with `mosquitto_destroy` as its deleter; or with none, if the
+     * program destroys it after this client and after the lookup of a name, on whose thread the
+     * handle may be in use when `async_connect` was cancelled.
+     */
+    basic_mosquitto_client(const executor_type& ex, std::shared_ptr<::mosquitto> shared)
+        : session_(std::make_unique<session>(ex, std::move(shared))) {}
+    /// Shares a handle, which the last owner destroys.
+    /**
+     * @param context The execution context whose executor is the I/O executor.
+     * @param shared The handle, as for the other overload.
+     */
+    template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
+    basic_mosquitto_client(Context& context, std::shared_ptr<::mosquitto> shared)
+        : basic_mosquitto_client(executor_type(context.get_executor()), std::move(shared)) {}
+
+    /// Moves a client, with its pending operations.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_mosquitto_client(basic_mosquitto_client&& other) noexcept = default;
+    /// Closes the present client, as the destructor does, and moves another one.
+    /**
+     * @param other The object to move from, which can be assigned to or destroyed afterwards.
+     */
+    basic_mosquitto_client& operator=(basic_mosquitto_client&& other) noexcept = default;
+    /// Completes pending operations with `operation_aborted`, and ends the connection.
+    ~basic_mosquitto_client() = default;
+
+    /// Returns the I/O executor.
+    const executor_type& get_executor() const noexcept { return session_->executor(); }
+
+    /// Returns libmosquitto's handle; the null pointer while a name is looked up.
+    /**
+     * After a function that sends something, such as `mosquitto_publish_v5`, call `touch`.
+     */
+    native_handle_type native_handle() const noexcept { return session_->native_handle(); }
+
+    /// Says that a function of libmosquitto was called.
+    void touch() { session_->touch(); }
+
+    /// Returns whether the broker has accepted the connection, and it has not ended.
+    bool is_open() const noexcept { return session_->is_open(); }
+
+    /// Returns whether the broker had kept the session when it last accepted a connection.
+    /**
+     * If so, the broker knows the subscriptions still.
+     */
+    bool is_session_present() const noexcept { return session_->is_session_present(); }
+
+    /// Limits the queue of messages that no `async_receive` was waiting for.
+    /**
+     * @param n The number of messages: 10,000 unless set.
+     */
+    void max_queued(std::size_t n) noexcept { session_->limit_queue(n); }
+
+    /// Ends the connection without a farewell, and what is pending with `operation_aborted`.
+    /**
+     * For the broker, the connection ends now, and it publishes the will. libmosquitto closes its
+     * descriptor when it connects again or is destroyed.
+     */
+    void close() { session_->close(); }
+
+    // ---- connecting ---------------------------------------------------------------------------
+
+    /// Connects, and completes when the broker has accepted or refused the connection.
+    /**
+     * An earlier connection is closed.
+     *
+     * @param host A name, an address, or the path of a Unix socket, if the port is 0. If a name has
+     * several addresses, libmosquitto tries the next one only if the kernel refuses the first at
+     * once.
+     * @param port The port: usually 1883, or 8883 with TLS.
+     * @param keep_alive After how many seconds without a message each side asks whether the other
+     * one is alive; at least 5, or 0 for never. The broker has to accept the connection within this
+     * time.
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the connection is closed. A lookup goes on, and the next
+     * `async_connect` waits for its end.
+     * @par Example
+     * @code
+     * mosquitto_tls_set(c.native_handle(), "ca.crt", nullptr, nullptr, nullptr, nullptr);
+     * co_await c.async_connect("broker.example.org", 8883, 60, asio::use_awaitable);
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_connect(std::string host, int port, int keep_alive, Token&& token = default_token())
+        -> initiated<ec_signature, Token, start_connect, std::string, int, int> {
+        return start<ec_signature, start_connect, Token>(token, std::move(host), port, keep_alive);
+    }
+
+    /// Says farewell to the broker, which does not publish the will then, and ends the connection.
+    /**
+     * What was published before is sent before. Other pending operations complete with
+     * `operation_aborted` at the end.
+     *
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the wait ends; call `close` to end the connection at once.
+     * @par Example
+     * @code
+     * co_await c.async_disconnect(asio::use_awaitable);
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_disconnect(Token&& token = default_token())
+        -> initiated<ec_signature, Token, start_disconnect> {
+        return start<ec_signature, start_disconnect, Token>(token);
+    }
+
+    // ---- messages -----------------------------------------------------------------------------
+
+    /// Publishes a message, and completes when the broker has it.
+    /**
+     * Any number may be pending; libmosquitto keeps at most 20 of the qualities of service 1 and 2
+     * in flight (`MOSQ_OPT_SEND_MAXIMUM`).
+     *
+     * @param topic The topic, without wildcards.
+     * @param payload The bytes of the message.
+     * @param qos The quality of service. 0: completes when the kernel has the message; 1 and 2:
+     * when the broker has acknowledged it.
+     * @param retain Whether the broker keeps the message for later subscribers.
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the wait ends, the message may still go.
+     * @par Example
+     * @code
+     * co_await c.async_publish("lamps/7", "on", 1, true, asio::use_awaitable);
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_publish(std::string topic, std::string payload, int qos, bool retain,
+                       Token&& token = default_token())
+        -> initiated<ec_signature, Token, start_publish, std::string, std::string, int, bool> {
+        return start<ec_signature, start_publish, Token>(token, std::move(topic),
+                                                         std::move(payload), qos, retain);
+    }
+
+    /// Subscribes to topics, and completes when the broker has accepted or refused.
+    /**
+     * @param pattern The topic, or a pattern with wildcards: "+" for a level, "#" for the rest.
+     * @param qos The quality of service at most.
+     * @param token The completion token, which is passed the quality that the broker grants.
+     *
+     * @par Completion Signature
+     * @code void(error_code, int) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the wait ends, the subscription may still be made.
+     * @par Example
+     * @code
+     * int qos = co_await c.async_subscribe("lamps/+", 1, asio::use_awaitable);
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_subscribe(std::string pattern, int qos, Token&& token = default_token())
+        -> initiated<subscribe_signature, Token, start_subscribe, std::string, int> {
+        return start<subscribe_signature, start_subscribe, Token>(token, std::move(pattern), qos);
+    }
+
+    /// Ends a subscription, and completes when the broker has acknowledged that.
+    /**
+     * @param pattern The pattern of the subscription.
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the wait ends, the subscription may still be ended.
+     * @par Example
+     * @code
+     * co_await c.async_unsubscribe("lamps/+", asio::use_awaitable);
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_unsubscribe(std::string pattern, Token&& token = default_token())
+        -> initiated<ec_signature, Token, start_unsubscribe, std::string> {
+        return start<ec_signature, start_unsubscribe, Token>(token, std::move(pattern));
+    }
+
+    /// Waits for a message.
+    /**
+     * Several waits get a message each, in order. Without a connection, the queued messages are
+     * passed on first; then the operation completes with `not_connected`.
+     *
+     * @param token The completion token.
+     *
+     * @par Completion Signature
+     * @code void(error_code, mqtt_message) @endcode
+     * @par Per-Operation Cancellation
+     * `terminal`, `partial`, `total`: the wait ends, and no message is lost.
+     * @par Example
+     * @code
+     * c.async_receive([](moor::error_code ec, moor::adapt::mqtt_message m) { ... });
+     * @endcode
+     */
+    template <class Token = default_token>
+    auto async_receive(Token&& token = default_token())
+        -> initiated<message_signature, Token, start_receive> {
+        return start<message_signature, start_receive, Token>(token);
+    }
+
+private:
+    std::unique_ptr<session> session_;
+};
+
+/// A client of an MQTT broker, on any I/O executor.
+using mosquitto_client = basic_mosquitto_client<>;
+
+} // namespace adapt
+} // namespace moor
+
+#endif // MOOR_ADAPT_MOSQUITTO_HPP
