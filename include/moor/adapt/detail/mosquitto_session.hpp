@@ -332,6 +332,8 @@ private:
             return w;
         w.fd = mosquitto_socket(handle_.get());
         w.events = is_tcp_pending_ ? interest() : interest::readable;
+        if (phase_ == connecting)
+            w.events |= interest::read_closed;
         if (is_blocked)
             w.events |= interest::writable;
         if (keep_alive_ != 0)
@@ -343,7 +345,7 @@ private:
         if (ec && ec != boost::asio::error::timed_out)
             return end(ec);
         if (phase_ == connecting && !ready.empty()) {
-            // libmosquitto ignores the errors of a socket during the handshake of TLS.
+            // libmosquitto ignores errors of the socket during the handshake of TLS.
             int error = 0;
             ::socklen_t size = sizeof(error);
             ::getsockopt(mosquitto_socket(handle_.get()), SOL_SOCKET, SO_ERROR, &error, &size);
@@ -357,13 +359,20 @@ private:
         }
         if (ready.empty())
             return;
-        is_tcp_pending_ = false;
+        const bool was_tcp_pending = std::exchange(is_tcp_pending_, false);
         // (Only loop_read goes on with the handshake of TLS, whatever the socket is ready for.)
         for (int i = 0; i != max_reads; ++i) { // each call reads about one packet
             errno = 0;
-            if (!check(mosquitto_loop_read(handle_.get(), 1)) || errno == EAGAIN)
+            if (!check(mosquitto_loop_read(handle_.get(), 1)))
                 return;
+            if (errno == EAGAIN || errno == EWOULDBLOCK)
+                break;
         }
+        // libmosquitto does not notice the end during the handshake of TLS, and may have taken the
+        // socket's error in mosquitto_connect_async already.
+        if (phase_ == connecting && ready.is_read_closed())
+            end(was_tcp_pending ? error_code(boost::asio::error::connection_refused)
+                                : error_code(mosquitto_error::connection_lost));
     }
 
     /// False: the connection has ended.
