@@ -72,6 +72,7 @@ adapter_packages=(
     libsystemd-dev dbus-daemon
     libglib2.0-dev pkg-config
     libasound2-dev
+    libmosquitto-dev mosquitto
 )
 
 # ---------------------------------------------------------------------------------------------------
