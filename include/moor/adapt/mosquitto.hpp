@@ -12,10 +12,12 @@
 // - libmosquitto has no callback that says what to wait for. The adapter asks before each wait, and
 //   lets the library write first: what callbacks publish is only queued.
 // - mosquitto_loop_read reads about one packet: the adapter calls it again until the kernel has no
-//   more. During the handshake of TLS, only this function goes on, and mosquitto_want_write may
-//   say yes for ever: the adapter does not ask then.
-// - The connection ends within any call. The socket is closed before that is told, and after a
-//   handshake of TLS that failed, nothing is told: the adapter looks at the socket after each call.
+//   more. During the handshake of TLS, only this function goes on.
+// - mosquitto_want_write may say yes although nothing can be written, during the handshake of TLS.
+//   The adapter waits for writability only if the kernel has refused a write.
+// - The connection ends within any call. The socket is closed before that is told. A handshake of
+//   TLS that fails is not told, and errors of the socket are ignored meanwhile: the adapter asks
+//   the socket.
 // - Keep-alive: mosquitto_loop_misc is called once a second while there is a connection, unless the
 //   keep-alive time is 0.
 // - A message of the quality of service 0 is written, and acknowledged, within mosquitto_publish,
@@ -381,8 +383,8 @@ public:
 
     /// Publishes a message, and completes when the broker has it.
     /**
-     * Any number may be pending; libmosquitto keeps at most 20 of the qualities of service 1 and 2
-     * in flight (`MOSQ_OPT_SEND_MAXIMUM`).
+     * As many may be pending as MQTT has ids, 65,535. libmosquitto keeps at most 20 of the
+     * qualities of service 1 and 2 in flight (`MOSQ_OPT_SEND_MAXIMUM`).
      *
      * @param topic The topic, without wildcards.
      * @param payload The bytes of the message.

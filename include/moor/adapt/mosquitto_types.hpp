@@ -28,6 +28,14 @@ namespace moor {
 namespace adapt {
 
 /// Frees libmosquitto's properties.
+/**
+ * @par Example
+ * @code
+ * mosquitto_property* list = nullptr;
+ * mosquitto_property_add_string(&list, MQTT_PROP_CONTENT_TYPE, "text/plain");
+ * moor::adapt::mosquitto_properties owner(list);
+ * @endcode
+ */
 struct mosquitto_property_deleter {
     /// Frees a list of properties.
     void operator()(mosquitto_property* p) const noexcept { mosquitto_property_free_all(&p); }

@@ -107,8 +107,8 @@ public:
         ::sigfillset(&all);
         ::pthread_sigmask(SIG_BLOCK, &all, &before);
         BOOST_TRY { std::thread(&mosquitto_caller::run, handle, to, ends[1], result_).detach(); }
-        BOOST_CATCH(const std::system_error& e) {
-            ec = error_code(e.code().value(), boost::system::system_category());
+        BOOST_CATCH(const std::system_error&) {
+            ec = boost::asio::error::try_again;
             ::close(ends[1]);
             end_wait();
         }
