@@ -68,15 +68,9 @@ case $name in
         adapter "" -- libglib2.0-dev pkg-config
         read -ra flags <<<"$(pkg-config --cflags gio-2.0 gio-unix-2.0)"
         read -ra libraries <<<"$(pkg-config --libs gio-2.0)"
-    mqtt)
-        example "$1" mosquitto -lmosquitto -- libmosquitto-dev mosquitto openssl
-        shift
-        ;;
-    resolve)
-        example "$1" dns -lcares -- libc-ares-dev python3
-        shift
         ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
+    mqtt) adapter mosquitto -lmosquitto -- libmosquitto-dev mosquitto openssl ;;
     redis) adapter redis -lhiredis -- libhiredis-dev redis-server ;;
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
     sound) adapter "" -lasound -- libasound2-dev ;;

@@ -8,6 +8,7 @@
 #include "support/context.hpp"
 #include "support/counts.hpp"
 #include "support/quiet.hpp"
+#include "support/servers.hpp"
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/mosquitto.hpp>
@@ -118,7 +119,9 @@ namespace asio = boost::asio;
 using moor::adapt::mosquitto_client;
 using moor::adapt::mosquitto_error;
 using moor::adapt::mqtt_message;
+using test::control_server;
 using test::error_code;
+using test::variable;
 using tcp = asio::ip::tcp;
 using namespace std::chrono_literals;
 
@@ -127,17 +130,6 @@ const error_code connection_lost(mosquitto_error::connection_lost);
 const error_code not_authorized(mosquitto_error::not_authorized);
 const error_code invalid(mosquitto_error::invalid_argument);
 constexpr int keep_alive = 60;
-
-std::string variable(const char* name) {
-    const char* value = std::getenv(name);
-    BOOST_REQUIRE_MESSAGE(value, name << " is not set: run this by test/adapt/servers.sh");
-    return value;
-}
-
-void control_server(const std::string& command) {
-    const std::string line = variable("MOOR_SERVERS") + ' ' + command;
-    BOOST_REQUIRE_MESSAGE(std::system(line.c_str()) == 0, line);
-}
 
 /// While it exists, the broker does nothing.
 class paused_broker {
@@ -182,22 +174,8 @@ void use_mqtt5(Client& c) {
                                        MQTT_PROTOCOL_V5) == MOSQ_ERR_SUCCESS);
 }
 
-/// What an operation completed with.
 template <class Value>
-struct outcome {
-    int times = 0;
-    error_code ec;
-    Value value{};
-
-    explicit operator bool() const { return times != 0; }
-    auto handler() {
-        return [this](error_code e, Value v) {
-            ++times;
-            ec = e;
-            value = std::move(v);
-        };
-    }
-};
+using outcome = test::called_with<Value>;
 using message_outcome = outcome<mqtt_message>;
 
 /// A context, and calls that run it until an operation is over.
