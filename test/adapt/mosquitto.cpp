@@ -168,6 +168,12 @@ void use_tls(Client& c) {
                                     nullptr, nullptr, nullptr) == MOSQ_ERR_SUCCESS);
 }
 
+/// Without this, a message waits for the kernel's acknowledgement of the one before: 40 ms.
+template <class Client>
+void use_no_delay(Client& c) {
+    mosquitto_int_option(c.native_handle(), MOSQ_OPT_TCP_NODELAY, 1);
+}
+
 template <class Client>
 void use_mqtt5(Client& c) {
     BOOST_REQUIRE(mosquitto_int_option(c.native_handle(), MOSQ_OPT_PROTOCOL_VERSION,
@@ -191,6 +197,7 @@ struct loop : test::context_fixture {
     }
     template <class Client>
     error_code connect(Client& c, const address& to = here(), int seconds = keep_alive) {
+        use_no_delay(c);
         return run_ec([&](auto h) { c.async_connect(to.host, to.port, seconds, std::move(h)); });
     }
     template <class Client>
@@ -251,8 +258,10 @@ struct loop : test::context_fixture {
 struct counted_loop : loop {
     long descriptors = (prepare_reactor(), test::open_descriptors());
 
-    /// The thread of a lookup may close its end a little later.
+    /// The thread of a lookup may close its end a little later, and io_uring ends a cancelled wait in
+    /// a turn of the loop.
     void check_descriptors() {
+        test::run_ready(io);
         BOOST_TEST(test::wait_for([&] { return test::open_descriptors() <= descriptors; }));
     }
 };
@@ -1130,6 +1139,7 @@ BOOST_AUTO_TEST_CASE(a_client_runs_on_a_strand_of_a_thread_pool) {
     std::promise<void> over;
     moor::adapt::basic_mosquitto_client<strand_type> c(strand);
     use_tls(c);
+    use_no_delay(c);
     const std::string t = loop::topic();
     int n = 0;
     std::function<void()> next = [&] {

@@ -50,7 +50,7 @@ start_mosquitto() {
     find_mosquitto
     # A client may send many messages before it reads: nothing is dropped for it.
     printf '%s\n' 'persistence false' 'allow_anonymous true' "password_file $dir/passwords" "acl_file $dir/acl" \
-        'max_queued_messages 0' "pid_file $dir/pid" \
+        'max_queued_messages 0' 'set_tcp_nodelay true' "pid_file $dir/pid" \
         "listener $MOOR_SERVERS_MQTT_PORT 127.0.0.1" "listener 0 $dir/socket" \
         "listener $MOOR_SERVERS_MQTT_TLS_PORT 127.0.0.1" "certfile $dir/server.crt" "keyfile $dir/server.key" |
         unprivileged tee "$dir/conf" >/dev/null
@@ -70,7 +70,7 @@ stop_mosquitto() {
     [ "${1:-normal}" = normal ] || signal=KILL
     kill -s "$signal" "$pid" 2>/dev/null || return 0
     kill -s CONT "$pid" 2>/dev/null || true
-    tail --pid="$pid" -f /dev/null
+    timeout 20 tail --pid="$pid" -s 0.05 -f /dev/null
     rm -f "$MOOR_SERVERS_DIR/mosquitto/pid"
 }
 
