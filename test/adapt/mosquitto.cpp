@@ -7,6 +7,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/quiet.hpp"
 #include "support/servers.hpp"
 #include "support/vocabulary.hpp"
@@ -18,6 +19,8 @@
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/local/connect_pair.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/socket_base.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -36,6 +39,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -58,6 +62,7 @@
 #include <netdb.h>
 #include <signal.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 // ---- lookups that wait --------------------------------------------------------------------------
 
@@ -258,8 +263,8 @@ struct loop : test::context_fixture {
 struct counted_loop : loop {
     long descriptors = (prepare_reactor(), test::open_descriptors());
 
-    /// The thread of a lookup may close its end a little later, and io_uring ends a cancelled wait in
-    /// a turn of the loop.
+    /// The thread of a lookup may close its end a little later, and io_uring ends a cancelled wait
+    /// in a turn of the loop.
     void check_descriptors() {
         test::run_ready(io);
         BOOST_TEST(test::wait_for([&] { return test::open_descriptors() <= descriptors; }));
@@ -440,7 +445,14 @@ BOOST_FIXTURE_TEST_CASE(the_broker_says_why_it_refuses, own_broker) {
         mosquitto_client c(io);
         answer = std::string("\x20\x02\x00", 3) + code;
         accept();
-        BOOST_CHECK_EQUAL(connect(c, own_broker::here()), error_code(expected[code - 1]));
+        message_outcome o;
+        test::called done;
+        c.async_connect(own_broker::here().host, own_broker::here().port, keep_alive,
+                        done.handler());
+        c.async_receive(o.handler());
+        test::run_until(io, [&] { return done && o; });
+        BOOST_CHECK_EQUAL(done.ec, error_code(expected[code - 1]));
+        BOOST_CHECK_EQUAL(o.ec, done.ec);
         BOOST_TEST(!c.is_open());
     }
     mosquitto_client c(io);
@@ -453,13 +465,17 @@ BOOST_FIXTURE_TEST_CASE(the_broker_says_why_it_refuses, own_broker) {
     BOOST_TEST(banned.category().name() == std::string("libmosquitto"));
 
     answer = accepted5;
-    accept();
-    BOOST_CHECK_EQUAL(connect(c, own_broker::here()), error_code());
-    message_outcome o;
-    c.async_receive(o.handler());
-    send(std::string("\xe0\x02\x8e\x00", 4)); // DISCONNECT: session taken over
-    test::run_until(io, [&] { return bool(o); });
-    BOOST_CHECK_EQUAL(o.ec, error_code(mosquitto_error::session_taken_over));
+    const std::pair<char, error_code> ends[] = {{'\x8e', mosquitto_error::session_taken_over},
+                                                {'\0', connection_lost}}; // not an abort
+    for (const auto& [reason, expected_ec] : ends) {
+        accept();
+        BOOST_CHECK_EQUAL(connect(c, own_broker::here()), error_code());
+        message_outcome o;
+        c.async_receive(o.handler());
+        send(std::string("\xe0\x02", 2) + reason + '\0'); // DISCONNECT
+        test::run_until(io, [&] { return bool(o); });
+        BOOST_CHECK_EQUAL(o.ec, expected_ec);
+    }
 
     // The end without a word.
     answer.clear();
@@ -811,6 +827,58 @@ BOOST_FIXTURE_TEST_CASE(a_callback_of_libmosquitto_may_publish, connected) {
     BOOST_TEST(receive(c).value.payload == "done");
 }
 
+BOOST_FIXTURE_TEST_CASE(a_callback_within_a_publication_may_publish, connected) {
+    // libmosquitto calls it for a message of the quality of service 0, before it tells the id.
+    const std::string t = topic();
+    BOOST_REQUIRE_EQUAL(subscribe(c, t).ec, error_code());
+    static std::function<void()> publish_inner;
+    test::called outer, inner;
+    publish_inner = [&] { c.async_publish(t, "inner", 0, false, inner.handler()); };
+    mosquitto_publish_callback_set(c.native_handle(), [](::mosquitto*, void*, int) {
+        if (const auto once = std::exchange(publish_inner, nullptr))
+            once();
+    });
+    c.async_publish(t, "outer", 0, false, outer.handler());
+    test::run_until(io, [&] { return outer && inner; });
+    BOOST_CHECK_EQUAL(outer.ec, error_code());
+    BOOST_CHECK_EQUAL(inner.ec, error_code());
+    BOOST_TEST(receive(c).value.payload == "outer");
+    BOOST_TEST(receive(c).value.payload == "inner");
+}
+
+BOOST_FIXTURE_TEST_CASE(a_message_without_memory_is_dropped, own_broker,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    answer = accepted;
+    accept();
+    mosquitto_client c(io);
+    BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+    const std::string topic(20, 't'), payload(20, 'p');
+    const std::string bytes = std::string("\x30\x2a\x00\x14", 4) + topic + payload; // PUBLISH
+    for (bool is_waiting : {false, true}) {
+        bool has_failed = true;
+        for (long n = 0; has_failed; ++n)
+            BOOST_TEST_CONTEXT("allocation " << n << ", " << is_waiting) {
+                message_outcome o;
+                if (is_waiting)
+                    c.async_receive(o.handler());
+                send(bytes);
+                {
+                    test::fault none(test::call::allocation, ENOMEM, n + 1, 1);
+                    test::run_ready(io);
+                    has_failed = none.happened() != 0;
+                }
+                if (!is_waiting)
+                    c.async_receive(o.handler());
+                test::run_until(io, [&] { return bool(o); });
+                if (o.ec != error_code(mosquitto_error::messages_dropped)) {
+                    BOOST_CHECK_EQUAL(o.ec, error_code());
+                    BOOST_TEST(o.value.payload == payload);
+                }
+            }
+    }
+    BOOST_TEST(c.is_open());
+}
+
 BOOST_FIXTURE_TEST_CASE(a_wait_that_is_cancelled_loses_no_message, connected) {
     const std::string t = topic();
     asio::cancellation_signal signal;
@@ -979,6 +1047,42 @@ BOOST_FIXTURE_TEST_CASE(a_session_that_the_broker_keeps_is_found_again, connecte
     BOOST_TEST(!clean.is_session_present());
 }
 
+BOOST_FIXTURE_TEST_CASE(a_file_under_the_number_of_a_lost_connection_is_left_alone, own_broker) {
+    // libmosquitto closes its descriptor first, then tells the program, and then the adapter.
+    answer = accepted;
+    accept();
+    mosquitto_client c(io);
+    BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+    asio::local::stream_protocol::socket a(io), b(io);
+    static std::function<void()> on_end;
+    on_end = [&, number = mosquitto_socket(c.native_handle())] {
+        asio::local::stream_protocol::socket first(io);
+        asio::local::connect_pair(first, b);
+        const int fd = ::dup(first.native_handle());
+        first.close();
+        if (fd != number && ::dup2(fd, number) == number)
+            ::close(fd);
+        a.assign(asio::local::stream_protocol(), number);
+    };
+    mosquitto_disconnect_callback_set(c.native_handle(),
+                                      [](::mosquitto*, void*, int) { on_end(); });
+    message_outcome o;
+    c.async_receive(o.handler());
+    socket.shutdown(tcp::socket::shutdown_send);
+    test::run_until(io, [&] { return bool(o); });
+    BOOST_CHECK_EQUAL(o.ec, connection_lost);
+    BOOST_REQUIRE(a.is_open());
+    test::called read;
+    char byte = 0;
+    a.async_read_some(asio::buffer(&byte, 1), read.handler());
+    test::run_ready(io);
+    asio::write(b, asio::buffer("x", 1));
+    test::run_until(io, [&] { return bool(read); });
+    BOOST_CHECK_EQUAL(read.ec, error_code());
+    BOOST_TEST(byte == 'x');
+    on_end = nullptr;
+}
+
 // ---- lifetimes ----------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(a_client_is_destroyed_after_any_turn_of_the_loop, counted_loop) {
@@ -1020,6 +1124,36 @@ BOOST_FIXTURE_TEST_CASE(a_client_is_destroyed_after_any_turn_of_the_loop, counte
             if (was_done)
                 break;
         }
+    check_descriptors();
+}
+
+BOOST_FIXTURE_TEST_CASE(a_client_is_destroyed_in_its_own_handlers, counted_loop) {
+    for (int which = 0; which != 6; ++which) {
+        std::optional<mosquitto_client> c(std::in_place, io);
+        int ended = 0;
+        const std::string t = topic();
+        const auto end = [&](int i) {
+            return [&, i](error_code, auto&&...) {
+                ++ended;
+                if (i == which)
+                    c.reset();
+            };
+        };
+        BOOST_REQUIRE_EQUAL(connect(*c), error_code());
+        if (which == 0) {
+            c->async_connect(here().host, here().port, keep_alive, end(0));
+        } else {
+            c->async_subscribe(t, 1, end(1));
+            c->async_receive(end(2));
+            c->async_publish(t, "0", 0, false, end(3));
+            c->async_publish(t, "1", 1, false, end(4));
+            if (which == 5)
+                c->async_disconnect(end(5));
+        }
+        test::run_until(io, [&] { return !c; });
+        test::run_all(io);
+        BOOST_TEST(ended == (which == 0 ? 1 : which == 5 ? 5 : 4));
+    }
     check_descriptors();
 }
 

@@ -29,7 +29,6 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -87,33 +86,25 @@ public:
 
     /// Begins to connect to a name, on a thread. With an error, `done` is not called.
     error_code start(const handle_ptr& handle, const mosquitto_target& to) {
-        int ends[2];
-        if (::pipe(ends) != 0)
-            return error_code(errno, boost::system::system_category());
-        ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
-        ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
-        fd_ = ends[0];
         error_code ec;
-        watcher_.renew(fd_, ec);
-        watcher_.set_interest(interest::readable);
-        if (ec) {
-            ::close(ends[1]);
-            end_wait();
-            return ec;
+        int other_end = -1;
+        BOOST_TRY {
+            result_ = std::make_shared<shared_result>();
+            ec = open_pipe(other_end);
+            if (!ec)
+                watcher_.renew(fd_, ec);
+            if (!ec) {
+                watcher_.set_interest(interest::readable);
+                start_thread(handle, to, other_end);
+            }
         }
-        result_ = std::make_shared<shared_result>();
-        // The handlers of signals run on the program's threads.
-        ::sigset_t all, before;
-        ::sigfillset(&all);
-        ::pthread_sigmask(SIG_BLOCK, &all, &before);
-        BOOST_TRY { std::thread(&mosquitto_caller::run, handle, to, ends[1], result_).detach(); }
-        BOOST_CATCH(const std::system_error&) {
-            ec = boost::asio::error::try_again;
-            ::close(ends[1]);
-            end_wait();
-        }
+        BOOST_CATCH(...) { ec = boost::asio::error::try_again; } // no memory, or too many threads
         BOOST_CATCH_END
-        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        if (ec) {
+            end_wait();
+            if (other_end >= 0)
+                ::close(other_end);
+        }
         return ec;
     }
 
@@ -123,6 +114,37 @@ private:
         std::atomic<bool> is_set{false};
     };
     using result_ptr = std::shared_ptr<shared_result>;
+
+    /// No child process that another thread starts may inherit the thread's end.
+    error_code open_pipe(int& other_end) noexcept {
+        int ends[2];
+#if defined(__APPLE__)
+        if (::pipe(ends) != 0)
+            return error_code(errno, boost::system::system_category());
+        ::fcntl(ends[0], F_SETFD, FD_CLOEXEC);
+        ::fcntl(ends[1], F_SETFD, FD_CLOEXEC);
+#else
+        if (::pipe2(ends, O_CLOEXEC) != 0)
+            return error_code(errno, boost::system::system_category());
+#endif
+        fd_ = ends[0];
+        other_end = ends[1];
+        return error_code();
+    }
+
+    void start_thread(const handle_ptr& handle, const mosquitto_target& to, int fd) {
+        // The handlers of signals run on the program's threads.
+        ::sigset_t all, before;
+        ::sigfillset(&all);
+        ::pthread_sigmask(SIG_BLOCK, &all, &before);
+        BOOST_TRY { std::thread(&mosquitto_caller::run, handle, to, fd, result_).detach(); }
+        BOOST_CATCH(...) {
+            ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+            BOOST_RETHROW
+        }
+        BOOST_CATCH_END
+        ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    }
 
     static void run(handle_ptr handle, mosquitto_target to, int fd, result_ptr result) noexcept {
 #if defined(__linux__)

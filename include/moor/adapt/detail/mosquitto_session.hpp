@@ -39,6 +39,7 @@
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 
 #include <cerrno>
 #include <chrono>
@@ -49,6 +50,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -104,6 +106,7 @@ class mosquitto_session {
     using ec_operation = operation<void(error_code)>;
     using subscribe_operation = operation<void(error_code, int)>;
     using receive_operation = operation<void(error_code, mqtt_message)>;
+    using early_list = std::vector<std::pair<int, error_code>>;
     using clock = std::chrono::steady_clock;
 
 public:
@@ -128,9 +131,9 @@ public:
     bool is_session_present() const noexcept { return is_session_present_; }
     void limit_queue(std::size_t n) noexcept { max_queued_ = n; }
 
-    /// libmosquitto was called, and may wait for something else now.
+    /// libmosquitto was called, and may have something to write now.
     void touch() {
-        if (source_)
+        if (source_ && has_connection() && mosquitto_want_write(handle_.get()))
             source_->touch();
     }
 
@@ -187,18 +190,18 @@ public:
         if (topic.find('\0') != std::string::npos)
             return op.complete(mosquitto_error::invalid_argument);
         int id = 0;
-        early_.clear();
-        is_publishing_ = true;
+        early_list early;
+        early_list* const outer = std::exchange(early_, &early);
         errno = 0;
         const int result =
             mosquitto_publish(handle_.get(), &id, topic.c_str(), static_cast<int>(payload.size()),
                               payload.data(), qos, retain);
         const int error = errno;
-        is_publishing_ = false;
+        early_ = outer;
         touch();
         if (result != MOSQ_ERR_SUCCESS)
             return op.complete(mosquitto_error_of(result, error));
-        for (const auto& [early_id, ec] : early_)
+        for (const auto& [early_id, ec] : early)
             if (early_id == id)
                 return op.complete(ec);
         publishes_.add(id, std::move(op), aborted());
@@ -285,6 +288,8 @@ private:
         keep_alive_ = target_.keep_alive;
         next_work_ = clock::now() + pause;
         set_callbacks(true);
+        if (source_)
+            return source_->touch();
         source_.emplace(
             executor(), [this] { return prepare(); },
             [this](error_code ec, readiness ready) { dispatch(ec, ready); });
@@ -292,19 +297,26 @@ private:
     }
 
     /// Ends the connection for the broker. libmosquitto has no function that closes its descriptor:
-    /// it does that when it connects again, and when it is destroyed.
-    void hang_up() noexcept {
-        source_.reset();
-        if (native_handle() && mosquitto_socket(handle_.get()) >= 0)
-            ::shutdown(mosquitto_socket(handle_.get()), SHUT_RDWR);
+    /// it does that when it connects again, and when it is destroyed. When it has found the end
+    /// itself, it has closed the descriptor, and the number may be another file's: then the source
+    /// gives it up by its next prepare().
+    void hang_up() {
+        const int fd = native_handle() ? mosquitto_socket(handle_.get()) : -1;
+        if (fd >= 0) {
+            source_.reset();
+            ::shutdown(fd, SHUT_RDWR);
+        } else if (source_) {
+            source_->touch_now();
+        }
     }
 
-    void end(const error_code& ec) {
-        if (has_connection())
+    void end(error_code ec) {
+        if (std::exchange(phase_, closed) >= connecting)
             hang_up();
-        phase_ = closed;
         must_call_ = false;
-        complete(connect_, refusal_ ? refusal_ : ec);
+        if (refusal_)
+            ec = std::exchange(refusal_, error_code());
+        complete(connect_, ec);
         complete(disconnect_, ec);
         while (ec_operation op = publishes_.take_any())
             op.complete(ec);
@@ -320,6 +332,8 @@ private:
 
     wants prepare() {
         wants w;
+        if (!has_connection())
+            return w;
         bool is_blocked = is_tcp_pending_;
         if (!is_tcp_pending_ && mosquitto_want_write(handle_.get())) {
             do { // each call writes all that there is
@@ -421,11 +435,12 @@ private:
         auto& s = *static_cast<mosquitto_session*>(self);
         if (s.phase_ == closed)
             return;
-        if (result == MOSQ_ERR_SUCCESS) {
-            complete(s.disconnect_, error_code());
-            return s.close();
-        }
-        s.end(mosquitto_error_of(result, error));
+        if (result != MOSQ_ERR_SUCCESS)
+            return s.end(mosquitto_error_of(result, error));
+        if (s.phase_ != ending) // the broker says farewell
+            return s.end(mosquitto_error::connection_lost);
+        complete(s.disconnect_, error_code());
+        s.close();
     }
 
     static void on_publish(::mosquitto*, void* self, int id, int reason,
@@ -434,8 +449,8 @@ private:
         ec_operation op = s.publishes_.take(id);
         if (op)
             op.complete(mqtt_error_of(reason));
-        else if (s.is_publishing_) // within mosquitto_publish, which has not told the id yet
-            s.early_.emplace_back(id, mqtt_error_of(reason));
+        else if (s.early_) // within mosquitto_publish, which has not told the id yet
+            s.early_->emplace_back(id, mqtt_error_of(reason));
     }
 
     static void on_subscribe(::mosquitto*, void* self, int id, int count, const int* granted,
@@ -457,20 +472,34 @@ private:
             s.has_dropped_ = true; // until this was told, so that the gap is where it is told
             return;
         }
-        mqtt_message received;
-        received.topic = m->topic;
-        if (m->payloadlen > 0)
-            received.payload.assign(static_cast<const char*>(m->payload),
-                                    static_cast<std::size_t>(m->payloadlen));
-        received.qos = m->qos;
-        received.retain = m->retain;
-        mosquitto_property* copy = nullptr;
-        if (properties && mosquitto_property_copy_all(&copy, properties) == MOSQ_ERR_SUCCESS)
-            received.properties.reset(copy);
-        if (s.receives_.empty())
-            s.queue_.push_back(std::move(received));
-        else
-            s.complete_receive(error_code(), std::move(received));
+        // An exception must not pass through libmosquitto, which holds a lock here.
+        BOOST_TRY {
+            if (s.receives_.empty())
+                s.queue_.push_back(copy_of(*m, properties));
+            else
+                s.complete_receive(error_code(), copy_of(*m, properties));
+        }
+        BOOST_CATCH(const std::bad_alloc&) {
+            if (s.receives_.empty())
+                s.has_dropped_ = true;
+            else
+                s.complete_receive(mosquitto_error::messages_dropped, mqtt_message());
+        }
+        BOOST_CATCH_END
+    }
+
+    static mqtt_message copy_of(const mosquitto_message& m, const mosquitto_property* properties) {
+        mqtt_message copy;
+        copy.topic = m.topic;
+        if (m.payloadlen > 0)
+            copy.payload.assign(static_cast<const char*>(m.payload),
+                                static_cast<std::size_t>(m.payloadlen));
+        copy.qos = m.qos;
+        copy.retain = m.retain;
+        mosquitto_property* list = nullptr;
+        if (properties && mosquitto_property_copy_all(&list, properties) == MOSQ_ERR_SUCCESS)
+            copy.properties.reset(list);
+        return copy;
     }
 
     // ---- completing -----------------------------------------------------------------------------
@@ -516,8 +545,7 @@ private:
     ec_operation connect_, disconnect_;
     mosquitto_acknowledgements<void(error_code)> publishes_, unsubscribes_;
     mosquitto_acknowledgements<void(error_code, int)> subscribes_;
-    bool is_publishing_ = false;
-    std::vector<std::pair<int, error_code>> early_; // acknowledged within mosquitto_publish
+    early_list* early_ = nullptr; // within mosquitto_publish: what is acknowledged there
 
     std::list<receive_operation, boost::asio::recycling_allocator<receive_operation>> receives_;
     std::deque<mqtt_message> queue_;
