@@ -10,27 +10,28 @@
 // The library's contract, as the adapter keeps it:
 //
 // - libmosquitto has no callback that says what to wait for. The adapter asks before each wait, and
-//   lets the library write first: what callbacks publish is only queued.
-// - mosquitto_loop_read reads about one packet: the adapter calls it again until the kernel has no
-//   more. During the handshake of TLS, only this function goes on.
-// - mosquitto_want_write may say yes although nothing can be written, during the handshake of TLS.
-//   The adapter waits for writability only if the kernel has refused a write.
-// - The connection ends within any call. The socket is closed before that is told. A handshake of
-//   TLS that fails is not told, and errors of the socket are ignored meanwhile: the adapter asks
-//   the socket.
+//   lets the library write first, because a publication from a callback is only queued.
+// - mosquitto_loop_read reads about one packet. The adapter calls it until the kernel has no more.
+//   During the handshake of TLS, only this function makes progress.
+// - During the handshake of TLS, mosquitto_want_write may return true although nothing can be
+//   written. The adapter waits for writability only if the kernel has refused a write.
+// - The connection may end within any call. libmosquitto closes the socket before a callback says
+//   so. The adapter then abandons the number, which may be another file's.
+// - No callback says that a handshake of TLS has failed, and libmosquitto ignores errors of the
+//   socket meanwhile. The adapter checks the socket.
 // - Keep-alive: mosquitto_loop_misc is called once a second while there is a connection, unless the
 //   keep-alive time is 0.
 // - A message of the quality of service 0 is written, and acknowledged, within mosquitto_publish,
 //   before its id is known.
-// - mosquitto_publish without a connection fails, and sends the message after the next connect all
-//   the same. The adapter does not call it then.
-// - mosquitto_new ignores SIGPIPE for the whole process; so no write raises it.
+// - mosquitto_publish without a connection fails, but sends the message after the next connect. The
+//   adapter does not call this function then.
+// - mosquitto_new ignores SIGPIPE for the whole process, so no write raises this signal.
 //
-// What blocks: mosquitto_connect, which the adapter does not use; and the lookup of the host's
-// name. libmosquitto accepts neither a connected socket nor an address beside the name, which it
-// needs for TLS. So the adapter calls mosquitto_connect_async on a thread with the name
-// "moor-mosquitto", which lives for the lookup, and calls no handler. There is no thread if the
-// host is an address, such as "127.0.0.1", or the path of a Unix socket.
+// What blocks: mosquitto_connect, which the adapter does not use, and the lookup of the host's
+// name. libmosquitto accepts neither a connected socket nor an address beside the name, which TLS
+// needs. So the adapter calls mosquitto_connect_async on a thread with the name "moor-mosquitto".
+// The thread ends with the lookup, and calls no handler. The adapter starts no thread if the host
+// is an address, such as "127.0.0.1", or the path of a Unix socket.
 //
 // Threads: all members of a client have to be called on its executor, a strand if several threads
 // run the context. The same holds for calls of libmosquitto with the client's handle.
@@ -68,24 +69,25 @@ namespace adapt {
 /// A client of an MQTT broker, by libmosquitto.
 /**
  * The client makes a `struct mosquitto`, or shares one. Options are set on `native_handle()` before
- * `async_connect`: `mosquitto_username_pw_set`, `mosquitto_tls_set`, `mosquitto_will_set`,
- * `mosquitto_int_option` for the version of the protocol. libmosquitto's user data, and its
- * callbacks with `_v5_` in their names, belong to the client. The program may set the others, whose
- * `void*` is of no use to it. Of libmosquitto's functions, those that connect, disconnect, loop and
- * start threads must not be called.
+ * `async_connect`: `mosquitto_username_pw_set`, `mosquitto_tls_set`, `mosquitto_will_set`, or
+ * `mosquitto_int_option` with `MOSQ_OPT_PROTOCOL_VERSION`, or with `MOSQ_OPT_TCP_NODELAY`, without
+ * which a small message may wait for 40 ms. libmosquitto's user data, and its callbacks with `_v5_`
+ * in their names, belong to the client. The program may set the other callbacks, whose `void*` is
+ * the client's. The program must not call libmosquitto's functions that connect, disconnect, loop
+ * or start threads.
  *
  * @par Messages
  * Messages that arrive while no `async_receive` is pending are queued. When the queue is full
- * (`max_queued`), later ones are dropped, until the queue was received to its end; then one
- * `async_receive` completes with `mosquitto_error::messages_dropped`. The client goes on to read,
- * since the broker's acknowledgements come behind its messages.
+ * (`max_queued`), or there is no memory, later messages are dropped, until the whole queue was
+ * received. Then one `async_receive` completes with `mosquitto_error::messages_dropped`. The client
+ * goes on to read, since the broker's acknowledgements come behind the messages.
  *
  * @par Connecting Again
- * When the connection ends, all pending operations complete with the reason. Call `async_connect`
- * again, whenever the program wants to: the options hold, subscriptions do not, unless
- * `is_session_present()`. libmosquitto keeps messages of the qualities of service 1 and 2 that were
- * not acknowledged, and sends them again after the next connect; who publishes such a message
- * again, too, publishes it twice.
+ * When the connection ends, all pending operations complete with the reason. The program decides
+ * when to call `async_connect` again. The options stay; the subscriptions stay only if
+ * `is_session_present()`. libmosquitto keeps the messages of the qualities of service 1 and 2 that
+ * the broker has not acknowledged, and sends these messages again after the next connect. A program
+ * that publishes such a message again publishes it twice.
  *
  * @par Cancellation
  * Cancelling `async_connect` closes the connection. For other operations, whatever the cancellation
@@ -300,7 +302,7 @@ public:
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
-    /// Says that a function of libmosquitto was called.
+    /// Says that the program has called a function of libmosquitto, which may have queued a packet.
     void touch() { session_->touch(); }
 
     /// Returns whether the broker has accepted the connection, and it has not ended.
@@ -357,9 +359,9 @@ public:
         return start<ec_signature, start_connect, Token>(token, std::move(host), port, keep_alive);
     }
 
-    /// Says farewell to the broker, which does not publish the will then, and ends the connection.
+    /// Sends DISCONNECT, so that the broker does not publish the will, and ends the connection.
     /**
-     * What was published before is sent before. Other pending operations complete with
+     * Earlier publications are sent before. Other pending operations complete with
      * `operation_aborted` at the end.
      *
      * @param token The completion token.
