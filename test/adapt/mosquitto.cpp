@@ -23,6 +23,8 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/socket_base.hpp>
+#include <boost/asio/ssl/context.hpp>
+#include <boost/asio/ssl/stream.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
 #include <boost/asio/thread_pool.hpp>
@@ -844,6 +846,61 @@ BOOST_FIXTURE_TEST_CASE(a_callback_within_a_publication_may_publish, connected) 
     BOOST_CHECK_EQUAL(inner.ec, error_code());
     BOOST_TEST(receive(c).value.payload == "outer");
     BOOST_TEST(receive(c).value.payload == "inner");
+}
+
+BOOST_FIXTURE_TEST_CASE(packets_behind_a_callback_that_publishes_are_read_from_one_record_of_tls,
+                        loop) {
+    // When a callback publishes, libmosquitto also writes to a pipe of its own, which nobody
+    // empties. Full, it leaves EAGAIN in errno, although OpenSSL has more to read, and the socket
+    // has not.
+    const std::string dir = variable("MOOR_SERVERS_DIR") + "/mosquitto/";
+    asio::io_context other;
+    tcp::acceptor acceptor(other, tcp::endpoint(asio::ip::address_v4::loopback(), 0));
+    constexpr int most = 1000;
+    std::thread broker([&] {
+        asio::ssl::context tls(asio::ssl::context::tls_server);
+        tls.use_certificate_file(dir + "server.crt", asio::ssl::context::pem);
+        tls.use_private_key_file(dir + "server.key", asio::ssl::context::pem);
+        asio::ssl::stream<tcp::socket> s(other, tls);
+        error_code ec;
+        acceptor.accept(s.next_layer(), ec);
+        s.handshake(asio::ssl::stream_base::server, ec);
+        char bytes[4096];
+        s.read_some(asio::buffer(bytes), ec);
+        asio::write(s, asio::buffer(accepted), ec);
+        for (std::size_t n = 0; !ec && n < most * 6;) // "a": 6 bytes a message
+            n += s.read_some(asio::buffer(bytes), ec);
+        const std::string one("\x30\x04\x00\x01t1", 6), two("\x30\x04\x00\x01t2", 6);
+        asio::write(s, asio::buffer(one + two), ec);
+        while (!ec)
+            s.read_some(asio::buffer(bytes), ec);
+    });
+    mosquitto_client c(io);
+    use_tls(c);
+    mosquitto_message_callback_set(c.native_handle(),
+                                   [](::mosquitto* m, void*, const mosquitto_message*) {
+                                       mosquitto_publish(m, nullptr, "t", 1, "a", 0, false);
+                                   });
+    const error_code ec = connect(c, {"localhost", acceptor.local_endpoint().port(), true});
+    int published = 0;
+    message_outcome one, two;
+    if (!ec) {
+        c.async_receive(one.handler());
+        c.async_receive(two.handler());
+        for (int i = 0; i != most; ++i)
+            c.async_publish("t", "a", 0, false, [&](error_code e) { published += !e; });
+        const auto deadline = std::chrono::steady_clock::now() + test::cap;
+        while (!two && std::chrono::steady_clock::now() < deadline)
+            io.restart(), io.run_one_until(deadline);
+    }
+    acceptor.close();
+    c.close();
+    broker.join();
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(ec, error_code());
+    BOOST_TEST(published == most);
+    BOOST_TEST(one.value.payload == "1");
+    BOOST_TEST(two.value.payload == "2");
 }
 
 BOOST_FIXTURE_TEST_CASE(a_message_without_memory_is_dropped, own_broker,

@@ -22,8 +22,8 @@
 //   3. In the phase calling, nothing but the thread uses the handle, and no callback is set.
 //
 // libmosquitto does not tell whether a call ended because the kernel had nothing more to read, or
-// took nothing more. errno does, since the last system call of each such call sets it: EAGAIN. If
-// errno were wrong, the loop would read on at the next event, and write on within a second.
+// took nothing more. errno does, since the last read or write of each such call sets it: EAGAIN.
+// Only a callback of the program may leave another one: see of().
 //
 
 #ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_SESSION_HPP
@@ -416,9 +416,16 @@ private:
         mosquitto_message_v5_callback_set(m, are_set ? &on_message : nullptr);
     }
 
+    /// The program's callback comes first. If it publishes, libmosquitto also writes to a pipe of
+    /// its own, which may be full. The errno of that says nothing of the socket.
+    static mosquitto_session& of(void* self) noexcept {
+        errno = 0;
+        return *static_cast<mosquitto_session*>(self);
+    }
+
     static void on_connect(::mosquitto*, void* self, int reason, int flags,
                            const mosquitto_property* properties) {
-        auto& s = *static_cast<mosquitto_session*>(self);
+        auto& s = of(self);
         s.refusal_ = connack_error_of(reason);
         if (s.refusal_ || s.phase_ != connecting)
             return;                // on_disconnect comes
@@ -445,7 +452,7 @@ private:
 
     static void on_publish(::mosquitto*, void* self, int id, int reason,
                            const mosquitto_property*) {
-        auto& s = *static_cast<mosquitto_session*>(self);
+        auto& s = of(self);
         ec_operation op = s.publishes_.take(id);
         if (op)
             op.complete(mqtt_error_of(reason));
@@ -456,18 +463,18 @@ private:
     static void on_subscribe(::mosquitto*, void* self, int id, int count, const int* granted,
                              const mosquitto_property*) {
         const int qos = count > 0 ? granted[0] : 0;
-        subscribe_operation op = static_cast<mosquitto_session*>(self)->subscribes_.take(id);
+        subscribe_operation op = of(self).subscribes_.take(id);
         const error_code ec = mqtt_error_of(qos);
         op.complete(ec, ec ? 0 : qos);
     }
 
     static void on_unsubscribe(::mosquitto*, void* self, int id, const mosquitto_property*) {
-        static_cast<mosquitto_session*>(self)->unsubscribes_.take(id).complete(error_code());
+        of(self).unsubscribes_.take(id).complete(error_code());
     }
 
     static void on_message(::mosquitto*, void* self, const mosquitto_message* m,
                            const mosquitto_property* properties) {
-        auto& s = *static_cast<mosquitto_session*>(self);
+        auto& s = of(self);
         if (s.has_dropped_ || (s.receives_.empty() && s.queue_.size() >= s.max_queued_)) {
             s.has_dropped_ = true; // until this was told, so that the gap is where it is told
             return;
