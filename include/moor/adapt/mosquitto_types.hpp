@@ -111,7 +111,7 @@ enum class mosquitto_error {
     server_unavailable = MQTT_RC_SERVER_UNAVAILABLE,
     /// Another client has connected with the same identifier.
     session_taken_over = MQTT_RC_SESSION_TAKEN_OVER,
-    /// The queue of received messages was full, and messages were dropped.
+    /// Received messages were dropped: the queue was full, or there was no memory.
     messages_dropped = 256
 };
 
@@ -132,7 +132,7 @@ public:
 
     const char* message(int value, char*, std::size_t) const noexcept override {
         if (value == static_cast<int>(mosquitto_error::messages_dropped))
-            return "received messages were dropped, since the queue was full";
+            return "received messages were dropped: the queue was full, or there was no memory";
         return value < MQTT_RC_UNSPECIFIED ? mosquitto_strerror(value)
                                            : mosquitto_reason_string(value);
     }
