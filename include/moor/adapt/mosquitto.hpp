@@ -33,8 +33,9 @@
 // The thread ends with the lookup, and calls no handler. The adapter starts no thread if the host
 // is an address, such as "127.0.0.1", or the path of a Unix socket.
 //
-// Threads: all members of a client have to be called on its executor, a strand if several threads
-// run the context. The same holds for calls of libmosquitto with the client's handle.
+// Threads: all members of a client have to be called, and cancellation signals emitted, on its
+// executor, a strand if several threads run the context. The same holds for calls of libmosquitto
+// with the client's handle.
 //
 // Lifetimes: the client owns libmosquitto's handle, or shares it. It may outlive the execution
 // context. Destroying it, or close(), completes what is pending with operation_aborted. Callbacks
@@ -47,6 +48,7 @@
 #ifndef MOOR_ADAPT_MOSQUITTO_HPP
 #define MOOR_ADAPT_MOSQUITTO_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/mosquitto_session.hpp>
 #include <moor/adapt/mosquitto_types.hpp>
 #include <moor/detail/initiate.hpp>
@@ -111,7 +113,8 @@ namespace adapt {
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
  * @e Shared @e objects: Unsafe. The members, and libmosquitto's functions on this handle, have to
- * be called on the executor, which has to be a strand if several threads run the execution context.
+ * be called, and cancellation signals emitted, on the executor, which has to be a strand if several
+ * threads run the execution context.
  * Handlers that have another executor must not use the client there.
  *
  * @par Lifetimes
@@ -138,19 +141,7 @@ class basic_mosquitto_client {
     using session = detail::mosquitto_session<Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
-    // What an initiating function does, once its token says so.
-    template <class Start>
-    struct initiation {
-        using executor_type = Executor;
-
-        session* target;
-
-        executor_type get_executor() const noexcept { return target->executor(); }
-        template <class Handler, class... Args>
-        void operator()(Handler&& handler, Args&&... args) const {
-            Start()(*target, std::forward<Handler>(handler), std::forward<Args>(args)...);
-        }
-    };
+    // What the initiating functions do, once their tokens say so.
     struct start_connect {
         template <class Handler>
         void operator()(session& s, Handler&& handler, std::string host, int port,
@@ -190,8 +181,8 @@ class basic_mosquitto_client {
         }
     };
     template <class Signature, class Token, class Start, class... Args>
-    using initiated =
-        moor::detail::initiated<Signature, Token, initiation<Start>, std::decay_t<Args>...>;
+    using initiated = moor::detail::initiated<Signature, Token, detail::initiation<session, Start>,
+                                              std::decay_t<Args>...>;
 
     using ec_signature = void(error_code);
     using subscribe_signature = void(error_code, int);
@@ -199,8 +190,8 @@ class basic_mosquitto_client {
 
     template <class Signature, class Start, class Token, class... Args>
     auto start(Token& token, Args... args) -> initiated<Signature, Token, Start, Args...> {
-        return moor::detail::initiate<Signature, Token>(initiation<Start>{session_.get()}, token,
-                                                        std::move(args)...);
+        return moor::detail::initiate<Signature, Token>(
+            detail::initiation<session, Start>{session_.get()}, token, std::move(args)...);
     }
 
     static std::shared_ptr<::mosquitto> make_handle(const char* id, bool clean_session) {
