@@ -121,6 +121,9 @@ public:
         if (!is_first || !advance(p))
             p->operation.on_cancel([this, p](boost::asio::cancellation_type_t) {
                 finish(p, boost::asio::error::operation_aborted);
+                while (sends_.empty() && !receives_.empty() && advance(receives_.begin())) {
+                    // without a send, those in the wrong state fail
+                }
                 touch(); // the next one may be smaller, or go to another peer
             });
         touch();
@@ -195,7 +198,7 @@ private:
     /// may take in a command. Within a millisecond after another send it does not; after a longer
     /// pause between the two, the retry finds what came.
     bool is_selective() const noexcept {
-        return type_ != ZMQ_PAIR && type_ != ZMQ_PUSH && type_ != ZMQ_DEALER && type_ != ZMQ_REQ;
+        return type_ == ZMQ_ROUTER || type_ == ZMQ_STREAM || type_ == ZMQ_PUB || type_ == ZMQ_XPUB;
     }
 
     /// False: the message can't be sent now.
