@@ -501,6 +501,26 @@ BOOST_FIXTURE_TEST_CASE(a_bus_that_waits_for_its_socket_changes_its_descriptor, 
     check_works(c);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_call_with_a_descriptor_does_not_block_until_there_is_a_connection,
+                        counted_loop) {
+    false_daemon daemon; // which does not answer
+    sd_bus_connection c(io);
+    test::called opened;
+    c.async_open(daemon.address(), opened.handler());
+    const auto before = std::chrono::steady_clock::now();
+    BOOST_CHECK_EQUAL(
+        call(c, c.new_call("org.moor.Nobody", path, interface, "Keep", "h", STDIN_FILENO)).ec,
+        not_connected);
+    BOOST_TEST((std::chrono::steady_clock::now() - before < 20s)); // sd-bus gives up after 25 s
+    BOOST_TEST(opened.times == 0);
+    c.close();
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(open(c), error_code());
+    BOOST_TEST(
+        (call(c, c.new_call("org.moor.Nobody", path, interface, "Keep", "h", STDIN_FILENO)).ec ==
+         errc::host_unreachable));
+}
+
 // ---- calls --------------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(calls_give_replies_and_errors_with_names_and_texts, served) {

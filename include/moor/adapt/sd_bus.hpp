@@ -624,8 +624,8 @@ public:
     /**
      * @param message The call, as `new_call` or `sd_bus_message_new_method_call` makes it. A
      * message that asks for no reply fails with `errc::invalid_argument`: pass it to `sd_bus_send`.
-     * Before a call with descriptors, wait until the connection is established, since sd-bus blocks
-     * otherwise.
+     * A call with descriptors fails with `not_connected` before the connection is established. If
+     * only a variant has the descriptors, sd-bus blocks until then.
      * @param token The completion token.
      *
      * @par Completion Signature

@@ -329,7 +329,7 @@ public:
         int result = -ENOTCONN;
         if (is_usable() && sd_bus_message_get_expect_reply(m.get()) <= 0) // nor is it a call
             result = -EINVAL;
-        else if (is_usable())
+        else if (is_ready() || (is_usable() && !has_descriptors(m.get())))
             result = sd_bus_call_async(bus_, &slot, m.get(), &on_reply, &*c, usec);
         c->slot.reset(slot);
         if (result < 0)
@@ -389,8 +389,6 @@ private:
 
     wants prepare() {
         wants w;
-        if (!is_usable())
-            return w;
         w.fd = sd_bus_get_fd(bus_);
         if (w.fd < 0) { // closed, by the library or by the program
             lose(w.fd == -ENOTCONN ? error_code(boost::asio::error::connection_reset)
@@ -464,6 +462,12 @@ private:
         return 0;
     }
 
+    /// While there is no connection, sd-bus blocks to learn whether the daemon takes descriptors.
+    static bool has_descriptors(sd_bus_message* m) noexcept {
+        const char* const types = sd_bus_message_get_signature(m, 1);
+        return types && std::strchr(types, SD_BUS_TYPE_UNIX_FD);
+    }
+
     /// Such a rule is not sent to the daemon, so that there is no reply.
     bool is_local(const std::string& rule) const noexcept {
         return sd_bus_is_bus_client(bus_) <= 0 ||
@@ -519,8 +523,7 @@ private:
     /// The connection is over. The object stays, so that the program can still ask it.
     void lose(error_code ec) noexcept {
         is_over_ = true;
-        if (sd_bus_get_fd(bus_) >= 0) // or else it is closed, and prepare() lets go of the number
-            source_.reset();
+        source_.reset();
         complete_all(ec);
         if (is_owned_)
             sd_bus_close(bus_); // unless it is closed already
