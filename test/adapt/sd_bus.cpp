@@ -542,6 +542,9 @@ BOOST_FIXTURE_TEST_CASE(calls_give_replies_and_errors_with_names_and_texts, serv
     BOOST_TEST((o.ec == errc::host_unreachable));
     BOOST_TEST(o.ec.message().find("no such service") != std::string::npos);
     BOOST_TEST(c.error_name() == SD_BUS_ERROR_SERVICE_UNKNOWN);
+    BOOST_CHECK_EQUAL(call(c, nullptr).ec, sd_bus_code(EINVAL)); // not an error of the service
+    BOOST_TEST(c.error_name() == "");
+    BOOST_TEST(c.error_message() == "");
     o = call(c, to(name, "Echo", "i", 7));
     BOOST_TEST((o.ec == errc::invalid_argument));
     o = call(c, c.new_call(name, path, "org.freedesktop.DBus.Properties", "Get", "ss", interface,

@@ -427,12 +427,12 @@ public:
     /// Returns whether the connection is established, as far as sd-bus knows.
     bool is_open() const noexcept { return session_->is_ready(); }
 
-    /// Returns the name of the last error reply; empty if there was none.
+    /// Returns the name of the last error; empty if a call or a match failed without a reply.
     std::string_view error_name() const noexcept {
         const sd_bus_error* e = session_->last_error();
         return e && e->name ? e->name : "";
     }
-    /// Returns the text of the last error reply; empty if there was none.
+    /// Returns the text of the last error; empty if a call or a match failed without a reply.
     std::string_view error_message() const noexcept {
         const sd_bus_error* e = session_->last_error();
         return e && e->message ? e->message : "";

@@ -332,13 +332,15 @@ public:
         else if (is_ready() || (is_usable() && !has_descriptors(m.get())))
             result = sd_bus_call_async(bus_, &slot, m.get(), &on_reply, &*c, usec);
         c->slot.reset(slot);
-        if (result < 0)
+        if (result < 0) {
+            last_error_.reset();
             finish(c, sd_bus_error_of(result), nullptr);
-        else
+        } else {
             c->operation.on_cancel([this, c](boost::asio::cancellation_type_t) {
                 finish(c, boost::asio::error::operation_aborted, nullptr);
                 touch();
             });
+        }
         touch();
     }
 
@@ -356,14 +358,16 @@ public:
                 : sd_bus_add_match_async(bus_, &slot, rule.c_str(), &match_state::on_signal,
                                          &on_installed, m.get());
         m->slot_.reset(slot);
-        if (result < 0)
+        if (result < 0) {
+            last_error_.reset();
             remove(*m, sd_bus_error_of(result));
-        else if (is_local(rule))
+        } else if (is_local(rule)) {
             m->complete_installed(error_code(), m);
-        else
+        } else {
             m->installed_.on_cancel([this, p = m.get()](boost::asio::cancellation_type_t) {
                 remove(*p, boost::asio::error::operation_aborted);
             });
+        }
         touch();
     }
 
