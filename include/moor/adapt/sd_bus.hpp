@@ -19,6 +19,8 @@
 // - The deadline is a time of CLOCK_MONOTONIC, which is the clock of steady_clock.
 // - While it waits for the socket of the bus (sd_bus_set_watch_bind), and when it tries the next
 //   address, sd-bus replaces its descriptor. The adapter compares the file before each wait.
+// - A message has one position of reading, although several matches and filters may get it. Each
+//   handler finds the position at the beginning.
 // - A rule for local signals is not sent to the daemon, and gets no reply.
 // - Errors close the connection: sd-bus can't go on after one.
 //
@@ -611,7 +613,7 @@ public:
         if constexpr (sizeof...(Args) != 0) {
             if (result >= 0)
                 result = sd_bus_message_append(m, types, args...);
-        } else if (result >= 0 && *types != '\0') {
+        } else if (result >= 0 && types && *types != '\0') {
             result = -EINVAL;
         }
         if (result < 0)

@@ -121,9 +121,7 @@ public:
         if (!is_first || !advance(p))
             p->operation.on_cancel([this, p](boost::asio::cancellation_type_t) {
                 finish(p, boost::asio::error::operation_aborted);
-                while (sends_.empty() && !receives_.empty() && advance(receives_.begin())) {
-                    // without a send, those in the wrong state fail
-                }
+                fail_receives();
                 touch(); // the next one may be smaller, or go to another peer
             });
         touch();
@@ -207,6 +205,8 @@ private:
         if (must_wait(ec, !receives_.empty()))
             return false;
         finish(p, ec);
+        if (ec)
+            fail_receives();
         return true;
     }
 
@@ -218,6 +218,11 @@ private:
             return false;
         finish(p, ec, std::move(m));
         return true;
+    }
+
+    /// After a send that was not made: without another one, no receive gets out of the wrong state.
+    void fail_receives() {
+        while (sends_.empty() && !receives_.empty() && advance(receives_.begin())) {}
     }
 
     /// In the wrong state, the operation waits if one in the other direction may change that.
