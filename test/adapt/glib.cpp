@@ -38,6 +38,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -553,6 +554,49 @@ BOOST_FIXTURE_TEST_CASE(sources_of_other_threads_wake_the_guest, test::context_f
         drive(io);
         BOOST_TEST(done.times == 1);
         BOOST_TEST(!g_main_context_is_owner(c));
+    }
+}
+
+// GLib's own thread tells of signals.
+BOOST_FIXTURE_TEST_CASE(signals_and_ends_of_children_are_dispatched, test::context_fixture) {
+    for (bool is_shared : {false, true}) {
+        std::optional<glib_guest> guest;
+        if (is_shared)
+            guest.emplace(io, nullptr);
+        else
+            guest.emplace(io);
+        GMainContext* const c = guest->native_handle();
+        test::called done;
+        guest->async_run(done.handler());
+        int signals = 0, status = -1;
+        handle<GSource> signal;
+        guest->call([&] {
+            signal = attach(c, g_unix_signal_source_new(SIGUSR1), [&] { return ++signals != 0; });
+        });
+        for (int i = 1; i != 4; ++i) {
+            test::run_ready(io); // the guest waits
+            BOOST_REQUIRE(::raise(SIGUSR1) == 0);
+            drive_until(io, [&] { return signals == i; });
+        }
+        g_source_destroy(signal.get());
+        const ::pid_t child = ::fork();
+        BOOST_REQUIRE(child >= 0);
+        if (child == 0)
+            ::_exit(7);
+        guest->call([&] {
+            GSource* const s = g_child_watch_source_new(child);
+            const auto on_end =
+                +[](GPid, gint ended, gpointer to) { *static_cast<int*>(to) = ended; };
+            g_source_set_callback(
+                s, reinterpret_cast<GSourceFunc>(reinterpret_cast<void (*)()>(on_end)), &status,
+                nullptr);
+            g_source_attach(s, c);
+            g_source_unref(s);
+        });
+        drive_until(io, [&] { return status != -1; });
+        BOOST_TEST(WEXITSTATUS(status) == 7);
+        guest->stop();
+        drive(io);
     }
 }
 
