@@ -334,11 +334,6 @@ BOOST_FIXTURE_TEST_CASE(errors_are_those_of_librdkafka, pair_fixture) {
     send("works"); // nothing of this does harm
     BOOST_TEST(text(c) == "works");
 
-    kafka_consumer no_group(io, conf_of({{"bootstrap.servers", brokers.address()}}));
-    const consumed o = consume(no_group);
-    BOOST_CHECK_EQUAL(o.ec, error_code(kafka_error::unknown_group));
-    BOOST_CHECK_EQUAL(close(no_group), error_code(kafka_error::unknown_group));
-
     namespace errc = boost::system::errc;
     BOOST_TEST((error_code(kafka_error::message_timeout) == errc::timed_out));
     BOOST_TEST((error_code(kafka_error::queue_full) == errc::no_buffer_space));
@@ -359,7 +354,7 @@ BOOST_FIXTURE_TEST_CASE(a_bad_configuration_is_refused_with_a_reason, loop) {
         }
     };
     check([] { make_kafka_conf({{"no.such.property", "1"}}); }, "no.such.property");
-    check([] { make_kafka_conf({{"linger.ms", "soon"}}); }, "linger.ms");
+    check([] { make_kafka_conf({{"session.timeout.ms", "soon"}}); }, "session.timeout.ms");
     check(
         [&] {
             kafka_consumer(io, conf_of({{"session.timeout.ms", "400000"}, {"group.id", "g"}}));
@@ -367,9 +362,17 @@ BOOST_FIXTURE_TEST_CASE(a_bad_configuration_is_refused_with_a_reason, loop) {
         "session.timeout.ms");
     check(
         [&] {
-            kafka_producer(io, conf_of({{"enable.idempotence", "true"}, {"max.in.flight", "100"}}));
+            kafka_producer(io, conf_of({{"bootstrap.servers", "127.0.0.1:1"},
+                                        {"enable.idempotence", "true"},
+                                        {"max.in.flight", "100"}}));
         },
         "max.in.flight");
+    try {
+        kafka_consumer no_group(io, conf_of({{"bootstrap.servers", brokers.address()}}));
+        BOOST_ERROR("no exception");
+    } catch (const boost::system::system_error& e) {
+        BOOST_CHECK_EQUAL(e.code(), error_code(kafka_error::unknown_group));
+    }
     {
         const test::fault none(test::call::eventfd, EMFILE);
         BOOST_CHECK_THROW(kafka_consumer(io, for_consumer()), boost::system::system_error);
@@ -496,6 +499,7 @@ BOOST_FIXTURE_TEST_CASE(a_cancelled_consume_loses_no_message, pair_fixture) {
     for (int turns = 0; received != most; turns = (turns + 1) % 7) {
         consumed o;
         asio::cancellation_signal signal;
+        io.restart();
         c.async_consume(asio::bind_cancellation_slot(signal.slot(), o.handler()));
         for (int i = 0; i != turns && !o; ++i)
             io.poll_one();
@@ -646,15 +650,6 @@ BOOST_FIXTURE_TEST_CASE(a_broker_that_goes_and_comes_back_is_used_again, pair_fi
     }
 }
 
-BOOST_FIXTURE_TEST_CASE(a_broker_that_cannot_be_reached_is_an_error_of_the_consumer, loop) {
-    kafka_consumer alone(io, conf_of({{"bootstrap.servers", "127.0.0.1:1"}, {"group.id", "g"}}));
-    const consumed o = consume(alone);
-    BOOST_TEST((o.ec == kafka_error::transport || o.ec == kafka_error::all_brokers_down),
-               o.ec.message());
-    BOOST_REQUIRE(o.value);
-    BOOST_TEST(!kafka_value(*o.value).empty());
-}
-
 // ---- groups, and the end ------------------------------------------------------------------------
 
 namespace {
@@ -698,8 +693,8 @@ BOOST_FIXTURE_TEST_CASE(a_member_of_a_group_stays_while_it_waits_and_leaves_when
     rebalances seen;
     kafka_conf conf = for_consumer({{"group.id", "members"},
                                     {"enable.auto.commit", "true"},
-                                    {"session.timeout.ms", "2000"},
-                                    {"max.poll.interval.ms", "2000"},
+                                    {"session.timeout.ms", "4000"},
+                                    {"max.poll.interval.ms", "4000"},
                                     {"heartbeat.interval.ms", "200"}});
     rebalances::set(conf.get(), seen);
     kafka_consumer member(io, std::move(conf));
@@ -711,7 +706,7 @@ BOOST_FIXTURE_TEST_CASE(a_member_of_a_group_stays_while_it_waits_and_leaves_when
     consumed pending;
     member.async_consume(pending.handler());
     test::called over;
-    asio::steady_timer pause(io, 4s);
+    asio::steady_timer pause(io, 5500ms);
     pause.async_wait(over.handler());
     test::run_until(io, [&] { return bool(over); });
     BOOST_TEST(!pending);

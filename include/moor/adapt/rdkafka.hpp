@@ -133,8 +133,9 @@ struct kafka_flush {
  * @par Errors
  * `kafka_error`: an error of librdkafka, with a message that says more: the text
  * (`rd_kafka_message_errstr`), and the topic and partition, if the error is about one. Most are
- * temporary, and the consumer goes on: `partition_eof` is no failure, and after `transport` and
- * `all_brokers_down` librdkafka connects again. @n
+ * temporary, and the consumer goes on; `partition_eof` is no failure. A broker that can't be
+ * reached is no error of an operation: librdkafka connects again, and tells the callback of
+ * `rd_kafka_conf_set_error_cb`. @n
  * `kafka_error::bad_state`: the consumer was closed. @n
  * `operation_aborted`: the operation was cancelled, or the consumer was closed or destroyed. @n
  * An error of a watcher, if the eventfd can't be watched any more.
@@ -203,7 +204,7 @@ public:
     /// Constructs a consumer, and starts librdkafka's threads.
     /**
      * @param ex The I/O executor.
-     * @param conf The configuration, which is not empty.
+     * @param conf The configuration, which is not empty, and has a `group.id`.
      * @throws boost::system::system_error If librdkafka does not accept the configuration, or for
      * want of a descriptor.
      */
@@ -214,7 +215,7 @@ public:
     /// Constructs a consumer, and starts librdkafka's threads.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @param conf The configuration, which is not empty.
+     * @param conf The configuration, which is not empty, and has a `group.id`.
      * @throws boost::system::system_error As the other overload does.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
@@ -226,8 +227,8 @@ public:
      * outlive the consumer, and the consumer's messages.
      *
      * @param ex The I/O executor.
-     * @param borrowed An object of the type `RD_KAFKA_CONSUMER`.
-     * @throws boost::system::system_error For want of a descriptor.
+     * @param borrowed An object of the type `RD_KAFKA_CONSUMER` with a `group.id`.
+     * @throws boost::system::system_error If the object has no group, or for want of a descriptor.
      */
     basic_kafka_consumer(const executor_type& ex, native_handle_type borrowed)
         : session_(detail::make_kafka_session<session>(
@@ -237,7 +238,7 @@ public:
     /**
      * @param context The execution context whose executor is the I/O executor.
      * @param borrowed An object of the type `RD_KAFKA_CONSUMER`, as for the other overload.
-     * @throws boost::system::system_error For want of a descriptor.
+     * @throws boost::system::system_error If the object has no group, or for want of a descriptor.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
     basic_kafka_consumer(Context& context, native_handle_type borrowed)
@@ -314,8 +315,7 @@ public:
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Errors
-     * Those of `rd_kafka_consumer_close_queue`, such as `kafka_error::unknown_group` for a consumer
-     * that has none.
+     * Those of `rd_kafka_consumer_close_queue`.
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`: the operation ends. The consumer stays half closed: a further
      * `async_close` goes on with it.

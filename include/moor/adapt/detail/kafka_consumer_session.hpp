@@ -19,6 +19,8 @@
 
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
+#include <boost/system/system_error.hpp>
+#include <boost/throw_exception.hpp>
 
 #include <chrono>
 #include <cstddef>
@@ -42,7 +44,10 @@ public:
               serve();
           }) {
         poll_timer_.keeps_running(false);
-        rd_kafka_poll_set_consumer(native_handle()); // all callbacks are served with the messages
+        // All callbacks are served with the messages. A consumer without a group has no queue.
+        if (const auto e = rd_kafka_poll_set_consumer(native_handle()))
+            boost::throw_exception(
+                boost::system::system_error(kafka_error_code(e), "moor::adapt::kafka_consumer"));
         queue_ = attach(rd_kafka_queue_get_consumer(native_handle()));
     }
 
@@ -138,7 +143,10 @@ private:
             taken(consumes_).complete(ec, std::move(m));
         }
         if (!closes_.empty()) {
-            rd_kafka_queue_poll_callback(closing_queue_.get(), 0);
+            // With the callbacks, messages come that nobody waits for: rd_kafka_queue_poll_callback
+            // aborts the program then.
+            while (kafka_message(rd_kafka_consume_queue(closing_queue_.get(), 0))) {
+            }
             if (rd_kafka_consumer_closed(native_handle()))
                 while (!closes_.empty())
                     taken(closes_).complete(error_code());
