@@ -69,6 +69,7 @@ case $name in
         read -ra flags <<<"$(pkg-config --cflags gio-2.0 gio-unix-2.0)"
         read -ra libraries <<<"$(pkg-config --libs gio-2.0)"
         ;;
+    kafka) adapter "" -lrdkafka -- librdkafka-dev ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
     redis) adapter redis -lhiredis -- libhiredis-dev redis-server ;;
     resolve) adapter dns -lcares -- libc-ares-dev python3 ;;
