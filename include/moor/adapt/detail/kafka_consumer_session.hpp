@@ -145,8 +145,7 @@ private:
         if (!closes_.empty()) {
             // With the callbacks, messages come that nobody waits for: rd_kafka_queue_poll_callback
             // aborts the program then.
-            while (kafka_message(rd_kafka_consume_queue(closing_queue_.get(), 0))) {
-            }
+            while (kafka_message(rd_kafka_consume_queue(closing_queue_.get(), 0))) {}
             if (rd_kafka_consumer_closed(native_handle()))
                 while (!closes_.empty())
                     taken(closes_).complete(error_code());
