@@ -24,9 +24,9 @@
 
 #include <chrono>
 #include <cstddef>
-#include <cstdlib>
 #include <list>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include <librdkafka/rdkafka.h>
@@ -111,7 +111,7 @@ private:
         if (std::exchange(is_closing_, true))
             return close_error_;
         end_consumes(boost::asio::error::operation_aborted);
-        kept_.reset();
+        drop_messages();
         closing_queue_ = attach(rd_kafka_queue_new(native_handle()));
         // librdkafka closes the consumer on a thread of its own.
         if (rd_kafka_error_t* e =
@@ -120,6 +120,22 @@ private:
             rd_kafka_error_destroy(e);
         }
         return close_error_;
+    }
+
+    /// Drops what the program has not received, so that the last commit does not pass over it.
+    /**
+     * librdkafka stores the offset of each message that is taken out of a queue. A pause makes the
+     * messages in the queue outdated: librdkafka drops these by itself.
+     */
+    void drop_messages() {
+        if (kept_ && !kept_->err && property("enable.auto.offset.store") == "true")
+            rd_kafka_offset_store(kept_->rkt, kept_->partition, kept_->offset - 1);
+        kept_.reset();
+        rd_kafka_topic_partition_list_t* partitions = nullptr;
+        if (rd_kafka_assignment(native_handle(), &partitions))
+            return;
+        rd_kafka_pause_partitions(native_handle(), partitions);
+        rd_kafka_topic_partition_list_destroy(partitions);
     }
 
     /// The next message; if there is none, the callbacks are served.
@@ -143,8 +159,8 @@ private:
             taken(consumes_).complete(ec, std::move(m));
         }
         if (!closes_.empty()) {
-            // With the callbacks, messages come that nobody waits for: rd_kafka_queue_poll_callback
-            // aborts the program then.
+            // With the callbacks, errors come as messages that nobody waits for:
+            // rd_kafka_queue_poll_callback would abort the program then.
             while (kafka_message(rd_kafka_consume_queue(closing_queue_.get(), 0))) {}
             if (rd_kafka_consumer_closed(native_handle()))
                 while (!closes_.empty())
@@ -163,14 +179,15 @@ private:
         }
     }
 
-    static std::chrono::milliseconds poll_interval_of(rd_kafka_t* consumer) {
-        char text[32] = "";
-        std::size_t size = sizeof(text);
-        rd_kafka_conf_get(rd_kafka_conf(consumer), "max.poll.interval.ms", text, &size);
-        return std::chrono::milliseconds(std::strtol(text, nullptr, 10) / 2 + 1);
+    std::string property(const char* name) const {
+        char value[32] = "";
+        std::size_t size = sizeof(value);
+        rd_kafka_conf_get(rd_kafka_conf(native_handle()), name, value, &size);
+        return value;
     }
 
-    const std::chrono::milliseconds poll_interval_ = poll_interval_of(native_handle());
+    const std::chrono::milliseconds poll_interval_{std::stoi(property("max.poll.interval.ms")) / 2 +
+                                                   1};
     moor::watcher poll_timer_;
     bool is_timer_set_ = false;
     bool is_closing_ = false;
