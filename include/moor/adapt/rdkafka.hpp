@@ -20,14 +20,18 @@
 //   adapter keeps the client, so that the last of them destroys it.
 // - A message that a producer has taken can't be taken back. A cancelled operation completes, and
 //   its report is dropped when it comes.
+// - librdkafka stores the offset of a message that is taken out of a queue, and commits it later. A
+//   consumer that is being closed first pauses its partitions: librdkafka then drops the messages
+//   in the queue, and their offsets are not committed.
 // - If the producer's queue is full, the adapter keeps further messages, in order.
 //
 // What blocks: rd_kafka_consumer_close and rd_kafka_flush, for which there are async_close and
 // async_flush; rd_kafka_destroy, which joins librdkafka's threads, for a few milliseconds. The
-// constructors start these threads. subscribe, assign, unassign, pause and resume ask librdkafka's
-// main thread, but no broker. Of the other functions, those with a timeout ask a broker and block
-// up to this time: rd_kafka_seek, rd_kafka_committed, rd_kafka_metadata,
-// rd_kafka_query_watermark_offsets; and rd_kafka_commit, unless its last argument is 1.
+// constructors start these threads. subscribe, assign, unassign, pause and resume wait for
+// librdkafka's main thread, but for no broker; async_close pauses. Of the other functions, those
+// with a timeout ask a broker and block up to this time: rd_kafka_seek, rd_kafka_committed,
+// rd_kafka_metadata, rd_kafka_query_watermark_offsets; and rd_kafka_commit, unless its last
+// argument is 1.
 //
 // Threads: all members of a consumer or producer have to be called on its executor, a strand if
 // several threads run the context.
@@ -308,7 +312,7 @@ public:
     /**
      * Operations that wait for a message complete with `operation_aborted`, further ones with
      * `kafka_error::bad_state`. Several of this kind may be pending. Messages that the program has
-     * not received are dropped; other members of the group receive them.
+     * not received are dropped, and not committed: other members of the group receive them.
      *
      * @param token The completion token.
      *
@@ -395,9 +399,8 @@ using kafka_consumer = basic_kafka_consumer<>;
  * asio::awaitable<void> tell(asio::io_context& io) {
  *     moor::adapt::kafka_producer producer(
  *         io, moor::adapt::make_kafka_conf({{"bootstrap.servers", "kafka.example.com"}}));
- *     auto report = co_await producer.async_produce("news", "a key", "a text",
- * asio::use_awaitable); std::cout << "stored at " << report.partition << ':' << report.offset <<
- * '\n';
+ *     auto r = co_await producer.async_produce("news", "key", "text", asio::use_awaitable);
+ *     std::cout << "stored at " << r.partition << ':' << r.offset << '\n';
  * }
  * @endcode
  */
@@ -517,8 +520,8 @@ public:
      * `terminal`, `partial`, `total`: the operation ends; the message may be stored nevertheless.
      * @par Example
      * @code
-     * auto report = co_await producer.async_produce("news", "a key", "a text",
-     * asio::use_awaitable);
+     * auto r = co_await producer.async_produce("news", "key", "text", asio::use_awaitable);
+     * std::cout << "stored at " << r.partition << ':' << r.offset << '\n';
      * @endcode
      */
     template <class Token = default_token>
