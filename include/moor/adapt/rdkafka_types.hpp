@@ -291,6 +291,13 @@ struct kafka_record {
 };
 
 /// Where a message has been stored.
+/**
+ * @par Example
+ * @code
+ * kafka_report r = co_await producer.async_produce("news", "key", "text", asio::use_awaitable);
+ * std::cout << "stored at " << r.partition << ':' << r.offset << '\n';
+ * @endcode
+ */
 struct kafka_report {
     /// The partition, or -1 if none was chosen.
     std::int32_t partition = -1;
