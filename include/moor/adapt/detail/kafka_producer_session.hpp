@@ -139,8 +139,6 @@ private:
         --live_;
         if (!p->is_sent)
             waiting_.erase(p);
-        if (!flushes_.empty()) // which may have waited for this
-            serve_soon();
         update();
         cancelled.complete(boost::asio::error::operation_aborted, {});
     }
@@ -191,8 +189,6 @@ private:
 
     void serve() override {
         rd_kafka_poll(native_handle(), 0);
-        if (!is_open())
-            return;
         send_waiting();
         while (!flushes_.empty() && flushes_.front().number < oldest_number()) {
             flushes_.front().operation.complete(error_code());
