@@ -310,7 +310,8 @@ public:
     /// Closes the consumer: commits, and leaves the group.
     /**
      * With `enable.auto.commit`, librdkafka commits the offsets of what the program has received.
-     * Operations that wait for a message complete with `operation_aborted`, further ones with
+     * If no broker answers, librdkafka gives up after about `session.timeout.ms`. Operations that
+     * wait for a message complete with `operation_aborted`, further ones with
      * `kafka_error::bad_state`. Several of this kind may be pending. Messages that the program has
      * not received are dropped, and not committed: other members of the group receive them.
      *
