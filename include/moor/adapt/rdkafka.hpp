@@ -46,6 +46,7 @@
 #ifndef MOOR_ADAPT_RDKAFKA_HPP
 #define MOOR_ADAPT_RDKAFKA_HPP
 
+#include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/kafka_consumer_session.hpp>
 #include <moor/adapt/detail/kafka_producer_session.hpp>
 #include <moor/adapt/detail/kafka_session.hpp>
@@ -69,47 +70,29 @@ namespace adapt {
 
 namespace detail {
 
-/// What an initiating function does, once its token says so.
-template <class Executor, class Start>
-struct kafka_initiation {
-    using executor_type = Executor;
-
-    executor_type executor;
-    Start start;
-
-    executor_type get_executor() const noexcept { return executor; }
-    template <class Handler, class... Args>
-    void operator()(Handler&& handler, Args&&... args) const {
-        start(std::forward<Handler>(handler), std::forward<Args>(args)...);
-    }
-};
-
+// What the initiating functions do, once their tokens say so.
 struct kafka_consume {
-    kafka_consumer_session* target;
     template <class Handler>
-    void operator()(Handler&& handler) const {
-        target->start_consume(std::forward<Handler>(handler));
+    void operator()(kafka_consumer_session& s, Handler&& handler) const {
+        s.start_consume(std::forward<Handler>(handler));
     }
 };
 struct kafka_close {
-    kafka_consumer_session* target;
     template <class Handler>
-    void operator()(Handler&& handler) const {
-        target->start_close(std::forward<Handler>(handler));
+    void operator()(kafka_consumer_session& s, Handler&& handler) const {
+        s.start_close(std::forward<Handler>(handler));
     }
 };
 struct kafka_produce {
-    kafka_producer_session* target;
     template <class Handler>
-    void operator()(Handler&& handler, kafka_record record) const {
-        target->start_produce(std::forward<Handler>(handler), std::move(record));
+    void operator()(kafka_producer_session& s, Handler&& handler, kafka_record record) const {
+        s.start_produce(std::forward<Handler>(handler), std::move(record));
     }
 };
 struct kafka_flush {
-    kafka_producer_session* target;
     template <class Handler>
-    void operator()(Handler&& handler) const {
-        target->start_flush(std::forward<Handler>(handler));
+    void operator()(kafka_producer_session& s, Handler&& handler) const {
+        s.start_flush(std::forward<Handler>(handler));
     }
 };
 
@@ -187,7 +170,7 @@ class basic_kafka_consumer {
     using session = detail::kafka_consumer_session;
     using default_token = boost::asio::default_completion_token_t<Executor>;
     template <class Start>
-    using initiation = detail::kafka_initiation<Executor, Start>;
+    using initiation = detail::initiation<session, Start>;
     template <class Signature, class Token, class Start>
     using initiated = moor::detail::initiated<Signature, Token, initiation<Start>>;
 
@@ -304,7 +287,7 @@ public:
     auto async_consume(Token&& token = default_token())
         -> initiated<void(error_code, kafka_message), Token, detail::kafka_consume> {
         return moor::detail::initiate<void(error_code, kafka_message), Token>(
-            initiation<detail::kafka_consume>{executor_, {session_.get()}}, token);
+            initiation<detail::kafka_consume>{session_.get()}, token);
     }
 
     /// Closes the consumer: commits, and leaves the group.
@@ -333,7 +316,7 @@ public:
     auto async_close(Token&& token = default_token())
         -> initiated<void(error_code), Token, detail::kafka_close> {
         return moor::detail::initiate<void(error_code), Token>(
-            initiation<detail::kafka_close>{executor_, {session_.get()}}, token);
+            initiation<detail::kafka_close>{session_.get()}, token);
     }
 
 private:
@@ -410,7 +393,7 @@ class basic_kafka_producer {
     using session = detail::kafka_producer_session;
     using default_token = boost::asio::default_completion_token_t<Executor>;
     template <class Start>
-    using initiation = detail::kafka_initiation<Executor, Start>;
+    using initiation = detail::initiation<session, Start>;
     template <class Signature, class Token, class Start, class... Args>
     using initiated = moor::detail::initiated<Signature, Token, initiation<Start>, Args...>;
 
@@ -504,8 +487,7 @@ public:
     auto async_produce(kafka_record record, Token&& token = default_token())
         -> initiated<void(error_code, kafka_report), Token, detail::kafka_produce, kafka_record> {
         return moor::detail::initiate<void(error_code, kafka_report), Token>(
-            initiation<detail::kafka_produce>{executor_, {session_.get()}}, token,
-            std::move(record));
+            initiation<detail::kafka_produce>{session_.get()}, token, std::move(record));
     }
 
     /// Sends a message, and completes when it is stored, or has failed.
@@ -556,7 +538,7 @@ public:
     auto async_flush(Token&& token = default_token())
         -> initiated<void(error_code), Token, detail::kafka_flush> {
         return moor::detail::initiate<void(error_code), Token>(
-            initiation<detail::kafka_flush>{executor_, {session_.get()}}, token);
+            initiation<detail::kafka_flush>{session_.get()}, token);
     }
 
 private:
