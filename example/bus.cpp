@@ -120,7 +120,7 @@ asio::awaitable<void> greet_lines(adapt::sd_bus_connection& bus) {
         auto [ec, reply] =
             co_await bus.async_call(std::move(call), 5s, asio::as_tuple(use_awaitable));
         if (ec) {
-            std::cout << bus.error_name() << ": " << bus.error_message() << std::endl;
+            std::cout << ec.message() << ": " << bus.error_message() << std::endl;
             continue;
         }
         const char* greeting = "";

@@ -7,8 +7,10 @@
 // GIO in a program of Boost.Asio: a GFileMonitor prints what changes in a directory, while a
 // coroutine, a timer and a signal_set do their work in the same loop.
 //
-//     example/run.sh gio                watches a directory in which the program writes files
-//     itself example/run.sh gio DIRECTORY      watches a directory until Ctrl-C
+//     example/run.sh gio
+//     example/run.sh gio DIRECTORY
+//
+// The first writes files itself, in a directory of its own; the second ends with Ctrl-C.
 //
 // Without run.sh:
 //

@@ -10,6 +10,7 @@
 #     example/run.sh bus                    a service on D-Bus, and its client
 #     example/run.sh download [URL...]      files with libcurl, at once
 #     example/run.sh gio [DIRECTORY]        GIO in a program of Asio
+#     example/run.sh kafka [BROKERS TOPIC]  messages of Kafka
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
 #     example/run.sh redis [CHANNEL...]     what is published in Redis
 #     example/run.sh resolve [HOST...]      names by c-ares
@@ -69,6 +70,7 @@ case $name in
         read -ra flags <<<"$(pkg-config --cflags gio-2.0 gio-unix-2.0)"
         read -ra libraries <<<"$(pkg-config --libs gio-2.0)"
         ;;
+    kafka) adapter "" -lrdkafka -- librdkafka-dev ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
     mqtt) adapter mosquitto -lmosquitto -- libmosquitto-dev mosquitto openssl ;;
     redis) adapter redis -lhiredis -- libhiredis-dev redis-server ;;

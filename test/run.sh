@@ -69,6 +69,7 @@ adapter_packages=(
     libcurl4-openssl-dev nginx-light
     libzmq3-dev
     libhiredis-dev redis-server
+    librdkafka-dev
     libsystemd-dev dbus-daemon
     libglib2.0-dev pkg-config
     libasound2-dev

@@ -20,7 +20,7 @@ GROUPS = [
     ("poll", "Lists of descriptors", "The call poll(2) as an operation.", ["poll"]),
     ("process", "Child processes", "Wait for the end of a child, and send signals.", ["process"]),
     ("operation", "Operations for adapters", "Keep a handler for the callback of a library.", ["operation"]),
-    ("adapt", "Adapters", "C libraries with completion tokens.", ["adapt/libpq", "adapt/libpq_types", "adapt/c_ares", "adapt/c_ares_types", "adapt/inotify", "adapt/inotify_types", "adapt/curl", "adapt/curl_types", "adapt/zmq", "adapt/zmq_types", "adapt/hiredis", "adapt/hiredis_types", "adapt/sd_bus", "adapt/sd_bus_types", "adapt/glib", "adapt/alsa", "adapt/mosquitto", "adapt/mosquitto_types"]),
+    ("adapt", "Adapters", "C libraries with completion tokens.", ["adapt/libpq", "adapt/libpq_types", "adapt/c_ares", "adapt/c_ares_types", "adapt/inotify", "adapt/inotify_types", "adapt/curl", "adapt/curl_types", "adapt/zmq", "adapt/zmq_types", "adapt/hiredis", "adapt/hiredis_types", "adapt/rdkafka", "adapt/rdkafka_types", "adapt/sd_bus", "adapt/sd_bus_types", "adapt/glib", "adapt/alsa", "adapt/mosquitto", "adapt/mosquitto_types"]),
     ("vocabulary", "Vocabulary", "Interests, events, results of calls, and errors.", ["readiness", "error"]),
     ("service", "The service, and reports", "Metrics, snapshots, shutdown, and reports of mistakes.",
      ["registration_service", "misuse", "inspect", "inspector_options", "version", "src"]),

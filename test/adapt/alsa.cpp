@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/quiet.hpp"
 
@@ -40,6 +41,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -143,6 +145,11 @@ public:
         error_ = error;
         notify();
     }
+    /// No news any more.
+    void calm() {
+        std::uint64_t n = 0;
+        called_well(::read(news_, &n, sizeof n));
+    }
 
     samples heard;
     samples spoken;
@@ -151,6 +158,7 @@ public:
     bool translates = true; ///< otherwise poll_revents says nothing
     bool has_descriptors = true;
     int poll_error = 0;
+    int interruptions = 0; ///< so many transfers fail with EINTR
     long translations = 0;
     long stops = 0;
     std::vector<int> more; ///< further descriptors of the list, which are never ready
@@ -179,8 +187,10 @@ private:
             return static_cast<snd_pcm_sframes_t>(c.position_);
         };
         f.transfer = [](snd_pcm_ioplug_t* io, const snd_pcm_channel_area_t* areas,
-                        snd_pcm_uframes_t offset, snd_pcm_uframes_t size) {
+                        snd_pcm_uframes_t offset, snd_pcm_uframes_t size) -> snd_pcm_sframes_t {
             card& c = of(io);
+            if (c.interruptions != 0 && c.interruptions-- != 0)
+                return -EINTR;
             auto* at = static_cast<std::int16_t*>(areas->addr) + areas->first / 16 + offset;
             if (io->stream == SND_PCM_STREAM_PLAYBACK) {
                 c.heard.insert(c.heard.end(), at, at + size);
@@ -365,6 +375,55 @@ BOOST_FIXTURE_TEST_CASE(an_event_that_stays_without_room_is_not_spun_on, loop) {
     BOOST_TEST(written.value == 300u);
 }
 
+// Also if the pause of the cancelled operation is over, and nothing has happened in it.
+BOOST_FIXTURE_TEST_CASE(an_operation_begins_whatever_an_earlier_one_waits_for, loop) {
+    for (int turns = 0; turns != 14; ++turns) {
+        card c;
+        alsa_pcm pcm(io, c.pcm());
+        const samples tone = numbers(10);
+        frames written;
+        pcm.async_write(tone.data(), tone.size(), written.handler());
+        test::run_until(io, [&] { return bool(written); });
+        c.translates = c.consumes = false;
+        c.notify();
+        events e;
+        pcm.async_wait(e.handler());
+        io.restart();
+        for (int i = 0; i != turns; ++i)
+            io.run_one();
+        c.calm();
+        pcm.cancel();
+        test::called drained;
+        pcm.async_drain(drained.handler());
+        test::run_ready(io);
+        BOOST_TEST(e.ec == aborted);
+        BOOST_TEST(!drained);
+        BOOST_TEST(snd_pcm_state(c.pcm()) == SND_PCM_STATE_DRAINING);
+        c.consumes = true;
+        c.run(10);
+        test::run_all(io);
+        BOOST_TEST(drained.times == 1);
+        BOOST_TEST(drained.ec == error_code());
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(an_interrupted_call_is_repeated, loop) {
+    card c;
+    alsa_pcm pcm(io, c.pcm());
+    const samples tone = numbers(300);
+    c.interruptions = 2;
+    frames written;
+    pcm.async_write(tone.data(), tone.size(), written.handler());
+    test::run_ready(io);
+    BOOST_TEST(!written);
+    c.interruptions = 1;
+    c.run(card::period);
+    test::run_until(io, [&] { return bool(written); });
+    BOOST_TEST(written.ec == error_code());
+    BOOST_TEST(c.interruptions == 0);
+    BOOST_TEST(c.heard == tone, boost::test_tools::per_element());
+}
+
 BOOST_FIXTURE_TEST_CASE(the_list_may_change_from_wait_to_wait, loop) {
     card c;
     alsa_pcm pcm(io, c.pcm());
@@ -483,6 +542,51 @@ BOOST_FIXTURE_TEST_CASE(bad_input_is_an_error, loop) {
     pcm.async_write("", 0, late.handler());
     test::run_until(io, [&] { return bool(late); });
     BOOST_TEST(late.ec == asio::error::bad_descriptor);
+}
+
+// ALSA ends the program if the list of no descriptors is the null pointer.
+BOOST_FIXTURE_TEST_CASE(a_handle_without_descriptors_is_an_error_at_once, loop) {
+    card c;
+    c.has_descriptors = false;
+    alsa_pcm pcm(io, c.pcm());
+    events none;
+    pcm.async_wait(none.handler());
+    test::run_until(io, [&] { return bool(none); });
+    BOOST_TEST(none.ec == asio::error::operation_not_supported);
+}
+
+BOOST_FIXTURE_TEST_CASE(an_operation_without_memory_is_over, loop,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    card c;
+    const samples tone = numbers(300);
+    int failed = 0;
+    for (long n = 0; n != 12; ++n) {
+        alsa_pcm pcm(io, c.pcm());
+        asio::cancellation_signal signal;
+        frames written;
+        bool is_thrown = false;
+        {
+            test::out_of_memory none(n);
+            try {
+                pcm.async_write(tone.data(), tone.size(),
+                                asio::bind_cancellation_slot(signal.slot(), written.handler()));
+            } catch (const std::bad_alloc&) {
+                is_thrown = true;
+            }
+            test::run_ready(io);
+        }
+        failed += is_thrown || written.ec == asio::error::no_memory;
+        pcm.cancel();
+        BOOST_REQUIRE_GE(snd_pcm_drop(c.pcm()), 0);
+        BOOST_REQUIRE_GE(snd_pcm_prepare(c.pcm()), 0);
+        events next; // nothing stays behind
+        pcm.async_wait(next.handler());
+        c.notify();
+        test::run_until(io, [&] { return bool(next); });
+        BOOST_TEST(next.ec == error_code());
+        BOOST_TEST(written.times == !is_thrown);
+    }
+    BOOST_TEST(failed > 1);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_pcm_without_parameters_is_an_error, loop) {

@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/faults.hpp"
 #include "support/handles.hpp"
 #include "support/quiet.hpp"
 #include "support/servers.hpp"
@@ -18,6 +19,8 @@
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/descriptor_base.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
@@ -35,6 +38,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -42,6 +46,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <new>
 #include <optional>
 #include <random>
 #include <string>
@@ -552,6 +557,49 @@ BOOST_FIXTURE_TEST_CASE(sources_of_other_threads_wake_the_guest, test::context_f
     }
 }
 
+// GLib's own thread tells of signals.
+BOOST_FIXTURE_TEST_CASE(signals_and_ends_of_children_are_dispatched, test::context_fixture) {
+    for (bool is_shared : {false, true}) {
+        std::optional<glib_guest> guest;
+        if (is_shared)
+            guest.emplace(io, nullptr);
+        else
+            guest.emplace(io);
+        GMainContext* const c = guest->native_handle();
+        test::called done;
+        guest->async_run(done.handler());
+        int signals = 0, status = -1;
+        handle<GSource> signal;
+        guest->call([&] {
+            signal = attach(c, g_unix_signal_source_new(SIGUSR1), [&] { return ++signals != 0; });
+        });
+        for (int i = 1; i != 4; ++i) {
+            test::run_ready(io); // the guest waits
+            BOOST_REQUIRE(::raise(SIGUSR1) == 0);
+            drive_until(io, [&] { return signals == i; });
+        }
+        g_source_destroy(signal.get());
+        const ::pid_t child = ::fork();
+        BOOST_REQUIRE(child >= 0);
+        if (child == 0)
+            ::_exit(7);
+        guest->call([&] {
+            GSource* const s = g_child_watch_source_new(child);
+            const auto on_end =
+                +[](GPid, gint ended, gpointer to) { *static_cast<int*>(to) = ended; };
+            g_source_set_callback(
+                s, reinterpret_cast<GSourceFunc>(reinterpret_cast<void (*)()>(on_end)), &status,
+                nullptr);
+            g_source_attach(s, c);
+            g_source_unref(s);
+        });
+        drive_until(io, [&] { return status != -1; });
+        BOOST_TEST(WEXITSTATUS(status) == 7);
+        guest->stop();
+        drive(io);
+    }
+}
+
 BOOST_FIXTURE_TEST_CASE(sources_of_a_handler_wake_the_guest_of_a_context_of_its_own, running) {
     for (int i = 0; i != 20; ++i) {
         test::run_ready(io);
@@ -754,6 +802,29 @@ BOOST_FIXTURE_TEST_CASE(a_handler_closes_the_descriptor_of_a_source_that_is_wait
     }
 }
 
+// The end of the guest's registration must not be that of the object: both files are eventfds.
+BOOST_FIXTURE_TEST_CASE(a_call_closes_a_descriptor_and_gives_its_number_to_an_object, running) {
+    for (int i = 0; i != 20; ++i) {
+        int number = make_eventfd();
+        auto s = attach_fd(c, number, G_IO_IN, [] { return true; });
+        test::run_ready(io);
+        std::optional<asio::posix::stream_descriptor> d;
+        guest.call([&] {
+            g_source_destroy(s.get());
+            ::close(number);
+            BOOST_REQUIRE_EQUAL(make_eventfd(), number);
+            d.emplace(io, number);
+        });
+        test::called ready;
+        d->async_wait(asio::posix::descriptor_base::wait_read, ready.handler());
+        test::run_ready(io);
+        BOOST_TEST(!ready);
+        signal_eventfd(number);
+        run_until([&] { return bool(ready); });
+        BOOST_CHECK_EQUAL(ready.ec, error_code());
+    }
+}
+
 BOOST_FIXTURE_TEST_CASE(a_descriptor_in_several_sources_has_the_events_of_all, running) {
     test::fd_pair p = test::make_socketpair();
     std::string log;
@@ -878,6 +949,34 @@ BOOST_FIXTURE_TEST_CASE(a_nested_loop_takes_what_the_guest_was_told_of, running_
         test::run_ready(io);
         BOOST_TEST(calls == 1);
         g_source_destroy(s.get());
+    }
+}
+
+// The iterations take the wake-up, and what the guest waits for is old then.
+BOOST_FIXTURE_TEST_CASE(sources_of_iterations_in_a_handler_are_noticed, counted_loop) {
+    for (bool is_shared : {false, true}) {
+        std::optional<glib_guest> guest;
+        if (is_shared)
+            guest.emplace(io, nullptr);
+        else
+            guest.emplace(io);
+        GMainContext* const c = guest->native_handle();
+        test::called done;
+        guest->async_run(done.handler());
+        test::run_ready(io); // the guest waits
+        int calls = 0;
+        guest->call([&] {
+            bool is_over = false;
+            attach_idle(c, once([&] {
+                            attach_timeout(c, 100, once([&] { ++calls; }));
+                            attach_idle(c, once([&] { is_over = true; }));
+                        }));
+            while (!is_over)
+                g_main_context_iteration(c, FALSE);
+        });
+        drive_until(io, [&] { return calls == 1; });
+        guest->stop();
+        drive(io);
     }
 }
 
@@ -1061,6 +1160,35 @@ BOOST_AUTO_TEST_CASE(an_exception_of_a_callback_ends_the_program) {
     BOOST_REQUIRE(::waitpid(child, &status, 0) == child);
     BOOST_TEST(WIFEXITED(status));
     BOOST_TEST(WEXITSTATUS(status) == 42);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_run_without_memory_is_over, counted_loop,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    glib_guest guest(io);
+    test::fd_pair p = test::make_socketpair();
+    auto s = attach_fd(guest.native_handle(), p.a, G_IO_IN, [] { return true; });
+    int failed = 0;
+    for (long n = 0; n != 16; ++n) {
+        asio::cancellation_signal signal;
+        test::called done;
+        bool is_thrown = false;
+        {
+            test::out_of_memory none(n);
+            try {
+                guest.async_run(asio::bind_cancellation_slot(signal.slot(), done.handler()));
+            } catch (const std::bad_alloc&) {
+                is_thrown = true;
+            }
+            test::run_ready(io);
+        }
+        failed += is_thrown || done.ec == asio::error::no_memory;
+        BOOST_TEST(guest.is_running() == (!is_thrown && !done));
+        guest.stop();
+        drive(io);
+        BOOST_TEST(done.times == !is_thrown);
+    }
+    BOOST_TEST(failed > 1);
+    g_source_destroy(s.get());
 }
 
 // ---- many ---------------------------------------------------------------------------------------

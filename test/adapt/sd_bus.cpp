@@ -16,6 +16,7 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/strand.hpp>
@@ -500,6 +501,26 @@ BOOST_FIXTURE_TEST_CASE(a_bus_that_waits_for_its_socket_changes_its_descriptor, 
     check_works(c);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_call_with_a_descriptor_does_not_block_until_there_is_a_connection,
+                        counted_loop) {
+    false_daemon daemon; // which does not answer
+    sd_bus_connection c(io);
+    test::called opened;
+    c.async_open(daemon.address(), opened.handler());
+    const auto before = std::chrono::steady_clock::now();
+    BOOST_CHECK_EQUAL(
+        call(c, c.new_call("org.moor.Nobody", path, interface, "Keep", "h", STDIN_FILENO)).ec,
+        not_connected);
+    BOOST_TEST((std::chrono::steady_clock::now() - before < 20s)); // sd-bus gives up after 25 s
+    BOOST_TEST(opened.times == 0);
+    c.close();
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(open(c), error_code());
+    BOOST_TEST(
+        (call(c, c.new_call("org.moor.Nobody", path, interface, "Keep", "h", STDIN_FILENO)).ec ==
+         errc::host_unreachable));
+}
+
 // ---- calls --------------------------------------------------------------------------------------
 
 BOOST_FIXTURE_TEST_CASE(calls_give_replies_and_errors_with_names_and_texts, served) {
@@ -521,6 +542,9 @@ BOOST_FIXTURE_TEST_CASE(calls_give_replies_and_errors_with_names_and_texts, serv
     BOOST_TEST((o.ec == errc::host_unreachable));
     BOOST_TEST(o.ec.message().find("no such service") != std::string::npos);
     BOOST_TEST(c.error_name() == SD_BUS_ERROR_SERVICE_UNKNOWN);
+    BOOST_CHECK_EQUAL(call(c, nullptr).ec, sd_bus_code(EINVAL)); // not an error of the service
+    BOOST_TEST(c.error_name() == "");
+    BOOST_TEST(c.error_message() == "");
     o = call(c, to(name, "Echo", "i", 7));
     BOOST_TEST((o.ec == errc::invalid_argument));
     o = call(c, c.new_call(name, path, "org.freedesktop.DBus.Properties", "Get", "ss", interface,
@@ -562,6 +586,44 @@ BOOST_FIXTURE_TEST_CASE(bad_input_is_an_error_at_once, served) {
     BOOST_CHECK_EQUAL(m.ec, not_connected);
     BOOST_CHECK_EQUAL(run_ec([&](auto h) { c.async_flush(std::move(h)); }), not_connected);
     BOOST_CHECK_EQUAL(run_ec([&](auto h) { c.async_run(std::move(h)); }), not_connected);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_call_that_asks_for_no_reply_is_refused, served) {
+    sd_bus_message_handle m = to(name, "Echo", "s", "");
+    check(sd_bus_message_set_expect_reply(m.get(), 0));
+    BOOST_CHECK_EQUAL(call(c, std::move(m)).ec, sd_bus_code(EINVAL)); // or else no reply comes
+    check_works(c);
+    BOOST_TEST(data.calls == 0);
+}
+
+BOOST_FIXTURE_TEST_CASE(null_characters_and_missing_arguments_are_refused, served) {
+    const std::string null("\0", 1);
+    const auto code_of = [&](const std::string& destination, const std::string& object,
+                             const std::string& of, const std::string& member, auto... args) {
+        try {
+            c.new_call(destination, object, of, member, args...);
+        } catch (const boost::system::system_error& e) {
+            return e.code();
+        }
+        return error_code();
+    };
+    BOOST_CHECK_EQUAL(code_of(name, path, interface, "Echo"), error_code());
+    BOOST_CHECK_EQUAL(code_of(name + null, path, interface, "Echo"), sd_bus_code(EINVAL));
+    BOOST_CHECK_EQUAL(code_of(name, path + null, interface, "Echo"), sd_bus_code(EINVAL));
+    BOOST_CHECK_EQUAL(code_of(name, path, interface + null, "Echo"), sd_bus_code(EINVAL));
+    BOOST_CHECK_EQUAL(code_of(name, path, interface, "Echo" + null + "x"), sd_bus_code(EINVAL));
+    BOOST_CHECK_EQUAL(code_of(name, path, interface, "Echo", "s"), sd_bus_code(EINVAL));
+    match_outcome o =
+        run<sd_bus_match>([&](auto h) { c.async_match(tick_rule + null, std::move(h)); });
+    BOOST_CHECK_EQUAL(o.ec, sd_bus_code(EINVAL));
+    BOOST_CHECK_EQUAL(open(c, here() + null), sd_bus_code(EINVAL));
+}
+
+BOOST_FIXTURE_TEST_CASE(a_function_that_opens_no_bus_is_an_error, counted_loop) {
+    sd_bus_connection c(io);
+    BOOST_CHECK_EQUAL(run_ec([&](auto h) { c.async_open([](sd_bus**) { return 0; }, h); }),
+                      sd_bus_code(EINVAL));
+    BOOST_CHECK_EQUAL(open(c), error_code());
 }
 
 // (Two cases: Asio before Boost 1.82 loses results of io_uring after 16,384 requests in a context.)
@@ -633,6 +695,14 @@ BOOST_FIXTURE_TEST_CASE(the_shortest_limit_counts_although_it_came_last, connect
     test::run_all(io);
     for (int i = 0; i != 3; ++i)
         BOOST_CHECK_EQUAL(o[i].ec, test::aborted);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_negative_limit_is_over_at_once, connected) {
+    raw_peer silent;
+    reply_outcome o = run<sd_bus_message_handle>(
+        [&](auto h) { c.async_call(to(silent.name, "Keep"), -1ms, std::move(h)); });
+    BOOST_CHECK_EQUAL(o.ec, sd_bus_code(ETIMEDOUT));
+    check_works(c);
 }
 
 BOOST_FIXTURE_TEST_CASE(a_call_made_beside_the_adapter_times_out_too, connected) {
@@ -883,6 +953,45 @@ BOOST_FIXTURE_TEST_CASE(signals_are_kept_and_received_in_order, served) {
     BOOST_TEST(ticks.queued() == 1u);
 }
 
+BOOST_FIXTURE_TEST_CASE(each_handler_reads_its_message_from_the_beginning, served) {
+    sd_bus_match first = match(c, tick_rule);
+    sd_bus_match second = match(c, "type='signal',sender='" + name + "'");
+    int sum = 0;
+    const auto add = [&](error_code ec, sd_bus_message_handle m) { sum += ec ? 0 : number(m); };
+    first.async_receive(add);
+    second.async_receive(add);
+    emit(server->native_handle(), 5);
+    test::run_all(io);
+    BOOST_TEST(sum == 10);
+
+    emit(server->native_handle(), 7);
+    BOOST_TEST(text(call(c, to(name, "Echo", "s", "")).value).empty()); // behind the signal
+    for (sd_bus_match* m : {&first, &second}) {                         // both keep it
+        m->async_receive(add);
+        test::run_all(io);
+    }
+    BOOST_TEST(sum == 24);
+
+    auto read = [](sd_bus_message* m, void*, sd_bus_error*) {
+        int n = 0;
+        sd_bus_message_read(m, "i", &n);
+        return 0;
+    };
+    check(sd_bus_add_filter(c.native_handle(), nullptr, read, nullptr));
+    c.async_call(to(name, "Add", "ii", 40, 2), add);
+    test::run_all(io);
+    BOOST_TEST(sum == 66);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_rule_that_only_the_daemon_refuses_is_an_error, connected) {
+    match_outcome o = run<sd_bus_match>([&](auto h) {
+        c.async_match("type='signal',path='/a',path_namespace='/b'", std::move(h));
+    });
+    BOOST_CHECK_EQUAL(o.ec, sd_bus_code(EINVAL));
+    BOOST_TEST(c.error_name() == SD_BUS_ERROR_MATCH_RULE_INVALID);
+    check_works(c);
+}
+
 BOOST_FIXTURE_TEST_CASE(signals_that_find_no_room_are_reported_where_they_were_lost, served) {
     sd_bus_match ticks = match(c, tick_rule);
     ticks.set_limit(3);
@@ -1040,6 +1149,27 @@ BOOST_FIXTURE_TEST_CASE(two_connections_talk_without_a_daemon, counted_loop) {
     server.close();
     test::run_all(io);
     BOOST_CHECK_EQUAL(over.ec, connection_reset);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_borrowed_bus_that_failed_is_not_watched_any_more, counted_loop) {
+    direct_pair pair;
+    sd_bus_connection c(io, pair.ends[0].get());
+    test::called ready, over;
+    c.async_wait_ready(ready.handler());
+    while (!ready) {
+        test::run_ready(io);
+        pair.process_second();
+    }
+    c.async_run(over.handler());
+    const std::string nonsense(100, 'x');
+    BOOST_TEST(::write(sd_bus_get_fd(pair.ends[1].get()), nonsense.data(), nonsense.size()) == 100);
+    test::run_all(io);
+    BOOST_CHECK_EQUAL(over.ec, sd_bus_code(EBADMSG));
+    asio::posix::stream_descriptor same(io);
+    error_code ec;
+    same.assign(sd_bus_get_fd(pair.ends[0].get()), ec); // "File exists", if epoll still has it
+    BOOST_CHECK_EQUAL(ec, error_code());
+    same.release();
 }
 
 BOOST_FIXTURE_TEST_CASE(a_bus_with_two_descriptors_is_refused, counted_loop) {

@@ -123,6 +123,7 @@ inline error_code alsa_error_code(long result) noexcept { return detail::alsa_er
  * `asio::error::already_started` if another operation is pending; @n
  * `asio::error::bad_descriptor` after `close` or `release`; @n
  * `asio::error::operation_not_supported` if the handle has no descriptors; @n
+ * `asio::error::no_memory`; @n
  * an error of ALSA, in the system's category, or of `basic_poll_set::async_wait`.
  *
  * @tparam Handle The type of the handle: `snd_pcm_t`, `snd_ctl_t`, `snd_rawmidi_t`, `snd_seq_t`, or
@@ -377,9 +378,11 @@ public:
         return this->start(detail::alsa_write(data, frames), token);
     }
 
-    /// Reads interleaved frames (`snd_pcm_readi`), which starts a PCM that is prepared.
+    /// Reads interleaved frames (`snd_pcm_readi`).
     /**
-     * The operation completes when all frames were read, or with an error.
+     * The operation completes when all frames were read, or with an error. As in ALSA, a read that
+     * asks for as many frames as the start threshold starts a PCM that is prepared; otherwise call
+     * `snd_pcm_start`. (`snd_pcm_set_params` sets the threshold to nearly the whole buffer.)
      *
      * @param data The memory for the frames, which has to stay valid until the operation is over.
      * @param frames How many.
@@ -405,6 +408,9 @@ public:
 
     /// Waits until all frames were played, and stops the PCM (`snd_pcm_drain`).
     /**
+     * Some plugins block in `snd_pcm_drain` in spite of the non-blocking mode, such as the one for
+     * PulseAudio.
+     *
      * @param token The completion token.
      *
      * @par Completion Signature

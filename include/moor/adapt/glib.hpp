@@ -14,9 +14,9 @@
 //   acquiring thread attaches itself does not wake it at all. A context with the flag
 //   G_MAIN_CONTEXT_FLAGS_OWNERLESS_POLLING is woken always. The guest makes such a context, or
 //   keeps another one acquired for as long as it runs.
-// - The descriptors, events and time change with each iteration. A source may close its descriptor,
-//   and the number may be another file's at the next moment. The guest registers the descriptors
-//   for one wait, and none is registered while GLib runs.
+// - The descriptors, events and time change with each iteration, whoever iterates. A source may
+//   close its descriptor, and the number may be another file's at the next moment. The guest
+//   registers the descriptors for one wait, and none is registered while GLib runs.
 // - GLib keeps what poll(2) said in its sources, so that what is old must not be passed on. The
 //   wait says only when to iterate; GLib calls poll(2) itself then.
 // - A source that is always ready, such as an idle source, is dispatched once in a turn of the
@@ -24,11 +24,11 @@
 // - A callback must not throw: an exception can't pass GLib's C code. The guest calls
 //   std::terminate.
 //
-// Threads: all members, but touch(), have to be called on the executor. GLib itself starts threads
-// (for GDBus, files, resolvers); they do not run callbacks of the context. The adapter has none.
+// Threads: all members, but touch(), have to be called on the executor. The adapter starts no
+// thread. GLib starts some (for GDBus, files, resolvers), which run no callbacks of the context.
 //
-// Lifetimes: the guest has a reference of the GMainContext. It may outlive the execution context,
-// and may be destroyed in a callback of a source.
+// Lifetimes: the guest has a reference of the GMainContext. The guest may outlive the execution
+// context, and may be destroyed in a callback of a source.
 //
 // An example: example/gio.cpp.
 //
@@ -86,13 +86,18 @@ enum class glib_acquire {
  * functions use the thread-default context of the caller, which is the guest's within callbacks and
  * within `call`, and otherwise the default context, unless the program has set another one.@n
  * The default context, and other contexts without the flag, have a restriction of GLib: a source
- * that the acquiring thread attaches does not wake them. Where you attach a source, or start an
- * asynchronous function, outside of the callbacks of sources, do so within `call`, or call `touch`
- * after it.
+ * that the acquiring thread attaches does not wake them. So use GLib within `call`, or call `touch`
+ * afterwards, in handlers of Asio, that is, outside of the callbacks of sources.
+ *
+ * @par Descriptors
+ * In a callback, and within `call`, a program may close the descriptor of a source, and open
+ * another file or an object of Asio with the same number at once. In another handler, the guest's
+ * wait may still have the number registered.
  *
  * @par Nested Loops
  * `g_main_loop_run`, and functions that wait, such as `g_dbus_connection_call_sync`, may be called
  * within a callback or in a handler. They block the thread of the loop for as long as they run.
+ * Where a handler calls `g_main_context_iteration` for the guest's context, do so within `call`.
  *
  * @par Exceptions
  * A callback must not throw: an exception that reaches GLib ends the program (`std::terminate`).
@@ -104,6 +109,7 @@ enum class glib_acquire {
  * `errc::device_or_resource_busy` if another thread has acquired the context, or if a guest with
  * `glib_acquire::while_running` gets its turn on another thread; @n
  * `asio::error::already_started` if another `async_run` is pending; @n
+ * `asio::error::no_memory`; @n
  * or an error of `async_poll`.
  *
  * @tparam Executor The type of the I/O executor.
@@ -114,16 +120,18 @@ enum class glib_acquire {
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
- * @e Shared @e objects: Unsafe, but for `touch`. The members have to be called on the executor,
- * which has to be a strand if several threads run the execution context. Then the guest needs a
- * context of its own, or one with `glib_acquire::each_turn`. With `glib_acquire::while_running`,
- * one thread has to run the executor. Other threads may attach and destroy sources.
+ * @e Shared @e objects: Unsafe, but for `touch`. The members have to be called, and cancellation
+ * signals emitted, on the executor, which has to be a strand if several threads run the execution
+ * context. Then the guest needs a context of its own, or one with `glib_acquire::each_turn`. With
+ * `glib_acquire::while_running`, one thread has to run the executor. Other threads may attach and
+ * destroy sources.
  *
  * @par Lifetimes
  * Destroying a guest ends `async_run` with `operation_aborted`, and drops the reference of the
  * context, which exists as long as anybody has a reference. A guest may be destroyed in a callback
- * of a source. It may outlive its execution context. An operation goes on when its guest is moved.
- * A guest that was moved from can only be assigned to or destroyed.
+ * of a source. It may outlive its execution context, and with `glib_acquire::while_running` keeps
+ * the `GMainContext` acquired then until `stop` or the destructor. An operation goes on when its
+ * guest is moved. A guest that was moved from can only be assigned to or destroyed.
  *
  * @par Example
  * @code
@@ -274,7 +282,8 @@ public:
     /// Calls a function with the guest's `GMainContext` as the thread-default context.
     /**
      * For GIO's asynchronous functions, which call back in the context that is the thread-default
-     * one when they are called. `touch` is not needed then.
+     * one when they are called, and for all else that a handler does with the context: attach
+     * sources, close their descriptors, iterate. The guest's wait ends before, and a turn follows.
      *
      * @param f The function, which is called at once. It may throw, and may destroy the guest.
      * @returns What the function returns.
@@ -299,16 +308,14 @@ private:
             if (!g_main_context_acquire(s->context()))
                 boost::throw_exception(boost::system::system_error(
                     detail::glib_is_busy(), "moor::adapt::glib_guest::call"));
+            s->end_wait();
             g_main_context_push_thread_default(s->context());
         }
         thread_default(const thread_default&) = delete;
         thread_default& operator=(const thread_default&) = delete;
         ~thread_default() {
-            GMainContext* const c = session_->context();
-            g_main_context_pop_thread_default(c);
-            g_main_context_release(c);
-            if (session_->is_kept())
-                g_main_context_wakeup(c);
+            g_main_context_pop_thread_default(session_->context());
+            g_main_context_release(session_->context());
         }
 
     private:

@@ -19,6 +19,8 @@
 // - The deadline is a time of CLOCK_MONOTONIC, which is the clock of steady_clock.
 // - While it waits for the socket of the bus (sd_bus_set_watch_bind), and when it tries the next
 //   address, sd-bus replaces its descriptor. The adapter compares the file before each wait.
+// - A message has one position of reading, although several matches and filters may get it. Each
+//   handler finds the position at the beginning.
 // - A rule for local signals is not sent to the daemon, and gets no reply.
 // - Errors close the connection: sd-bus can't go on after one.
 //
@@ -181,6 +183,9 @@ public:
      * @code void(error_code, sd_bus_message_handle) @endcode
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`: the wait ends. No message is lost.
+     * @par Shared Messages
+     * If several matches keep a message, they share it, with its position of reading. Each handler
+     * finds the position at the beginning.
      * @par Example
      * @code
      * auto m = co_await match.async_receive(asio::use_awaitable);
@@ -424,12 +429,12 @@ public:
     /// Returns whether the connection is established, as far as sd-bus knows.
     bool is_open() const noexcept { return session_->is_ready(); }
 
-    /// Returns the name of the last error reply; empty if there was none.
+    /// Returns the name of the last error; empty if a call or a match failed without a reply.
     std::string_view error_name() const noexcept {
         const sd_bus_error* e = session_->last_error();
         return e && e->name ? e->name : "";
     }
-    /// Returns the text of the last error reply; empty if there was none.
+    /// Returns the text of the last error; empty if a call or a match failed without a reply.
     std::string_view error_message() const noexcept {
         const sd_bus_error* e = session_->last_error();
         return e && e->message ? e->message : "";
@@ -583,8 +588,8 @@ public:
      * @param member The method.
      * @param types The types of the arguments, as for `sd_bus_message_append`.
      * @param args The arguments, which have to fit the types. sd-bus can't check the arguments.
-     * @throws boost::system::system_error If a name or a type is not valid, or if there is no
-     * connection.
+     * @throws boost::system::system_error If a name or a type is not valid, if there are types but
+     * no arguments, or if there is no connection.
      *
      * @par Example
      * @code
@@ -598,14 +603,19 @@ public:
                                    const char* types = "", Args... args) const {
         sd_bus_message* m = nullptr;
         int result = -ENOTCONN;
-        if (native_handle())
+        if (detail::sd_bus_has_null(destination + path + interface + member))
+            result = -EINVAL;
+        else if (native_handle())
             result = sd_bus_message_new_method_call(
                 native_handle(), &m, destination.empty() ? nullptr : destination.c_str(),
                 path.c_str(), interface.c_str(), member.c_str());
         sd_bus_message_handle owner(m);
-        if constexpr (sizeof...(Args) != 0)
+        if constexpr (sizeof...(Args) != 0) {
             if (result >= 0)
                 result = sd_bus_message_append(m, types, args...);
+        } else if (result >= 0 && types && *types != '\0') {
+            result = -EINVAL;
+        }
         if (result < 0)
             boost::throw_exception(
                 boost::system::system_error(sd_bus_error_of(result), "sd-bus: new call"));
@@ -614,7 +624,10 @@ public:
 
     /// Calls a method, with sd-bus's own limit for the reply, which is 25 seconds by default.
     /**
-     * @param message The call, as `new_call` or `sd_bus_message_new_method_call` makes it.
+     * @param message The call, as `new_call` or `sd_bus_message_new_method_call` makes it. A
+     * message that asks for no reply fails with `errc::invalid_argument`: pass it to `sd_bus_send`.
+     * A call with descriptors fails with `not_connected` before the connection is established. If
+     * only a variant has the descriptors, sd-bus blocks until then.
      * @param token The completion token.
      *
      * @par Completion Signature
@@ -642,7 +655,7 @@ public:
      * @param message The call, as for the other overload.
      * @param limit The time for the reply. When the time has passed, the operation completes with
      * an error equal to `errc::timed_out`. Zero: sd-bus's own limit. `microseconds::max()`: none.
-     * The time starts when the connection is established.
+     * A negative time is over at once. The time starts when the connection is established.
      * @param token The completion token.
      *
      * @par Completion Signature

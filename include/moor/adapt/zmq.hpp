@@ -69,8 +69,8 @@ namespace adapt {
  * @par Order
  * Any number of operations may be pending. The operations of one direction complete in the order in
  * which they were started. Sends and receives do not wait for one another, except on REQ and REP
- * sockets. There, an operation that is started in the wrong state waits if an operation in the
- * other direction is pending, and otherwise fails with `zeromq_error::wrong_state`.
+ * sockets. There, an operation in the wrong state waits while an operation in the other direction
+ * is pending, and otherwise fails with `zeromq_error::wrong_state`.
  *
  * @par Calls of Your Own
  * libzmq's functions on the socket may consume the signal for which a pending operation waits.

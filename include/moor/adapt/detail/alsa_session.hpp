@@ -29,6 +29,7 @@
 #include <boost/asio/cancellation_type.hpp>
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
+#include <boost/core/no_exceptions_support.hpp>
 #include <boost/system/error_code.hpp>
 
 #include <algorithm>
@@ -36,6 +37,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <utility>
 #include <vector>
 
@@ -142,8 +144,9 @@ public:
             return r->complete(boost::asio::error::already_started);
         r->on_cancel([this](boost::asio::cancellation_type_t type) { cancel(type); });
         request_ = std::move(r);
+        pause_ = {};
         if (!is_waiting_)
-            advance(0, false);
+            guarded([this] { advance(0, false); });
     }
 
 private:
@@ -159,27 +162,42 @@ private:
             cancel();
     }
 
-    /// Goes on: at the start, or when the list was ready.
+    /// Calls `f`. Without memory, the operation is over.
+    template <class F>
+    void guarded(F f) {
+        bool has_failed = false;
+        BOOST_TRY { f(); }
+        BOOST_CATCH(const std::bad_alloc&) { has_failed = true; }
+        BOOST_CATCH_END
+        if (has_failed)
+            complete(boost::asio::error::no_memory);
+    }
+
+    /// Goes on: at the start, after a pause, or when the list was ready.
     void advance(unsigned short events, bool is_woken) {
         const int result = request_->advance(handle_, events);
         if (result != 1 && result != -EAGAIN)
             return complete(result < 0 ? alsa_error(result) : error_code());
-        if (result == 1 || !is_woken || ::poll(fds_.data(), fds_.size(), 0) <= 0) {
-            pause_ = {};
-            return wait();
+        if (is_woken && result == -EAGAIN && ::poll(fds_.data(), fds_.size(), 0) > 0) {
+            // The event has brought nothing, and is there still: do not spin.
+            pause_ = std::min(std::max(2 * pause_, shortest_pause), longest_pause);
+            return start_wait(0, pause_);
         }
-        // The event has brought nothing, and is there still: do not spin.
-        pause_ = std::min(std::max(2 * pause_, shortest_pause), longest_pause);
-        start_wait(0, pause_);
+        if (is_woken)
+            pause_ = {};
+        wait();
     }
 
     void wait() {
         const int size = functions::count(handle_);
-        fds_.resize(static_cast<std::size_t>(std::max(size, 0)));
+        if (size < 0)
+            return complete(alsa_error(size));
+        fds_.resize(static_cast<std::size_t>(size));
+        // ALSA refuses the list of no descriptors.
         const int filled =
-            functions::fill(handle_, fds_.data(), static_cast<unsigned>(fds_.size()));
-        if (size < 0 || filled < 0)
-            return complete(alsa_error(std::min(size, filled)));
+            size == 0 ? 0 : functions::fill(handle_, fds_.data(), static_cast<unsigned>(size));
+        if (filled < 0)
+            return complete(alsa_error(filled));
         if (filled == 0)
             return complete(boost::asio::error::operation_not_supported);
         fds_.resize(static_cast<std::size_t>(filled));
@@ -192,18 +210,16 @@ private:
                         [self = this->shared_from_this()](error_code ec, std::size_t ready) {
                             self->is_waiting_ = false;
                             if (self->request_)
-                                self->end_wait(ec, ready);
+                                self->guarded([&] { self->end_wait(ec, ready); });
                         });
         is_waiting_ = true;
     }
 
     void end_wait(const error_code& ec, std::size_t ready) {
-        if (ec == boost::asio::error::operation_aborted)
-            return advance(0, false); // it was an earlier operation's
+        if (ec == boost::asio::error::operation_aborted || (!ec && ready == 0))
+            return advance(0, false); // it was an earlier operation's, or a pause
         if (ec)
             return complete(ec);
-        if (ready == 0)
-            return wait(); // after the pause
         unsigned short events = 0;
         const int result =
             functions::translate(handle_, fds_.data(), static_cast<unsigned>(fds_.size()), &events);
@@ -258,6 +274,8 @@ public:
         int result = -EAGAIN;
         while (left_ != 0) {
             const snd_pcm_sframes_t n = Transfer(pcm, next_, left_);
+            if (n == -EINTR)
+                continue;
             if (n < 0 && n != -EAGAIN)
                 return static_cast<int>(n);
             if (n <= 0)
@@ -284,7 +302,13 @@ using alsa_read = alsa_transfer<void*, char, &snd_pcm_readi>;
 struct alsa_drain {
     using signature = void(error_code);
 
-    static int advance(snd_pcm_t* pcm, unsigned short) { return snd_pcm_drain(pcm); }
+    static int advance(snd_pcm_t* pcm, unsigned short) {
+        int result;
+        do
+            result = snd_pcm_drain(pcm);
+        while (result == -EINTR);
+        return result;
+    }
     static bool has_begun() noexcept { return false; }
 };
 

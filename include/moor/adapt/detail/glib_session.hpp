@@ -8,11 +8,11 @@
 // is asked what it waits for; then the next turn is posted, or waits for that.
 //
 // Invariants
-//   1. While GLib runs, nothing is registered for the context's descriptors: each wait is an
-//      async_poll of its own. So a source may close a descriptor, and anybody may reuse the number.
+//   1. While GLib runs, in a turn or in call(), nothing is registered for the context's
+//      descriptors: each wait is an async_poll of its own. So a source may close a descriptor, and
+//      anybody may reuse the number.
 //   2. While something is waited for, GLib keeps no state for it: a turn begins anew, with
-//      g_main_context_iteration. So in between, others may iterate the context on this thread, and
-//      add or remove sources.
+//      g_main_context_iteration. So call() may iterate the context, and add or remove sources.
 //   3. A turn or a wait is queued just once while the operation is pending, but for those of
 //      earlier runs, which do nothing.
 //
@@ -73,31 +73,32 @@ public:
     const Executor& executor() const noexcept { return executor_.value(); }
     GMainContext* context() const noexcept { return context_.get(); }
     bool is_running() const noexcept { return bool(operation_); }
-    bool is_kept() const noexcept { return is_kept_; }
 
     template <class Handler>
     void run(Handler&& handler) {
         ec_operation op = ec_operation::start(std::forward<Handler>(handler), executor());
         if (operation_)
             return op.complete(boost::asio::error::already_started);
+        op.on_cancel([this](boost::asio::cancellation_type_t) {
+            end(boost::asio::error::operation_aborted);
+        });
         operation_ = std::move(op);
         if (!operation_) // the execution context is shutting down
             return;
-        operation_.on_cancel([this](boost::asio::cancellation_type_t) {
-            end(boost::asio::error::operation_aborted);
-        });
         ++number_;
-        continue_after(0);
+        guarded([this] { post_turn(); });
     }
 
     /// Ends the operation and the wait.
     void end(error_code ec) {
         ec_operation ended = std::move(operation_);
-        cancel_wait_.emit(boost::asio::cancellation_type::terminal);
-        if (std::exchange(is_acquired_, false))
-            g_main_context_release(context());
+        end_wait();
+        release();
         ended.complete(ec);
     }
+
+    /// Ends the registrations at once. A turn follows if the operation is pending.
+    void end_wait() { cancel_wait_.emit(boost::asio::cancellation_type::terminal); }
 
 private:
     void turn() {
@@ -106,45 +107,64 @@ private:
             return end(glib_is_busy());
         is_acquired_ = true;
         const std::uint64_t number = number_;
-        const int timeout = iterate();
+        int priority = 0;
+        const bool is_ready = iterate(priority);
         if (!is_running() || number_ != number) // a source has ended it, and perhaps started anew
             return;
-        if (!is_kept_ && std::exchange(is_acquired_, false))
-            g_main_context_release(context());
-        continue_after(timeout);
+        guarded([&] {
+            const int timeout = is_ready ? 0 : query(priority);
+            if (!is_kept_)
+                release();
+            if (timeout == 0)
+                post_turn();
+            else
+                wait(timeout);
+        });
     }
 
-    /// Dispatches what is ready, and says how many milliseconds to wait; if negative, for ever.
+    /// Dispatches what is ready. Returns whether there is more; otherwise `priority` is for
+    /// query().
     /**
      * An exception can't leave a callback through GLib, whose state would be lost: it ends here.
      */
-    int iterate() noexcept {
-        int priority = 0, timeout = 0;
+    bool iterate(int& priority) noexcept {
         g_main_context_push_thread_default(context());
         g_main_context_iteration(context(), FALSE);
-        if (is_running() && !g_main_context_prepare(context(), &priority))
-            for (int n = -1; n != static_cast<int>(polls_.size());) {
-                if (n >= 0)
-                    polls_.resize(static_cast<std::size_t>(n));
-                n = g_main_context_query(context(), priority, &timeout, polls_.data(),
-                                         static_cast<int>(polls_.size()));
-            }
+        const bool is_ready = is_running() && g_main_context_prepare(context(), &priority);
         g_main_context_pop_thread_default(context());
+        return is_ready;
+    }
+
+    /// Asks for the descriptors. Returns how many milliseconds to wait; if negative, for ever.
+    int query(int priority) {
+        int timeout = 0;
+        for (int n = -1; n != static_cast<int>(polls_.size());) {
+            if (n >= 0)
+                polls_.resize(static_cast<std::size_t>(n));
+            n = g_main_context_query(context(), priority, &timeout, polls_.data(),
+                                     static_cast<int>(polls_.size()));
+        }
         return timeout;
     }
 
-    void continue_after(int timeout) {
+    void release() {
+        if (std::exchange(is_acquired_, false))
+            g_main_context_release(context());
+    }
+
+    /// Calls `f`. Without memory, the operation is over.
+    template <class F>
+    void guarded(F f) {
         bool has_failed = false;
-        BOOST_TRY {
-            if (timeout == 0)
-                boost::asio::post(executor(), next_turn{this->shared_from_this(), number_});
-            else
-                wait(timeout);
-        }
+        BOOST_TRY { f(); }
         BOOST_CATCH(const std::bad_alloc&) { has_failed = true; }
         BOOST_CATCH_END
         if (has_failed)
             end(boost::asio::error::no_memory);
+    }
+
+    void post_turn() {
+        boost::asio::post(executor(), next_turn{this->shared_from_this(), number_});
     }
 
     void wait(int timeout) {
@@ -163,7 +183,7 @@ private:
         void operator()(error_code ec = error_code(), std::size_t = 0) const {
             if (!session->is_running() || session->number_ != number)
                 return;
-            if (ec)
+            if (ec && ec != boost::asio::error::operation_aborted) // by end_wait()
                 return session->end(ec);
             session->turn();
         }

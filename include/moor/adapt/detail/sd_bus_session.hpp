@@ -23,6 +23,7 @@
 #define MOOR_ADAPT_DETAIL_SD_BUS_SESSION_HPP
 
 #include <moor/adapt/sd_bus_types.hpp>
+#include <moor/detail/adapted_handler.hpp>
 #include <moor/error.hpp>
 #include <moor/operation.hpp>
 #include <moor/readiness.hpp>
@@ -46,6 +47,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include <poll.h>
@@ -65,6 +67,32 @@ using sd_bus_list = std::list<T, boost::asio::recycling_allocator<T>>;
 template <class Executor>
 class sd_bus_session;
 
+inline bool sd_bus_has_null(const std::string& s) noexcept {
+    return s.find('\0') != std::string::npos;
+}
+
+/// Calls a handler with a message that is read from the beginning: other matches, and callbacks of
+/// the program, may have read the same message.
+struct sd_bus_rewinding {
+    template <class Handler>
+    void operator()(Handler&& handler, const error_code& ec, sd_bus_message_handle m) const {
+        if (m)
+            sd_bus_message_rewind(m.get(), 1);
+        std::forward<Handler>(handler)(ec, std::move(m));
+    }
+};
+
+/// A pending operation whose result is a message.
+using sd_bus_operation = operation<void(error_code, sd_bus_message_handle)>;
+
+template <class Handler, class Executor>
+sd_bus_operation start_sd_bus_operation(Handler&& handler, const Executor& ex) {
+    return sd_bus_operation::start(
+        moor::detail::adapted_handler<std::decay_t<Handler>, sd_bus_rewinding>{
+            std::forward<Handler>(handler), {}},
+        ex);
+}
+
 // ---- a match ------------------------------------------------------------------------------------
 
 /// A rule, the signals that nobody has received yet, and those who wait for one.
@@ -72,7 +100,6 @@ template <class Executor>
 class sd_bus_match_state {
     using session = sd_bus_session<Executor>;
     using match_operation = operation<void(error_code, basic_sd_bus_match<Executor>)>;
-    using receive_operation = operation<void(error_code, sd_bus_message_handle)>;
 
 public:
     explicit sd_bus_match_state(std::shared_ptr<session> s) noexcept : session_(std::move(s)) {}
@@ -85,7 +112,7 @@ public:
 
     template <class Handler>
     void receive(Handler&& handler) {
-        receive_operation op = receive_operation::start(std::forward<Handler>(handler), executor());
+        sd_bus_operation op = start_sd_bus_operation(std::forward<Handler>(handler), executor());
         if (!signals_.empty()) {
             sd_bus_message_handle m = std::move(signals_.front());
             signals_.pop_front();
@@ -122,10 +149,10 @@ public:
 
 private:
     friend session;
-    using position = typename sd_bus_list<receive_operation>::iterator;
+    using position = typename sd_bus_list<sd_bus_operation>::iterator;
 
-    receive_operation take(position r) noexcept {
-        receive_operation op = std::move(*r);
+    sd_bus_operation take(position r) noexcept {
+        sd_bus_operation op = std::move(*r);
         receivers_.erase(r);
         return op;
     }
@@ -137,14 +164,14 @@ private:
     }
 
     /// A null pointer stands for signals that were lost.
-    static void pass(receive_operation& op, sd_bus_message_handle m) {
+    static void pass(sd_bus_operation& op, sd_bus_message_handle m) {
         const error_code ec = m ? error_code() : sd_bus_error_of(-ENOBUFS);
         op.complete(ec, std::move(m));
     }
 
     void add(sd_bus_message_handle m) {
         if (!receivers_.empty()) {
-            receive_operation op = take(receivers_.begin());
+            sd_bus_operation op = take(receivers_.begin());
             return pass(op, std::move(m));
         }
         if (signals_.size() < limit_)
@@ -167,7 +194,7 @@ private:
     typename sd_bus_list<std::shared_ptr<sd_bus_match_state>>::iterator position_; // in the session
     match_operation installed_;
     std::deque<sd_bus_message_handle> signals_;
-    sd_bus_list<receive_operation> receivers_; // only if there are no signals
+    sd_bus_list<sd_bus_operation> receivers_; // only if there are no signals
     std::size_t limit_ = 1024;
     error_code end_;
     sd_bus_slot_handle slot_;
@@ -178,14 +205,13 @@ private:
 template <class Executor>
 class sd_bus_session : public std::enable_shared_from_this<sd_bus_session<Executor>> {
     using ec_operation = operation<void(error_code)>;
-    using reply_operation = operation<void(error_code, sd_bus_message_handle)>;
     using match_state = sd_bus_match_state<Executor>;
     using match_operation = operation<void(error_code, basic_sd_bus_match<Executor>)>;
 
     /// A call without a reply so far. Without the slot, the library does not call back.
     struct call {
         sd_bus_session* session;
-        reply_operation operation;
+        sd_bus_operation operation;
         sd_bus_slot_handle slot{};
         typename sd_bus_list<call>::iterator position{};
     };
@@ -250,7 +276,9 @@ public:
         close();
         ec_operation op = ec_operation::start(std::forward<Handler>(handler), executor());
         sd_bus* b = nullptr;
-        const int result = open ? open(&b) : -EINVAL;
+        int result = open ? open(&b) : -EINVAL;
+        if (result >= 0 && !b)
+            result = -EINVAL;
         if (result < 0)
             return op.complete(sd_bus_error_of(result));
         adopt(b, true);
@@ -264,6 +292,8 @@ public:
         if (result < 0)
             return result;
         sd_bus_handle owner(b);
+        if (sd_bus_has_null(address))
+            return -EINVAL;
         if ((result = sd_bus_set_address(b, address.c_str())) < 0 ||
             (result = sd_bus_set_bus_client(b, 1)) < 0 || (result = sd_bus_start(b)) < 0)
             return result;
@@ -289,24 +319,28 @@ public:
     void send(Handler&& handler, sd_bus_message_handle m, std::chrono::microseconds limit) {
         const auto c = calls_.insert(
             calls_.end(),
-            call{this, reply_operation::start(std::forward<Handler>(handler), executor())});
+            call{this, start_sd_bus_operation(std::forward<Handler>(handler), executor())});
         c->position = c;
         const std::uint64_t usec = limit == (std::chrono::microseconds::max)() ? UINT64_MAX
-                                   : limit.count() <= 0 // the library's own limit
-                                       ? 0
+                                   : limit.count() < 0 // 0 is the library's own limit
+                                       ? 1
                                        : static_cast<std::uint64_t>(limit.count());
         sd_bus_slot* slot = nullptr;
-        const int result = !is_usable() ? -ENOTCONN
-                           : !m         ? -EINVAL
-                                : sd_bus_call_async(bus_, &slot, m.get(), &on_reply, &*c, usec);
+        int result = -ENOTCONN;
+        if (is_usable() && sd_bus_message_get_expect_reply(m.get()) <= 0) // nor is it a call
+            result = -EINVAL;
+        else if (is_ready() || (is_usable() && !has_descriptors(m.get())))
+            result = sd_bus_call_async(bus_, &slot, m.get(), &on_reply, &*c, usec);
         c->slot.reset(slot);
-        if (result < 0)
+        if (result < 0) {
+            last_error_.reset();
             finish(c, sd_bus_error_of(result), nullptr);
-        else
+        } else {
             c->operation.on_cancel([this, c](boost::asio::cancellation_type_t) {
                 finish(c, boost::asio::error::operation_aborted, nullptr);
                 touch();
             });
+        }
         touch();
     }
 
@@ -319,17 +353,21 @@ public:
         sd_bus_slot* slot = nullptr;
         const int result =
             !is_usable() ? -ENOTCONN
-                         : sd_bus_add_match_async(bus_, &slot, rule.c_str(),
-                                                  &match_state::on_signal, &on_installed, m.get());
+            : sd_bus_has_null(rule)
+                ? -EINVAL
+                : sd_bus_add_match_async(bus_, &slot, rule.c_str(), &match_state::on_signal,
+                                         &on_installed, m.get());
         m->slot_.reset(slot);
-        if (result < 0)
+        if (result < 0) {
+            last_error_.reset();
             remove(*m, sd_bus_error_of(result));
-        else if (is_local(rule))
+        } else if (is_local(rule)) {
             m->complete_installed(error_code(), m);
-        else
+        } else {
             m->installed_.on_cancel([this, p = m.get()](boost::asio::cancellation_type_t) {
                 remove(*p, boost::asio::error::operation_aborted);
             });
+        }
         touch();
     }
 
@@ -355,8 +393,6 @@ private:
 
     wants prepare() {
         wants w;
-        if (!is_usable())
-            return w;
         w.fd = sd_bus_get_fd(bus_);
         if (w.fd < 0) { // closed, by the library or by the program
             lose(w.fd == -ENOTCONN ? error_code(boost::asio::error::connection_reset)
@@ -380,10 +416,8 @@ private:
     }
 
     void dispatch(const error_code& ec) {
-        if (ec && ec != boost::asio::error::timed_out) { // the library keeps its deadlines itself
-            source_.reset();
+        if (ec && ec != boost::asio::error::timed_out) // the library keeps its deadlines itself
             return lose(ec);
-        }
         const std::shared_ptr<sd_bus_session> self = this->shared_from_this();
         struct unref {
             void operator()(sd_bus* b) const noexcept { sd_bus_unref(b); }
@@ -430,6 +464,12 @@ private:
             s.remove(m, ec);
         }
         return 0;
+    }
+
+    /// While there is no connection, sd-bus blocks to learn whether the daemon takes descriptors.
+    static bool has_descriptors(sd_bus_message* m) noexcept {
+        const char* const types = sd_bus_message_get_signature(m, 1);
+        return types && std::strchr(types, SD_BUS_TYPE_UNIX_FD);
     }
 
     /// Such a rule is not sent to the daemon, so that there is no reply.
@@ -484,10 +524,10 @@ private:
         m->end(ec, ec == boost::asio::error::operation_aborted);
     }
 
-    /// The connection is over. prepare() lets go of the descriptor. The object stays, so that the
-    /// program can still ask it.
+    /// The connection is over. The object stays, so that the program can still ask it.
     void lose(error_code ec) noexcept {
         is_over_ = true;
+        source_.reset();
         complete_all(ec);
         if (is_owned_)
             sd_bus_close(bus_); // unless it is closed already

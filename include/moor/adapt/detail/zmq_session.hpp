@@ -121,6 +121,7 @@ public:
         if (!is_first || !advance(p))
             p->operation.on_cancel([this, p](boost::asio::cancellation_type_t) {
                 finish(p, boost::asio::error::operation_aborted);
+                fail_receives();
                 touch(); // the next one may be smaller, or go to another peer
             });
         touch();
@@ -195,7 +196,7 @@ private:
     /// may take in a command. Within a millisecond after another send it does not; after a longer
     /// pause between the two, the retry finds what came.
     bool is_selective() const noexcept {
-        return type_ != ZMQ_PAIR && type_ != ZMQ_PUSH && type_ != ZMQ_DEALER && type_ != ZMQ_REQ;
+        return type_ == ZMQ_ROUTER || type_ == ZMQ_STREAM || type_ == ZMQ_PUB || type_ == ZMQ_XPUB;
     }
 
     /// False: the message can't be sent now.
@@ -204,6 +205,8 @@ private:
         if (must_wait(ec, !receives_.empty()))
             return false;
         finish(p, ec);
+        if (ec)
+            fail_receives();
         return true;
     }
 
@@ -215,6 +218,11 @@ private:
             return false;
         finish(p, ec, std::move(m));
         return true;
+    }
+
+    /// After a send that was not made: without another one, no receive gets out of the wrong state.
+    void fail_receives() {
+        while (sends_.empty() && !receives_.empty() && advance(receives_.begin())) {}
     }
 
     /// In the wrong state, the operation waits if one in the other direction may change that.
