@@ -9,38 +9,39 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - libmosquitto has no callback that says what to wait for. The adapter asks before each wait, and
-//   lets the library write first, because a publication from a callback is only queued.
-// - mosquitto_loop_read reads about one packet. The adapter calls it until the kernel has no more.
-//   During the handshake of TLS, only this function makes progress.
+// - libmosquitto has no callback that reports the descriptor and the events. Before each wait, the
+//   adapter lets the library write, because a publication from a callback is only queued, and then
+//   asks for the descriptor.
+// - mosquitto_loop_read reads about one packet. The adapter calls this function until the read
+//   would block. During the handshake of TLS, only this function makes progress.
 // - During the handshake of TLS, mosquitto_want_write may return true although nothing can be
-//   written. The adapter waits for writability only if the kernel has refused a write.
-// - The connection may end within any call. libmosquitto closes the socket before a callback says
-//   so. The adapter then abandons the number, which may be another file's.
-// - No callback says that a handshake of TLS has failed, and libmosquitto ignores errors of the
+//   written. The adapter waits for writability only after a write that would block.
+// - The connection may end within any call. libmosquitto closes the socket before any callback
+//   runs. The adapter then abandons the number, which may be another file's.
+// - No callback reports that a handshake of TLS has failed, and libmosquitto ignores errors of the
 //   socket meanwhile. The adapter checks the socket.
 // - Keep-alive: mosquitto_loop_misc is called once a second while there is a connection, unless the
 //   keep-alive time is 0.
-// - A message of the quality of service 0 is written, and acknowledged, within mosquitto_publish,
-//   before its id is known.
+// - mosquitto_publish may write a message of the quality of service 0, and report the message as
+//   published, before the function returns the message's id.
 // - mosquitto_publish without a connection fails, but sends the message after the next connect. The
 //   adapter does not call this function then.
 // - mosquitto_new ignores SIGPIPE for the whole process, so no write raises this signal.
 //
 // What blocks: mosquitto_connect, which the adapter does not use, and the lookup of the host's
-// name. libmosquitto accepts neither a connected socket nor an address beside the name, which TLS
-// needs. So the adapter calls mosquitto_connect_async on a thread with the name "moor-mosquitto".
-// The thread ends with the lookup, and calls no handler. The adapter starts no thread if the host
-// is an address, such as "127.0.0.1", or the path of a Unix socket.
+// name. libmosquitto needs the name for TLS, and accepts neither a connected socket nor an address
+// in addition to the name. So the adapter calls mosquitto_connect_async on a thread with the name
+// "moor-mosquitto". The thread ends after the lookup, and calls no handler. The adapter starts no
+// thread if the host is an address, such as "127.0.0.1", or the path of a Unix socket.
 //
-// Threads: all members of a client have to be called, and cancellation signals emitted, on its
-// executor, a strand if several threads run the context. The same holds for calls of libmosquitto
-// with the client's handle.
+// Threads: all members of a client have to be called, and cancellation signals emitted, on the
+// client's executor, which has to be a strand if several threads run the context. The same holds
+// for calls of libmosquitto with the client's handle.
 //
-// Lifetimes: the client owns libmosquitto's handle, or shares it. It may outlive the execution
-// context. Destroying it, or close(), completes what is pending with operation_aborted. Callbacks
-// that the program gives to libmosquitto run within the adapter, and must not close or destroy the
-// client.
+// Lifetimes: the client owns libmosquitto's handle, or shares the handle. The client may outlive
+// the execution context. The destructor and close() complete pending operations with
+// operation_aborted. Callbacks that the program gives to libmosquitto run within calls of the
+// adapter, and must not close or destroy the client.
 //
 // An example: example/mqtt.cpp.
 //
@@ -70,37 +71,41 @@ namespace adapt {
 
 /// A client of an MQTT broker, by libmosquitto.
 /**
- * The client makes a `struct mosquitto`, or shares one. Options are set on `native_handle()` before
+ * The client makes a `struct mosquitto`, or shares one. Set options on `native_handle()` before
  * `async_connect`: `mosquitto_username_pw_set`, `mosquitto_tls_set`, `mosquitto_will_set`, or
- * `mosquitto_int_option` with `MOSQ_OPT_PROTOCOL_VERSION`, or with `MOSQ_OPT_TCP_NODELAY`, without
- * which a small message may wait for 40 ms. libmosquitto's user data, and its callbacks with `_v5_`
- * in their names, belong to the client. The program may set the other callbacks, whose `void*` is
- * the client's. The program must not call libmosquitto's functions that connect, disconnect, loop
- * or start threads.
+ * `mosquitto_int_option` with `MOSQ_OPT_PROTOCOL_VERSION` or `MOSQ_OPT_TCP_NODELAY`. Without the
+ * last option, a small message may wait for 40 ms. libmosquitto's user data, and the callbacks with
+ * `_v5_` in their names, belong to the client. The program may set the other callbacks, but must
+ * not use the `void*` that they receive. The program must not call libmosquitto's functions that
+ * connect, disconnect, run a loop or start threads.
  *
  * @par Messages
  * Messages that arrive while no `async_receive` is pending are queued. When the queue is full
- * (`max_queued`), or there is no memory, later messages are dropped, until the whole queue was
- * received. Then one `async_receive` completes with `mosquitto_error::messages_dropped`. The client
- * goes on to read, since the broker's acknowledgements come behind the messages.
+ * (`max_queued`), or there is no memory, the client drops all further messages until the program
+ * has received the whole queue. Then one `async_receive` completes with
+ * `mosquitto_error::messages_dropped`. The client does not stop reading instead, since the broker's
+ * acknowledgements follow the messages.
  *
  * @par Connecting Again
  * When the connection ends, all pending operations complete with the reason. The program decides
  * when to call `async_connect` again. The options stay; the subscriptions stay only if
- * `is_session_present()`. libmosquitto keeps the messages of the qualities of service 1 and 2 that
- * the broker has not acknowledged, and sends these messages again after the next connect. A program
- * that publishes such a message again publishes it twice.
+ * `is_session_present()`. libmosquitto keeps messages with the quality of service 1 or 2 until the
+ * broker acknowledges them, and sends them again after the next connect. If the program publishes
+ * such a message again, subscribers may receive the message twice.
  *
  * @par Cancellation
  * Cancelling `async_connect` closes the connection. For other operations, whatever the cancellation
  * type, the wait ends at once with `operation_aborted`: MQTT can't take back a request. The message
- * may still be published, the subscription be made.
+ * may still be published, and the subscription may still be made or ended.
  *
  * @par Errors
  * An operation completes with @n
  * a `mosquitto_error`, from the broker or libmosquitto; @n
  * `boost::asio::error::not_connected` if there is no connection; @n
- * `operation_aborted` if the connection was closed or disconnected, or the client destroyed; @n
+ * `operation_aborted` if the operation was cancelled, the connection was closed or disconnected, or
+ * the client was destroyed; @n
+ * `already_started` if another `async_disconnect` is pending; @n
+ * `no_memory`; @n
  * `host_not_found` or `host_not_found_try_again` of the lookup; @n
  * or an error of the socket, such as `connection_refused`.
  *
@@ -118,7 +123,7 @@ namespace adapt {
  * Handlers that have another executor must not use the client there.
  *
  * @par Lifetimes
- * Destroying a client ends the connection without a farewell, so that the broker publishes the
+ * Destroying a client ends the connection without DISCONNECT, so that the broker publishes the
  * will; operations complete with `operation_aborted`. A client may outlive its execution context,
  * and be destroyed then. An operation goes on when its client is moved. A client that was moved
  * from can only be assigned to or destroyed.
@@ -235,7 +240,8 @@ public:
     /// Constructs a client with an identifier.
     /**
      * @param ex The I/O executor.
-     * @param id The client's identifier, which is no other client's of the broker.
+     * @param id The client's identifier, which no other client of the broker may have. An empty
+     * one makes `async_connect` fail with `mosquitto_error::invalid_argument`.
      * @param clean_session Whether the broker forgets subscriptions and messages when the
      * connection ends.
      */
@@ -253,12 +259,12 @@ public:
 
     /// Shares a handle, which the last owner destroys.
     /**
-     * A connection that the handle has ends with `async_connect`.
+     * `async_connect` ends a connection that the handle has.
      *
      * @param ex The I/O executor.
-     * @param shared The handle, with `mosquitto_destroy` as its deleter; or with none, if the
-     * program destroys it after this client and after the lookup of a name, on whose thread the
-     * handle may be in use when `async_connect` was cancelled.
+     * @param shared The handle, with `mosquitto_destroy` as its deleter. Without a deleter, the
+     * program has to destroy the handle after this client, and after the lookup of a name: when
+     * `async_connect` was cancelled, the thread of the lookup may still use the handle.
      */
     basic_mosquitto_client(const executor_type& ex, std::shared_ptr<::mosquitto> shared)
         : session_(std::make_unique<session>(ex, std::move(shared))) {}
@@ -289,19 +295,19 @@ public:
 
     /// Returns libmosquitto's handle; the null pointer while a name is looked up.
     /**
-     * After a function that sends something, such as `mosquitto_publish_v5`, call `touch`.
+     * After a function that sends a packet, such as `mosquitto_publish_v5`, call `touch`.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
-    /// Says that the program has called a function of libmosquitto, which may have queued a packet.
+    /// Tells the client that the program has called a function of libmosquitto that sends a packet.
     void touch() { session_->touch(); }
 
-    /// Returns whether the broker has accepted the connection, and it has not ended.
+    /// Returns whether the broker has accepted the connection, and the connection has not ended.
     bool is_open() const noexcept { return session_->is_open(); }
 
-    /// Returns whether the broker had kept the session when it last accepted a connection.
+    /// Returns whether the broker had kept the session when the broker last accepted a connection.
     /**
-     * If so, the broker knows the subscriptions still.
+     * If so, the broker still has the subscriptions.
      */
     bool is_session_present() const noexcept { return session_->is_session_present(); }
 
@@ -311,10 +317,10 @@ public:
      */
     void max_queued(std::size_t n) noexcept { session_->limit_queue(n); }
 
-    /// Ends the connection without a farewell, and what is pending with `operation_aborted`.
+    /// Ends the connection at once, and pending operations with `operation_aborted`.
     /**
-     * For the broker, the connection ends now, and it publishes the will. libmosquitto closes its
-     * descriptor when it connects again or is destroyed.
+     * The client sends no DISCONNECT, so the broker publishes the will. libmosquitto closes the
+     * descriptor when the client connects again or is destroyed.
      */
     void close() { session_->close(); }
 
@@ -328,16 +334,16 @@ public:
      * several addresses, libmosquitto tries the next one only if the kernel refuses the first at
      * once.
      * @param port The port: usually 1883, or 8883 with TLS.
-     * @param keep_alive After how many seconds without a message each side asks whether the other
-     * one is alive; at least 5, or 0 for never. The broker has to accept the connection within this
-     * time.
+     * @param keep_alive The seconds without a packet after which the client asks whether the
+     * broker is alive; at least 5, or 0 for never. The broker has to accept the connection within
+     * this time.
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`: the connection is closed. A lookup goes on, and the next
-     * `async_connect` waits for its end.
+     * `async_connect` waits for the end of the lookup.
      * @par Example
      * @code
      * mosquitto_tls_set(c.native_handle(), "ca.crt", nullptr, nullptr, nullptr, nullptr);
@@ -352,8 +358,9 @@ public:
 
     /// Sends DISCONNECT, so that the broker does not publish the will, and ends the connection.
     /**
-     * Earlier publications are sent before. Other pending operations complete with
-     * `operation_aborted` at the end.
+     * libmosquitto sends earlier packets first. Other pending operations complete with
+     * `operation_aborted` when the connection ends. While a connection is being established, the
+     * operation closes the connection.
      *
      * @param token The completion token.
      *
@@ -374,22 +381,23 @@ public:
 
     // ---- messages -----------------------------------------------------------------------------
 
-    /// Publishes a message, and completes when the broker has it.
+    /// Publishes a message, and completes when the broker has the message.
     /**
-     * As many may be pending as MQTT has ids, 65,535. libmosquitto keeps at most 20 of the
-     * qualities of service 1 and 2 in flight (`MOSQ_OPT_SEND_MAXIMUM`).
+     * Up to 65,535 operations may be pending, which is the number of MQTT's message ids.
+     * libmosquitto keeps at most 20 messages of the qualities of service 1 and 2 in flight
+     * (`MOSQ_OPT_SEND_MAXIMUM`); the others wait.
      *
      * @param topic The topic, without wildcards.
      * @param payload The bytes of the message.
-     * @param qos The quality of service. 0: completes when the kernel has the message; 1 and 2:
-     * when the broker has acknowledged it.
+     * @param qos The quality of service. 0: the operation completes when the kernel has the
+     * message; 1 and 2: when the broker has acknowledged the message.
      * @param retain Whether the broker keeps the message for later subscribers.
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the wait ends, the message may still go.
+     * `terminal`, `partial`, `total`: the wait ends, and the message may still be published.
      * @par Example
      * @code
      * co_await c.async_publish("lamps/7", "on", 1, true, asio::use_awaitable);
@@ -403,16 +411,17 @@ public:
                                                          std::move(payload), qos, retain);
     }
 
-    /// Subscribes to topics, and completes when the broker has accepted or refused.
+    /// Subscribes to topics, and completes when the broker has accepted or refused the request.
     /**
      * @param pattern The topic, or a pattern with wildcards: "+" for a level, "#" for the rest.
-     * @param qos The quality of service at most.
-     * @param token The completion token, which is passed the quality that the broker grants.
+     * @param qos The highest quality of service to receive messages with.
+     * @param token The completion token. The second argument of the handler is the quality of
+     * service that the broker grants.
      *
      * @par Completion Signature
      * @code void(error_code, int) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the wait ends, the subscription may still be made.
+     * `terminal`, `partial`, `total`: the wait ends, and the subscription may still be made.
      * @par Example
      * @code
      * int qos = co_await c.async_subscribe("lamps/+", 1, asio::use_awaitable);
@@ -424,7 +433,7 @@ public:
         return start<subscribe_signature, start_subscribe, Token>(token, std::move(pattern), qos);
     }
 
-    /// Ends a subscription, and completes when the broker has acknowledged that.
+    /// Ends a subscription, and completes when the broker has acknowledged the request.
     /**
      * @param pattern The pattern of the subscription.
      * @param token The completion token.
@@ -432,7 +441,7 @@ public:
      * @par Completion Signature
      * @code void(error_code) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the wait ends, the subscription may still be ended.
+     * `terminal`, `partial`, `total`: the wait ends, and the subscription may still be ended.
      * @par Example
      * @code
      * co_await c.async_unsubscribe("lamps/+", asio::use_awaitable);
@@ -446,8 +455,9 @@ public:
 
     /// Waits for a message.
     /**
-     * Several waits get a message each, in order. Without a connection, the queued messages are
-     * passed on first; then the operation completes with `not_connected`.
+     * Several operations may be pending, and receive one message each, in order. Without a
+     * connection, operations receive the queued messages first, and then complete with
+     * `not_connected`.
      *
      * @param token The completion token.
      *

@@ -41,7 +41,7 @@ struct mosquitto_property_deleter {
     void operator()(mosquitto_property* p) const noexcept { mosquitto_property_free_all(&p); }
 };
 
-/// A list of MQTT 5 properties with its owner: see `mosquitto_property_read_string` and its like.
+/// An owned list of MQTT 5 properties, for `mosquitto_property_read_string` and similar functions.
 using mosquitto_properties = std::unique_ptr<mosquitto_property, mosquitto_property_deleter>;
 
 /// A message that was received.
@@ -69,9 +69,10 @@ struct mqtt_message {
 
 /// Errors of libmosquitto, and of the broker.
 /**
- * Values below 128 are those of libmosquitto (`MOSQ_ERR_...`), values from 128 to 255 those of the
- * protocol MQTT 5 (`MQTT_RC_...`). The return codes of earlier protocols have the value of the MQTT
- * 5 code with the same meaning. All values of both may occur; the enumerators name some.
+ * Values below 128 are those of libmosquitto (`MOSQ_ERR_...`), and values from 128 to 255 are those
+ * of the protocol MQTT 5 (`MQTT_RC_...`). The adapter translates the return codes of earlier
+ * protocols into the MQTT 5 codes with the same meaning. Values without an enumerator may occur,
+ * too.
  *
  * | value                                     | compares equal to           |
  * | ----------------------------------------- | --------------------------- |
@@ -83,11 +84,11 @@ struct mqtt_message {
  * | the others                                | themselves only             |
  */
 enum class mosquitto_error {
-    /// The broker, or libmosquitto, found a violation of the protocol.
+    /// libmosquitto found a violation of the protocol.
     protocol_error = MOSQ_ERR_PROTOCOL,
-    /// An argument is invalid: a topic, a port, a quality of service, a keep-alive time below 5.
+    /// An argument is invalid, such as a topic, a port, or a keep-alive time below 5.
     invalid_argument = MOSQ_ERR_INVAL,
-    /// The connection ended, and the broker did not say why.
+    /// The connection ended, and the broker gave no reason.
     connection_lost = MOSQ_ERR_CONN_LOST,
     /// The TLS handshake failed, or the TLS options are invalid.
     tls_failed = MOSQ_ERR_TLS,
@@ -105,7 +106,7 @@ enum class mosquitto_error {
     client_id_not_valid = MQTT_RC_CLIENTID_NOT_VALID,
     /// The broker does not accept the user's name or password.
     bad_user_name_or_password = MQTT_RC_BAD_USERNAME_OR_PASSWORD,
-    /// The client may not do this.
+    /// The broker does not allow the request.
     not_authorized = MQTT_RC_NOT_AUTHORIZED,
     /// The broker is not available.
     server_unavailable = MQTT_RC_SERVER_UNAVAILABLE,
@@ -183,7 +184,7 @@ inline error_code make_error_code(mosquitto_error e) noexcept {
 
 namespace detail {
 
-/// What a function of libmosquitto returned, with errno as it was then.
+/// The error for a result of libmosquitto, and for the errno that the function has left.
 inline error_code mosquitto_error_of(int result, int error) noexcept {
     namespace asio = boost::asio;
     switch (result) {
@@ -208,12 +209,12 @@ inline error_code mosquitto_error_of(int result, int error) noexcept {
     }
 }
 
-/// What the broker said. Below 128, the codes of MQTT 5 are no errors.
+/// The error for a reason code of the broker. Below 128, the codes of MQTT 5 are no errors.
 inline error_code mqtt_error_of(int reason) noexcept {
     return reason < MQTT_RC_UNSPECIFIED ? error_code() : error_code(reason, mosquitto_category());
 }
 
-/// What the broker said to CONNECT. Before MQTT 5, there were five errors with numbers of their
+/// The error for the code in CONNACK. Before MQTT 5, there were five errors with numbers of their
 /// own.
 inline error_code connack_error_of(int reason) noexcept {
     static constexpr int newer[] = {MQTT_RC_SUCCESS,

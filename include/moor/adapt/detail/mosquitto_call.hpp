@@ -4,12 +4,12 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// Begins a connection of libmosquitto. The library looks up the host's name itself, and blocks
-// then: it takes no socket and no address beside the name, and needs the name for TLS. So a name is
-// looked up by the library on a thread, which lives until mosquitto_connect_async returns. This
-// function does not wait for the connection. The thread owns the client's structure together with
-// the session, and closes its end of a pipe at the end, for which a watcher waits. So the context
-// and the session may be destroyed at any time. An address is passed without a thread.
+// Begins a connection of libmosquitto. The library needs the host's name for TLS, accepts neither a
+// socket nor an address in addition to the name, and blocks while it looks up the name. So a thread
+// calls mosquitto_connect_async, and ends when this function returns. The function does not wait
+// for the connection. The thread shares the handle with the session. At its end, the thread closes
+// one end of a pipe, and a watcher waits at the other end. So the context and the session may be
+// destroyed at any time. With an address, the function is called without a thread.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_CALL_HPP
@@ -42,7 +42,7 @@ namespace moor {
 namespace adapt {
 namespace detail {
 
-/// Where to connect, and how often to ask whether the broker is alive.
+/// The broker, and the keep-alive time in seconds.
 struct mosquitto_target {
     std::string host;
     int port = 0;
@@ -56,13 +56,13 @@ struct mosquitto_target {
     }
 };
 
-/// Connects, and tells when libmosquitto may be used again.
+/// Begins to connect, and reports when the handle may be used again.
 template <class Executor>
 class mosquitto_caller {
 public:
     using handle_ptr = std::shared_ptr<::mosquitto>;
 
-    /// Each call on a thread ends with a call of `done`.
+    /// The caller calls `done` on the executor when a thread has ended.
     mosquitto_caller(const Executor& ex, std::function<void(error_code)> done)
         : done_(std::move(done)), watcher_(ex, [this](error_code, readiness) { finish(); }) {
         watcher_.keeps_running(false); // the operation does
@@ -115,7 +115,7 @@ private:
     };
     using result_ptr = std::shared_ptr<shared_result>;
 
-    /// No child process that another thread starts may inherit the thread's end.
+    /// No child process that another thread starts may inherit the thread's end of the pipe.
     error_code open_pipe(int& other_end) noexcept {
         int ends[2];
 #if defined(__APPLE__)
@@ -133,7 +133,7 @@ private:
     }
 
     void start_thread(const handle_ptr& handle, const mosquitto_target& to, int fd) {
-        // The handlers of signals run on the program's threads.
+        // The thread blocks all signals, so that their handlers run on the program's threads.
         ::sigset_t all, before;
         ::sigfillset(&all);
         ::pthread_sigmask(SIG_BLOCK, &all, &before);

@@ -4,26 +4,26 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// A client of libmosquitto in a loop: what is pending, and what libmosquitto waits for.
+// A client of libmosquitto in a loop: the pending operations, and the source that runs the library.
 //
 //   connect_, disconnect_                  wait for the begin and the end of the connection
 //   publishes_, subscribes_, unsubscribes_ wait for the broker's acknowledgements, by message id
-//   receives_                              wait for a message each; then queue_ is empty
-//   queue_                                 messages that nobody has received yet
+//   receives_                              wait for a message each; queue_ is empty meanwhile
+//   queue_                                 messages that the program has not received yet
 //
 // Phases: closed -> calling (a thread uses the handle, see mosquitto_call.hpp) -> connecting (TCP,
 // TLS, CONNECT, CONNACK) -> open -> ending (DISCONNECT is being sent) -> closed.
 //
 // Invariants
-//   1. There is a source from the phase connecting on. prepare(), before each wait, lets
-//      libmosquitto write what it has, and so finds what callbacks have queued.
-//   2. libmosquitto's callbacks come from within its functions. They complete operations, which
-//      queues handlers, and invoke no code of the program.
+//   1. There is a source from the phase connecting on. Before each wait, prepare() lets
+//      libmosquitto write all queued packets, also those that callbacks have queued.
+//   2. libmosquitto calls the session's callbacks within the library's functions. The callbacks
+//      complete operations, which posts the handlers, and invoke no code of the program.
 //   3. In the phase calling, nothing but the thread uses the handle, and no callback is set.
 //
-// libmosquitto does not tell whether a call ended because the kernel had nothing more to read, or
-// took nothing more. errno does, since the last read or write of each such call sets it: EAGAIN.
-// Only a callback of the program may leave another one: see of().
+// libmosquitto does not report whether a call ended because a read or a write would block. errno
+// does: the last read or write of such a call sets errno to EAGAIN. A callback of the program may
+// set errno, too: see of().
 //
 
 #ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_SESSION_HPP
@@ -131,7 +131,7 @@ public:
     bool is_session_present() const noexcept { return is_session_present_; }
     void limit_queue(std::size_t n) noexcept { max_queued_ = n; }
 
-    /// libmosquitto was called, and may have something to write now.
+    /// libmosquitto was called, and may have queued a packet.
     void touch() {
         if (source_ && has_connection() && mosquitto_want_write(handle_.get()))
             source_->touch();
@@ -271,7 +271,7 @@ private:
             watch();
     }
 
-    /// The thread is over.
+    /// The thread has ended.
     void called(error_code ec) {
         if (must_call_)
             return begin_to_connect();
@@ -296,10 +296,10 @@ private:
         source_->keeps_running(false); // the operations do
     }
 
-    /// Ends the connection for the broker. libmosquitto has no function that closes its descriptor:
-    /// it does that when it connects again, and when it is destroyed. When it has found the end
-    /// itself, it has closed the descriptor, and the number may be another file's: then the source
-    /// gives it up by its next prepare().
+    /// Ends the connection for the broker. libmosquitto has no function that closes the descriptor:
+    /// the library does so when it connects again, and when the handle is destroyed. When the
+    /// library has found the end itself, the descriptor is closed, and the number may be another
+    /// file's: then the source abandons the number after its next prepare().
     void hang_up() {
         const int fd = native_handle() ? mosquitto_socket(handle_.get()) : -1;
         if (fd >= 0) {
@@ -336,10 +336,10 @@ private:
             return w;
         bool is_blocked = is_tcp_pending_;
         if (!is_tcp_pending_ && mosquitto_want_write(handle_.get())) {
-            do { // each call writes all that there is
+            do { // each call writes all queued packets
                 errno = 0;
             } while (check(mosquitto_loop_write(handle_.get(), 1)) && errno == EINTR);
-            // (During the handshake of TLS, nothing is written, and nothing to wait for.)
+            // (During the handshake of TLS, the call writes nothing, and no write would block.)
             is_blocked = errno == EAGAIN || errno == EWOULDBLOCK;
         }
         if (!has_connection())
@@ -416,8 +416,9 @@ private:
         mosquitto_message_v5_callback_set(m, are_set ? &on_message : nullptr);
     }
 
-    /// The program's callback comes first. If it publishes, libmosquitto also writes to a pipe of
-    /// its own, which may be full. The errno of that says nothing of the socket.
+    /// The program's callback comes first. If this callback publishes, libmosquitto also writes to
+    /// a socket pair of its own, which may be full. The errno of this write says nothing of the
+    /// connection.
     static mosquitto_session& of(void* self) noexcept {
         errno = 0;
         return *static_cast<mosquitto_session*>(self);
@@ -444,7 +445,7 @@ private:
             return;
         if (result != MOSQ_ERR_SUCCESS)
             return s.end(mosquitto_error_of(result, error));
-        if (s.phase_ != ending) // the broker says farewell
+        if (s.phase_ != ending) // the broker has sent DISCONNECT
             return s.end(mosquitto_error::connection_lost);
         complete(s.disconnect_, error_code());
         s.close();
@@ -456,7 +457,7 @@ private:
         ec_operation op = s.publishes_.take(id);
         if (op)
             op.complete(mqtt_error_of(reason));
-        else if (s.early_) // within mosquitto_publish, which has not told the id yet
+        else if (s.early_) // within mosquitto_publish, which has not returned the id yet
             s.early_->emplace_back(id, mqtt_error_of(reason));
     }
 
@@ -476,7 +477,7 @@ private:
                            const mosquitto_property* properties) {
         auto& s = of(self);
         if (s.has_dropped_ || (s.receives_.empty() && s.queue_.size() >= s.max_queued_)) {
-            s.has_dropped_ = true; // until this was told, so that the gap is where it is told
+            s.has_dropped_ = true; // until reported, so that the gap is where the program is told
             return;
         }
         // An exception must not pass through libmosquitto, which holds a lock here.
@@ -547,12 +548,12 @@ private:
     bool is_session_present_ = false;
     int keep_alive_ = 0;
     clock::time_point next_work_; // of mosquitto_loop_misc
-    error_code refusal_;          // what the broker said to CONNECT
+    error_code refusal_;          // the error in CONNACK
 
     ec_operation connect_, disconnect_;
     mosquitto_acknowledgements<void(error_code)> publishes_, unsubscribes_;
     mosquitto_acknowledgements<void(error_code, int)> subscribes_;
-    early_list* early_ = nullptr; // within mosquitto_publish: what is acknowledged there
+    early_list* early_ = nullptr; // within mosquitto_publish: the ids that are reported there
 
     std::list<receive_operation, boost::asio::recycling_allocator<receive_operation>> receives_;
     std::deque<mqtt_message> queue_;
