@@ -9,36 +9,40 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - librdkafka has threads of its own, for each broker and for itself. They send and receive; the
-//   program's callbacks run where the program polls. The adapter adds no thread.
-// - rd_kafka_queue_io_event_enable writes to a descriptor when something comes into an empty
-//   queue, and not again until the queue is empty. The adapter's eventfd is read first, then the
-//   queue is served to its end.
-// - A consumer whose queue is not polled for max.poll.interval.ms leaves its group, even if there
-//   was nothing to consume. While an operation waits, the adapter polls twice in this time.
-// - rd_kafka_destroy waits for ever for messages that the program has still. A message of the
-//   adapter keeps the client, so that the last of them destroys it.
-// - A message that a producer has taken can't be taken back. A cancelled operation completes, and
-//   its report is dropped when it comes.
-// - librdkafka stores the offset of a message that is taken out of a queue, and commits it later. A
-//   consumer that is being closed first pauses its partitions: librdkafka then drops the messages
-//   in the queue, and their offsets are not committed.
+// - librdkafka has threads of its own, one for each broker and a main thread, which send and
+//   receive. The program's callbacks run where the program polls. The adapter adds no thread.
+// - rd_kafka_queue_io_event_enable writes to a descriptor when an empty queue receives an entry,
+// and
+//   not again until the queue is empty. The adapter reads its eventfd first, and then takes all
+//   entries out of the queue.
+// - librdkafka takes a consumer whose queue is not polled for max.poll.interval.ms out of the
+// group,
+//   even if there was nothing to consume. While an operation waits, the adapter polls twice in this
+//   time.
+// - rd_kafka_destroy waits for ever while the program has a message. The adapter's messages share
+//   the ownership of the client, so the last owner destroys the client.
+// - librdkafka can't take back a message that a producer has sent. A cancelled operation completes,
+//   and the adapter drops the report.
+// - librdkafka stores the offset of a message, for a later commit, when the message is taken out of
+//   the queue. async_close first pauses the partitions: librdkafka then drops the messages in the
+//   queue, and does not commit their offsets.
 // - If the producer's queue is full, the adapter keeps further messages, in order.
 //
 // What blocks: rd_kafka_consumer_close and rd_kafka_flush, for which there are async_close and
 // async_flush; rd_kafka_destroy, which joins librdkafka's threads, for a few milliseconds. The
-// constructors start these threads. subscribe, assign, unassign, pause and resume wait for
-// librdkafka's main thread, but for no broker; async_close pauses. Of the other functions, those
-// with a timeout ask a broker and block up to this time: rd_kafka_seek, rd_kafka_committed,
-// rd_kafka_metadata, rd_kafka_query_watermark_offsets; and rd_kafka_commit, unless its last
-// argument is 1.
+// constructors start these threads. subscribe, assign, unassign, assignment, pause and resume wait
+// for librdkafka's main thread, but for no broker; async_close calls two of these functions. Of the
+// other functions, those with a timeout ask a broker and block up to this time: rd_kafka_seek,
+// rd_kafka_committed, rd_kafka_metadata, rd_kafka_query_watermark_offsets. rd_kafka_commit blocks,
+// too, unless the last argument is 1.
 //
-// Threads: all members of a consumer or producer have to be called on its executor, a strand if
-// several threads run the context.
+// Threads: all members of a consumer or a producer have to be called, and cancellation signals
+// emitted, on the object's executor, which has to be a strand if several threads run the context.
 //
-// Lifetimes: a consumer or a producer owns librdkafka's object, or a consumer borrows it, and may
-// outlive the execution context. Destroying it completes what is pending with operation_aborted.
-// Callbacks of the configuration run within the adapter, and may use or destroy the consumer.
+// Lifetimes: a consumer or a producer owns librdkafka's object, and may outlive the execution
+// context. A consumer may also borrow librdkafka's object. The destructor completes pending
+// operations with operation_aborted. Callbacks of the configuration run within the adapter, and may
+// use or destroy the consumer or the producer.
 //
 // An example: example/kafka.cpp.
 //
@@ -100,29 +104,33 @@ struct kafka_flush {
 
 /// A consumer of Apache Kafka, by librdkafka.
 /**
- * What to consume is told to librdkafka: `rd_kafka_subscribe`, `rd_kafka_assign` and their kin take
- * `native_handle()`, and do not wait for a broker.
+ * Choose the topics or partitions with librdkafka's functions: `rd_kafka_subscribe`,
+ * `rd_kafka_assign` and similar functions take `native_handle()`, and do not wait for a broker.
  *
  * @par Operations At Once
- * Any number of operations may be pending; each message goes to the first of them.
+ * Any number of operations may be pending. Each message goes to the operation that was started
+ * first.
  *
  * @par Callbacks
  * The callbacks of the configuration (rebalance, commit, error, statistics and the others) are
- * called while an operation is pending, from within the run of the loop. They may use the consumer,
- * and destroy it. An exception must not leave them. Events in place of callbacks
- * (`rd_kafka_conf_set_events`) are not supported, but for logs that go to another queue. A program
- * that does not consume for `max.poll.interval.ms` is taken out of its group by librdkafka.
+ * called on the executor, while an operation is pending. A callback may use or destroy the
+ * consumer, and must not throw. Events in place of callbacks (`rd_kafka_conf_set_events`) are not
+ * supported, except logs that go to another queue.
+ *
+ * @par The Group
+ * If no operation is pending for `max.poll.interval.ms`, librdkafka takes the consumer out of the
+ * group.
  *
  * @par Cancellation
  * For each type of cancellation, the operation completes with `operation_aborted`, and no message
  * is lost: the next operation receives it.
  *
  * @par Errors
- * `kafka_error`: an error of librdkafka, with a message that says more: the text
- * (`rd_kafka_message_errstr`), and the topic and partition, if the error is about one. Most are
- * temporary, and the consumer goes on; `partition_eof` is no failure. A broker that can't be
- * reached is no error of an operation: librdkafka connects again, and tells the callback of
- * `rd_kafka_conf_set_error_cb`. @n
+ * `kafka_error`: an error of librdkafka, with a message that has the text
+ * (`rd_kafka_message_errstr`), and the topic and partition, if the error is about one. Most errors
+ * are temporary, and the consumer goes on; `partition_eof` is no failure. A broker that can't be
+ * reached is no error of an operation: librdkafka connects again, and reports the broker to the
+ * callback of `rd_kafka_conf_set_error_cb`. @n
  * `kafka_error::bad_state`: the consumer was closed. @n
  * `operation_aborted`: the operation was cancelled, or the consumer was closed or destroyed. @n
  * An error of a watcher, if the eventfd can't be watched any more.
@@ -130,21 +138,21 @@ struct kafka_flush {
  * @tparam Executor The type of the I/O executor, which converts to `boost::asio::any_io_executor`.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. A consumer alone does not, and wakes nobody.
+ * Pending operations keep `run()` from returning. A consumer alone does not, and is not watched.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
- * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
- * strand if several threads run the execution context. librdkafka's functions may be called on any
- * thread, but those that poll (`rd_kafka_consumer_poll` and its kin) take what the adapter waits
- * for.
+ * @e Shared @e objects: Unsafe. The members have to be called, and cancellation signals emitted, on
+ * the executor, which has to be a strand if several threads run the execution context. librdkafka's
+ * functions may be called on any thread, except functions that poll, such as
+ * `rd_kafka_consumer_poll`, which take the messages that the adapter waits for.
  *
  * @par Lifetimes
- * When a consumer is destroyed, its operations complete with `operation_aborted`, and its threads
- * are joined, which takes some milliseconds. It does not leave its group then, nor commit offsets:
- * use `async_close` before. Messages may outlive the consumer: the last one destroys librdkafka's
- * object. All else that the program has of this object, such as a `rd_kafka_topic_t`, has to be
- * destroyed first; otherwise librdkafka blocks for ever. A consumer may outlive its execution
+ * The destructor of a consumer completes pending operations with `operation_aborted`, and joins
+ * librdkafka's threads, which takes some milliseconds. The destructor does not leave the group, and
+ * commits no offsets: wait for `async_close` first. Messages may outlive the consumer: the last one
+ * destroys librdkafka's object. Other objects of librdkafka, such as an `rd_kafka_topic_t`, have to
+ * be destroyed first; otherwise librdkafka blocks for ever. A consumer may outlive its execution
  * context, and be destroyed then. An operation goes on when its consumer is moved. A consumer that
  * was moved from can only be assigned to or destroyed.
  *
@@ -191,9 +199,9 @@ public:
     /// Constructs a consumer, and starts librdkafka's threads.
     /**
      * @param ex The I/O executor.
-     * @param conf The configuration, which is not empty, and has a `group.id`.
-     * @throws boost::system::system_error If librdkafka does not accept the configuration, or for
-     * want of a descriptor.
+     * @param conf The configuration, which must not be null, and has a `group.id`.
+     * @throws boost::system::system_error If librdkafka does not accept the configuration, or if
+     * the process has too many descriptors.
      */
     basic_kafka_consumer(const executor_type& ex, kafka_conf conf)
         : session_(detail::make_kafka_session<session>(
@@ -202,7 +210,7 @@ public:
     /// Constructs a consumer, and starts librdkafka's threads.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @param conf The configuration, which is not empty, and has a `group.id`.
+     * @param conf The configuration, which must not be null, and has a `group.id`.
      * @throws boost::system::system_error As the other overload does.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
@@ -210,12 +218,13 @@ public:
         : basic_kafka_consumer(executor_type(context.get_executor()), std::move(conf)) {}
     /// Constructs a consumer that borrows librdkafka's object.
     /**
-     * All its events go to the consumer's queue (`rd_kafka_poll_set_consumer`). The object has to
-     * outlive the consumer, and the consumer's messages.
+     * All events of the object go to the consumer's queue (`rd_kafka_poll_set_consumer`). The
+     * object has to outlive the consumer, and the consumer's messages.
      *
      * @param ex The I/O executor.
      * @param borrowed An object of the type `RD_KAFKA_CONSUMER` with a `group.id`.
-     * @throws boost::system::system_error If the object has no group, or for want of a descriptor.
+     * @throws boost::system::system_error If the object has no group, or if the process has too
+     * many descriptors.
      */
     basic_kafka_consumer(const executor_type& ex, native_handle_type borrowed)
         : session_(detail::make_kafka_session<session>(
@@ -225,7 +234,7 @@ public:
     /**
      * @param context The execution context whose executor is the I/O executor.
      * @param borrowed An object of the type `RD_KAFKA_CONSUMER`, as for the other overload.
-     * @throws boost::system::system_error If the object has no group, or for want of a descriptor.
+     * @throws boost::system::system_error As the other overload does.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
     basic_kafka_consumer(Context& context, native_handle_type borrowed)
@@ -238,7 +247,7 @@ public:
     basic_kafka_consumer(basic_kafka_consumer&& other) noexcept = default;
     /// Moves a consumer with another type of executor, with its pending operations.
     /**
-     * So that a token's `as_default_on` takes a consumer.
+     * This constructor lets a token's `as_default_on` take a consumer.
      *
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
      */
@@ -253,13 +262,13 @@ public:
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
      */
     basic_kafka_consumer& operator=(basic_kafka_consumer&& other) noexcept = default;
-    /// Completes pending operations with `operation_aborted`, and destroys what it owns.
+    /// Completes pending operations with `operation_aborted`, and destroys an owned object.
     ~basic_kafka_consumer() = default;
 
     /// Returns the I/O executor.
     const executor_type& get_executor() const noexcept { return executor_; }
 
-    /// Returns librdkafka's object, for `rd_kafka_subscribe` and all else.
+    /// Returns librdkafka's object, for `rd_kafka_subscribe` and other functions of librdkafka.
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
     /// Completes all pending operations with `operation_aborted`. The consumer can be used again.
@@ -267,8 +276,8 @@ public:
 
     /// Receives a message, or an error of the consumer.
     /**
-     * With an error of librdkafka, there is a message, too, whose value is the error's text. With
-     * other errors, the message is null.
+     * With an error of librdkafka, the handler also receives a message, whose value is the text of
+     * the error. With other errors, the message is null.
      *
      * @param token The completion token.
      *
@@ -292,11 +301,11 @@ public:
 
     /// Closes the consumer: commits, and leaves the group.
     /**
-     * With `enable.auto.commit`, librdkafka commits the offsets of what the program has received.
-     * If no broker answers, librdkafka gives up after about `session.timeout.ms`. Operations that
-     * wait for a message complete with `operation_aborted`, further ones with
-     * `kafka_error::bad_state`. Several of this kind may be pending. Messages that the program has
-     * not received are dropped, and not committed: other members of the group receive them.
+     * With `enable.auto.commit`, librdkafka commits the offsets of the messages that the program
+     * has received. Other messages are dropped and not committed, so other members of the group
+     * receive these messages. If no broker answers, librdkafka gives up after about
+     * `session.timeout.ms`. Pending `async_consume` operations complete with `operation_aborted`,
+     * later ones with `kafka_error::bad_state`. Several `async_close` operations may be pending.
      *
      * @param token The completion token.
      *
@@ -305,8 +314,8 @@ public:
      * @par Errors
      * Those of `rd_kafka_consumer_close_queue`.
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the operation ends. The consumer stays half closed: a further
-     * `async_close` goes on with it.
+     * `terminal`, `partial`, `total`: the operation ends. librdkafka goes on closing the consumer,
+     * and another `async_close` waits for the end.
      * @par Example
      * @code
      * co_await consumer.async_close(asio::use_awaitable);
@@ -333,48 +342,49 @@ using kafka_consumer = basic_kafka_consumer<>;
 /// A producer for Apache Kafka, by librdkafka.
 /**
  * @par Operations At Once
- * Any number of messages may be in flight: each operation completes with the report of its own
- * message, in the order of the reports. The messages of one partition are stored in the order of
- * the calls, as far as librdkafka's configuration says so.
+ * Any number of messages may be in flight. Each operation completes with the report of its own
+ * message, in the order of the reports. Whether the messages of one partition are stored in the
+ * order of the calls depends on librdkafka's configuration.
  *
  * @par A Full Queue
- * librdkafka takes `queue.buffering.max.messages` and `queue.buffering.max.kbytes`. Further
- * messages wait in the producer, in order, until others were reported. `message.timeout.ms` begins
- * when librdkafka takes a message. A message that is too large for the empty queue fails with
- * `kafka_error::queue_full`.
+ * `queue.buffering.max.messages` and `queue.buffering.max.kbytes` limit librdkafka's queue. Further
+ * messages wait in the producer, in order, until librdkafka has reported others. The time of
+ * `message.timeout.ms` begins when librdkafka takes a message. A message that is too large for the
+ * empty queue fails with `kafka_error::queue_full`.
  *
  * @par Callbacks
- * The callbacks of the configuration (error, statistics and the others) are called while an
- * operation is pending, from within the run of the loop. They may use the producer, and destroy it.
- * An exception must not leave them. The callback for delivery reports is the adapter's, and events
- * in place of callbacks (`rd_kafka_conf_set_events`) are not supported.
+ * The callbacks of the configuration (error, statistics and the others) are called on the executor,
+ * while an operation is pending. A callback may use or destroy the producer, and must not throw.
+ * The callback for delivery reports is the adapter's, and events in place of callbacks
+ * (`rd_kafka_conf_set_events`) are not supported.
  *
  * @par Cancellation
  * For each type of cancellation, the operation completes with `operation_aborted`. A message that
- * waits for the full queue is not sent then. Other messages can't be taken back: the report is
- * dropped when it comes.
+ * waits for room in librdkafka's queue is not sent. librdkafka can't take back other messages: such
+ * a message may still be stored, and the adapter drops the report.
  *
  * @par Errors
- * `kafka_error`: the error of the report, or why librdkafka has not taken the message. @n
- * `operation_aborted`: the operation was cancelled, or the producer was destroyed. @n
- * An error of a watcher, if the eventfd can't be watched any more.
+ * `kafka_error`: the error of the report, or the reason why librdkafka has not taken the message.
+ * @n `operation_aborted`: the operation was cancelled, or the producer was destroyed. @n An error
+ * of a watcher, if the eventfd can't be watched any more.
  *
  * @tparam Executor The type of the I/O executor, which converts to `boost::asio::any_io_executor`.
  *
  * @par Outstanding Work
- * Pending operations keep `run()` from returning. A producer alone does not, and wakes nobody.
+ * Pending operations keep `run()` from returning. A producer alone does not, and is not watched.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
- * @e Shared @e objects: Unsafe. The members have to be called on the executor, which has to be a
- * strand if several threads run the execution context. librdkafka's functions may be called on any
- * thread, but for `rd_kafka_poll` and `rd_kafka_flush`, which call the adapter.
+ * @e Shared @e objects: Unsafe. The members have to be called, and cancellation signals emitted, on
+ * the executor, which has to be a strand if several threads run the execution context. librdkafka's
+ * functions may be called on any thread, except `rd_kafka_poll` and `rd_kafka_flush`, which call
+ * the adapter.
  *
  * @par Lifetimes
- * When a producer is destroyed, its operations complete with `operation_aborted`, messages that
- * were not sent are lost, and its threads are joined, which takes some milliseconds: use
- * `async_flush` before. All that the program has of librdkafka's object, such as a
- * `rd_kafka_topic_t`, has to be destroyed first; otherwise librdkafka blocks for ever. A producer
+ * The destructor of a producer completes pending operations with `operation_aborted`, and joins
+ * librdkafka's threads, which takes some milliseconds. Messages that were not sent are lost: wait
+ * for `async_flush` first. Other objects of librdkafka, such as an `rd_kafka_topic_t`, have to be
+ * destroyed first, too; otherwise librdkafka blocks for ever. A producer
  * may outlive its execution context, and be destroyed then. An operation goes on when its producer
  * is moved. A producer that was moved from can only be assigned to or destroyed.
  *
@@ -414,16 +424,16 @@ public:
     /// Constructs a producer, and starts librdkafka's threads.
     /**
      * @param ex The I/O executor.
-     * @param conf The configuration, which is not empty.
-     * @throws boost::system::system_error If librdkafka does not accept the configuration, or for
-     * want of a descriptor.
+     * @param conf The configuration, which must not be null.
+     * @throws boost::system::system_error If librdkafka does not accept the configuration, or if
+     * the process has too many descriptors.
      */
     basic_kafka_producer(const executor_type& ex, kafka_conf conf)
         : session_(detail::make_kafka_session<session>(ex, std::move(conf))), executor_(ex) {}
     /// Constructs a producer, and starts librdkafka's threads.
     /**
      * @param context The execution context whose executor is the I/O executor.
-     * @param conf The configuration, which is not empty.
+     * @param conf The configuration, which must not be null.
      * @throws boost::system::system_error As the other overload does.
      */
     template <class Context, std::enable_if_t<moor::detail::is_context_v<Context>, int> = 0>
@@ -437,7 +447,7 @@ public:
     basic_kafka_producer(basic_kafka_producer&& other) noexcept = default;
     /// Moves a producer with another type of executor, with its pending operations.
     /**
-     * So that a token's `as_default_on` takes a producer.
+     * This constructor lets a token's `as_default_on` take a producer.
      *
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
      */
@@ -467,9 +477,9 @@ public:
     /// Completes all pending operations with `operation_aborted`. The producer can be used again.
     void cancel() { session_->end_all(boost::asio::error::operation_aborted); }
 
-    /// Sends a message, and completes when it is stored, or has failed.
+    /// Sends a message, and completes when librdkafka reports the message as stored or failed.
     /**
-     * The message is passed to librdkafka at once, unless its queue is full.
+     * The message is passed to librdkafka at once, unless librdkafka's queue is full.
      *
      * @param record The message.
      * @param token The completion token.
@@ -477,7 +487,7 @@ public:
      * @par Completion Signature
      * @code void(error_code, kafka_report) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the operation ends; the message may be stored nevertheless.
+     * `terminal`, `partial`, `total`: the operation ends. The message may still be stored.
      * @par Example
      * @code
      * producer.async_produce({"news", std::nullopt, "a text"}, asio::detached);
@@ -490,17 +500,17 @@ public:
             initiation<detail::kafka_produce>{session_.get()}, token, std::move(record));
     }
 
-    /// Sends a message, and completes when it is stored, or has failed.
+    /// Sends a message, and completes when librdkafka reports the message as stored or failed.
     /**
      * @param topic The topic.
-     * @param key The key, from which the partition follows.
+     * @param key The key, by which the partitioner chooses the partition.
      * @param value The value.
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, kafka_report) @endcode
      * @par Per-Operation Cancellation
-     * `terminal`, `partial`, `total`: the operation ends; the message may be stored nevertheless.
+     * `terminal`, `partial`, `total`: the operation ends. The message may still be stored.
      * @par Example
      * @code
      * auto r = co_await producer.async_produce("news", "key", "text", asio::use_awaitable);
@@ -520,8 +530,8 @@ public:
 
     /// Waits until all messages of earlier calls of `async_produce` were reported.
     /**
-     * Those whose operations were cancelled, too. Later messages are not waited for. `linger.ms`
-     * goes on, unlike in `rd_kafka_flush`.
+     * The operation also waits for messages whose operations were cancelled, but not for later
+     * messages. Unlike `rd_kafka_flush`, the operation does not shorten `linger.ms`.
      *
      * @param token The completion token.
      *

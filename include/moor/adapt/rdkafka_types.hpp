@@ -34,9 +34,9 @@ namespace adapt {
 
 // ---- errors -------------------------------------------------------------------------------------
 
-/// Errors of librdkafka: its `rd_kafka_resp_err_t`, of which these are the most frequent.
+/// The most frequent errors of librdkafka.
 /**
- * A value is an `rd_kafka_resp_err_t`, so that errors without a name here are possible, too: see
+ * The values are those of `rd_kafka_resp_err_t`. Values without an enumerator may occur, too: see
  * `kafka_error_code`.
  *
  * | value                   | compares equal to                      |
@@ -53,7 +53,7 @@ namespace adapt {
 enum class kafka_error {
     /// The end of a partition, if `enable.partition.eof` is set.
     partition_eof = RD_KAFKA_RESP_ERR__PARTITION_EOF,
-    /// No report of the broker before `message.timeout.ms` was over.
+    /// No broker has reported the message as stored within `message.timeout.ms`.
     message_timeout = RD_KAFKA_RESP_ERR__MSG_TIMED_OUT,
     /// A request has timed out.
     timeout = RD_KAFKA_RESP_ERR__TIMED_OUT,
@@ -65,9 +65,9 @@ enum class kafka_error {
     queue_full = RD_KAFKA_RESP_ERR__QUEUE_FULL,
     /// The partition does not exist.
     unknown_partition = RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION,
-    /// The topic does not exist, as librdkafka knows.
+    /// The topic does not exist, according to librdkafka.
     unknown_topic = RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
-    /// The topic or the partition does not exist, as the broker says.
+    /// The topic or the partition does not exist, according to the broker.
     unknown_topic_or_partition = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART,
     /// The name of the topic is malformed.
     bad_topic = RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION,
@@ -75,17 +75,17 @@ enum class kafka_error {
     message_too_large = RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
     /// An argument is invalid.
     invalid_argument = RD_KAFKA_RESP_ERR__INVALID_ARG,
-    /// The object is in a state that does not allow the operation, such as a consumer once closed.
+    /// The state of the object does not allow the operation: for example, the consumer was closed.
     bad_state = RD_KAFKA_RESP_ERR__STATE,
     /// The consumer has no group.
     unknown_group = RD_KAFKA_RESP_ERR__UNKNOWN_GROUP,
-    /// Nothing was consumed for `max.poll.interval.ms`: the consumer has left its group.
+    /// No operation was pending for `max.poll.interval.ms`: the consumer has left the group.
     max_poll_exceeded = RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED,
     /// The broker does not allow access to the topic.
     topic_not_authorized = RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
     /// The broker does not allow access to the group.
     group_not_authorized = RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED,
-    /// An error after which the object is of no use: see `rd_kafka_fatal_error`.
+    /// An error after which the object can't be used any more: see `rd_kafka_fatal_error`.
     fatal = RD_KAFKA_RESP_ERR__FATAL
 };
 
@@ -151,7 +151,7 @@ struct kafka_conf_deleter {
     void operator()(rd_kafka_conf_t* c) const noexcept { rd_kafka_conf_destroy(c); }
 };
 
-/// The last owner destroys the client, which blocks for ever while there is a message of it.
+/// The last owner destroys the client, which blocks for ever while a message of the client exists.
 using kafka_client = std::shared_ptr<rd_kafka_t>;
 
 struct kafka_message_deleter {
@@ -171,7 +171,7 @@ inline const boost::system::error_category& kafka_category() noexcept {
     return instance;
 }
 
-/// Makes an `error_code` of a `kafka_error`; this is how `kafka_error` converts to `error_code`.
+/// Makes an `error_code` of a `kafka_error`, for the conversion of `kafka_error` to `error_code`.
 /**
  * @param e The error.
  * @returns An error code of `kafka_category()`.
@@ -182,7 +182,7 @@ inline error_code make_error_code(kafka_error e) noexcept {
 
 /// Makes an `error_code` of an error of librdkafka.
 /**
- * @param e What a function of librdkafka has returned.
+ * @param e The result of a function of librdkafka.
  * @returns The error, of `kafka_category()`; no error for `RD_KAFKA_RESP_ERR_NO_ERROR`.
  *
  * @par Example
@@ -203,12 +203,12 @@ using kafka_conf = std::unique_ptr<rd_kafka_conf_t, detail::kafka_conf_deleter>;
 
 /// Makes a configuration of properties and their values.
 /**
- * Callbacks are set by librdkafka's functions, such as `rd_kafka_conf_set_rebalance_cb`.
+ * Set callbacks with librdkafka's functions, such as `rd_kafka_conf_set_rebalance_cb`.
  *
  * @param properties The names of the properties, as in librdkafka's CONFIGURATION.md, and values.
  * @returns The configuration.
- * @throws boost::system::system_error If there is no such property, or not this value; the text is
- * librdkafka's.
+ * @throws boost::system::system_error If librdkafka does not know a property, or refuses a value.
+ * The exception has the text of librdkafka.
  *
  * @par Example
  * @code
@@ -233,8 +233,8 @@ make_kafka_conf(std::initializer_list<std::pair<const char*, std::string>> prope
 
 /// A message, which may outlive its consumer.
 /**
- * A message keeps librdkafka's object of its consumer, unless the consumer borrows the object: then
- * the message has to be destroyed first.
+ * A message shares the ownership of librdkafka's object with the consumer. If the consumer borrows
+ * the object, the message has to be destroyed before the object.
  */
 using kafka_message = std::unique_ptr<rd_kafka_message_t, detail::kafka_message_deleter>;
 
@@ -247,7 +247,7 @@ inline std::string_view kafka_key(const rd_kafka_message_t& m) noexcept {
     return {static_cast<const char*>(m.key), m.key ? m.key_len : 0};
 }
 
-/// The value of a message; with an error, the text that librdkafka has for it.
+/// The value of a message; with an error, librdkafka's text for the error.
 /**
  * @param m The message.
  * @returns The bytes of the value, which the message owns; a null view if there is no value.
@@ -278,11 +278,11 @@ inline std::string_view kafka_value(const rd_kafka_message_t& m) noexcept {
 struct kafka_record {
     /// The topic.
     std::string topic{};
-    /// The key, from which the partition follows.
+    /// The key, by which the partitioner chooses the partition.
     std::optional<std::string> key{};
-    /// The value. None: the key's earlier messages may be deleted from a compacted topic.
+    /// The value. Without a value, a compacted topic may delete earlier messages with the same key.
     std::optional<std::string> value{};
-    /// The partition; by default, the partitioner chooses it.
+    /// The partition; by default, the partitioner chooses one.
     std::int32_t partition = RD_KAFKA_PARTITION_UA;
     /// The time in milliseconds since 1970; 0: now.
     std::int64_t timestamp = 0;
@@ -301,7 +301,7 @@ struct kafka_record {
 struct kafka_report {
     /// The partition, or -1 if none was chosen.
     std::int32_t partition = -1;
-    /// The offset in the partition, or -1001 (`RD_KAFKA_OFFSET_INVALID`) if it is not known.
+    /// The offset in the partition; `RD_KAFKA_OFFSET_INVALID` (-1001) if not known.
     std::int64_t offset = RD_KAFKA_OFFSET_INVALID;
 };
 

@@ -4,7 +4,7 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// A consumer in a loop: operations that wait for a message, and for the end of the consumer.
+// A consumer in a loop: the operations that wait for a message, and those that close the consumer.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_KAFKA_CONSUMER_SESSION_HPP
@@ -122,10 +122,10 @@ private:
         return close_error_;
     }
 
-    /// Drops what the program has not received, so that the last commit does not pass over it.
+    /// Drops the messages that the program has not received, so that the last commit omits them.
     /**
      * librdkafka stores the offset of each message that is taken out of a queue. A pause makes the
-     * messages in the queue outdated: librdkafka drops these by itself.
+     * messages in the queue outdated, and librdkafka drops outdated messages.
      */
     void drop_messages() {
         if (kept_ && !kept_->err && property("enable.auto.offset.store") == "true")
@@ -151,7 +151,7 @@ private:
             kafka_message m = next();
             if (!m)
                 break;
-            if (consumes_.empty()) { // a callback has cancelled it
+            if (consumes_.empty()) { // a callback has cancelled the operation
                 kept_ = std::move(m);
                 break;
             }
@@ -159,8 +159,8 @@ private:
             taken(consumes_).complete(ec, std::move(m));
         }
         if (!closes_.empty()) {
-            // With the callbacks, errors come as messages that nobody waits for:
-            // rd_kafka_queue_poll_callback would abort the program then.
+            // Beside the callbacks, the queue has errors, as messages that nobody waits for. For
+            // such a message, rd_kafka_queue_poll_callback would abort the program.
             while (kafka_message(rd_kafka_consume_queue(closing_queue_.get(), 0))) {}
             if (rd_kafka_consumer_closed(native_handle()))
                 while (!closes_.empty())

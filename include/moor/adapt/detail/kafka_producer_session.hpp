@@ -6,13 +6,14 @@
 //
 // A producer in a loop: messages whose delivery reports are pending.
 //
-//   waiting_   messages that librdkafka's queue had no room for, in order
-//   sent_      messages that librdkafka has; also those whose operations were cancelled since
+//   waiting_   messages for which librdkafka's queue had no room, in order
+//   sent_      messages that librdkafka has, also if their operations were cancelled meanwhile
 //   flushes_   operations that wait until all messages up to a number were reported
 //
 // Invariants
-//   1. librdkafka reports each message in sent_ once, from within serve(). It uses the value until
-//      then, or until the client is destroyed.
+//   1. librdkafka reports each message in sent_ once, from within serve(). librdkafka uses the
+//   value
+//      until then, or until the client is destroyed.
 //   2. Numbers increase from the first of sent_ to the last of waiting_.
 //
 
@@ -123,7 +124,7 @@ private:
 
     /// Called by librdkafka, from within serve().
     static void on_report(rd_kafka_t*, const rd_kafka_message_t* report, void*) {
-        if (auto* m = static_cast<message*>(report->_private)) // the program's own ones have none
+        if (auto* m = static_cast<message*>(report->_private)) // the program's own: null
             m->session.finish(m->position, kafka_error_code(report->err),
                               {report->partition, report->offset});
     }
@@ -148,7 +149,7 @@ private:
             const position p = waiting_.begin();
             const error_code ec = send(*p);
             if (ec == kafka_error::queue_full && rd_kafka_outq_len(native_handle()) != 0)
-                return; // until something was reported
+                return; // until librdkafka has reported a message
             if (ec) {
                 --live_;
                 p->operation.complete(ec, {});

@@ -4,17 +4,18 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// A client of librdkafka in a loop, whose threads wake the loop by an eventfd.
+// A client of librdkafka in a loop. The threads of librdkafka wake the loop with an eventfd.
 //
 // Invariants
-//   1. librdkafka writes to the eventfd when something comes into an empty queue. The eventfd is
-//      read before the queue is served, and the queue is served to its end: so a queue that is not
-//      empty means that the eventfd is readable, or that a call of serve() is posted.
-//   2. The eventfd is closed after librdkafka was told to write there no more.
+//   1. librdkafka writes to the eventfd when an empty queue receives an entry. The session reads
+//   the
+//      eventfd first, and then takes all entries out of the queue. So if a queue is not empty, the
+//      eventfd is readable, or a call of serve() is posted.
+//   2. The session closes the eventfd after librdkafka has stopped writing there.
 //   3. While no operation is pending, the eventfd is not watched.
-//   4. The callbacks of the program run in serve() only, which no initiating function calls. They
-//      may use and destroy the consumer or the producer, so serve() looks at its state again after
-//      each call of librdkafka.
+//   4. The callbacks of the program run in serve() only, which no initiating function calls. A
+//      callback may use and destroy the consumer or the producer, so serve() checks the state again
+//      after each call of librdkafka.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_KAFKA_SESSION_HPP
@@ -75,7 +76,7 @@ private:
     const int fd_;
 };
 
-/// On any executor, so that an object can be moved to one with another type of executor.
+/// Uses any_io_executor, so that an object can be moved to one with another type of executor.
 class kafka_session : public std::enable_shared_from_this<kafka_session> {
 public:
     using executor_type = boost::asio::any_io_executor;
@@ -105,7 +106,7 @@ public:
             boost::throw_exception(
                 boost::system::system_error(kafka_error_code(rd_kafka_last_error()), text));
         conf.release(); // which librdkafka has taken
-        // A group is left by async_close only, since leaving it may block for long.
+        // Only async_close leaves a group, since leaving a group may block for long.
         return kafka_client(client, [](rd_kafka_t* c) {
             rd_kafka_destroy_flags(c, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
         });
@@ -122,7 +123,7 @@ protected:
               serve();
           }) {}
 
-    /// Takes a reference to a queue, which wakes the loop from now on.
+    /// Takes over a reference to a queue, and lets the queue wake the loop from now on.
     kafka_queue attach(rd_kafka_queue_t* q) {
         const std::uint64_t one = 1;
         rd_kafka_queue_io_event_enable(q, event_.native_handle(), &one, sizeof(one));
@@ -142,10 +143,10 @@ protected:
         is_posted_ = true;
     }
 
-    /// Serves the queues to their end, and completes operations.
+    /// Takes all entries out of the queues, and completes operations.
     virtual void serve() = 0;
 
-    /// Waits for the next event, or not. A callback may have left something in the queue
+    /// Starts or stops to wait for events. A callback may have left entries in the queue
     /// (`rd_kafka_yield`).
     void watch(bool is_wanted, const kafka_queue& served) {
         if (!is_open_)
