@@ -364,9 +364,9 @@ using kafka_consumer = basic_kafka_consumer<>;
  * a message may still be stored, and the adapter drops the report.
  *
  * @par Errors
- * `kafka_error`: the error of the report, or the reason why librdkafka has not taken the message.
- * @n `operation_aborted`: the operation was cancelled, or the producer was destroyed. @n An error
- * of a watcher, if the eventfd can't be watched any more.
+ * `kafka_error`: the error of the report, or of `rd_kafka_producev`. @n
+ * `operation_aborted`: the operation was cancelled, or the producer was destroyed. @n
+ * An error of a watcher, if the eventfd can't be watched any more.
  *
  * @tparam Executor The type of the I/O executor, which converts to `boost::asio::any_io_executor`.
  *
