@@ -9,23 +9,23 @@
 //
 // The library's contract, as the adapter keeps it:
 //
-// - A handle has a list of descriptors for poll(2), which a plugin chooses. The list may change:
-//   the adapter asks for it before each wait.
-// - What poll(2) reports is not what has happened: a PCM that plays may wait with POLLIN, and an
-//   event may have to be consumed. The adapter passes each result to the function for it
-//   (snd_pcm_poll_descriptors_revents), which says what happened, and may say: nothing.
-// - A plugin may leave such an event in place. Then the adapter pauses before it waits again, 1 ms
-//   at first and 16 ms at most, and does not spin.
+// - A handle has a list of descriptors for poll(2), which a plugin chooses. The list may change, so
+//   the adapter asks for the list before each wait.
+// - The results of poll(2) are not the events of the handle: a PCM that plays may wait with POLLIN,
+//   and an event may have to be consumed. The adapter passes the results to ALSA
+//   (snd_pcm_poll_descriptors_revents), which returns the events, or none.
+// - A plugin may leave an event that means nothing in place. Then the adapter pauses before the
+// next
+//   wait, for 1 ms at first and for 16 ms at most, and does not spin.
 // - In the non-blocking mode, snd_pcm_drain fails with EAGAIN, and has to be called again after an
 //   event. In the blocking mode, most functions block: the adapter sets the non-blocking mode.
-// - Opening a handle reads files, and may wait for the device, unless it is told not to block: open
-//   with SND_PCM_NONBLOCK, before or beside the loop.
+// - Opening a handle reads files. Without SND_PCM_NONBLOCK, opening also waits for the device.
 //
-// Threads: all members have to be called on the executor, a strand if several threads run the
-// context. No thread is used.
+// Threads: all members have to be called, and cancellation signals emitted, on the executor, which
+// has to be a strand if several threads run the context. The adapter starts no thread.
 //
-// Lifetimes: an object owns the handle, or borrows one. It may outlive the execution context.
-// Destroying it, or close(), completes what is pending with operation_aborted.
+// Lifetimes: an object owns a handle, or borrows a handle. The object may outlive the execution
+// context. The destructor and close() complete a pending operation with operation_aborted.
 //
 // An example: example/sound.cpp.
 //
@@ -283,14 +283,14 @@ public:
         return session_->release();
     }
 
-    /// Waits until ALSA tells an event.
+    /// Waits until ALSA reports an event.
     /**
      * @param token The completion token.
      *
      * @par Completion Signature
      * @code void(error_code, unsigned short events) @endcode
-     * `events` are those of ALSA's translation: `POLLIN`, `POLLOUT`, or `POLLERR`, of which the
-     * next call of ALSA tells the error.
+     * `events` are the events that ALSA reports: `POLLIN`, `POLLOUT`, or `POLLERR`, whose error the
+     * next call of ALSA returns.
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`.
      * @par Example
@@ -380,9 +380,10 @@ public:
 
     /// Reads interleaved frames (`snd_pcm_readi`).
     /**
-     * The operation completes when all frames were read, or with an error. As in ALSA, a read that
-     * asks for as many frames as the start threshold starts a PCM that is prepared; otherwise call
-     * `snd_pcm_start`. (`snd_pcm_set_params` sets the threshold to nearly the whole buffer.)
+     * The operation completes when all frames were read, or with an error. As in ALSA, a read
+     * starts a prepared PCM if the read asks for at least as many frames as the start threshold.
+     * Otherwise call `snd_pcm_start`. (`snd_pcm_set_params` sets the threshold to nearly the whole
+     * buffer.)
      *
      * @param data The memory for the frames, which has to stay valid until the operation is over.
      * @param frames How many.
@@ -408,8 +409,8 @@ public:
 
     /// Waits until all frames were played, and stops the PCM (`snd_pcm_drain`).
     /**
-     * Some plugins block in `snd_pcm_drain` in spite of the non-blocking mode, such as the one for
-     * PulseAudio.
+     * Some plugins, such as the plugin for PulseAudio, block in `snd_pcm_drain` in spite of the
+     * non-blocking mode.
      *
      * @param token The completion token.
      *

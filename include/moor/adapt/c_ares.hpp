@@ -85,7 +85,7 @@ namespace adapt {
  *
  * @par Cancellation
  * For each type of cancellation, the operation completes with `operation_aborted` at once, and its
- * late answer is dropped. When c-ares has cancelled operations only, the adapter calls
+ * late answer is dropped. When c-ares has only cancelled operations left, the adapter calls
  * `ares_cancel`, and watches no socket any more.
  *
  * @par Errors
@@ -97,7 +97,7 @@ namespace adapt {
  * `host_not_found_try_again` for these.) @n
  * `operation_aborted`: the operation was cancelled, or the resolver was destroyed. @n
  * `invalid_argument`: `async_query` was called with a class or a type beyond 65535. @n
- * `no_memory`: there was no memory to watch a socket of c-ares; or `ARES_ENOMEM`. @n
+ * `no_memory`: there was no memory for c-ares (`ARES_ENOMEM`), or to watch a socket of c-ares. @n
  * An error of a watcher, if the socket of c-ares can't be watched.
  *
  * @tparam InternetProtocol The protocol, such as `boost::asio::ip::tcp`.
@@ -241,7 +241,7 @@ public:
     /// Returns the channel, for settings such as `ares_set_sortlist` and `ares_set_local_ip4`.
     /**
      * The adapter does not wait for queries which the program starts on the channel, and may cancel
-     * them by `ares_cancel`.
+     * such queries by `ares_cancel`.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
@@ -347,8 +347,8 @@ public:
 
     /// Finds the names of an address and of a port.
     /**
-     * The results have one entry. An address or a port without a name is given as a number; also an
-     * address for which no server has answered, since c-ares does not tell the difference.
+     * The results have one entry. An address or a port without a name is given as a number, and so
+     * is an address for which no server has answered: c-ares does not report the difference.
      *
      * @param endpoint The address and the port.
      * @param token The completion token.

@@ -201,7 +201,7 @@ public:
     /**
      * Call this function in place of `curl_easy_pause`, since libcurl may call callbacks meanwhile.
      * Within libcurl's callbacks, `curl_easy_pause` may be called, too. If a callback fails
-     * meanwhile, such as the function for data, the transfer ends with this error.
+     * meanwhile, such as `CURLOPT_WRITEFUNCTION`, the transfer ends with the error.
      *
      * @param easy The easy handle.
      * @param what `CURLPAUSE_CONT`, or what to pause.

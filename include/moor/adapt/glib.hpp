@@ -4,28 +4,29 @@
 // Copyright (c) 2025 The Moor authors. Distributed under the Boost Software License, Version 1.0.
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
-// A GMainContext of GLib as a guest of an execution context: so GIO, GDBus or GStreamer live in a
-// program of Boost.Asio. Needs GLib 2.72 or later; link with -lglib-2.0.
+// Runs a GMainContext of GLib in an execution context, so that a program with Boost.Asio can use
+// GIO, GDBus or GStreamer. Needs GLib 2.72 or later; link with -lglib-2.0.
 //
 // The library's contract, as the adapter keeps it:
 //
-// - A context belongs to the thread that has acquired it. A source that another thread attaches
-//   wakes the context only if a thread has acquired it at that time, and a source that the
-//   acquiring thread attaches itself does not wake it at all. A context with the flag
-//   G_MAIN_CONTEXT_FLAGS_OWNERLESS_POLLING is woken always. The guest makes such a context, or
-//   keeps another one acquired for as long as it runs.
-// - The descriptors, events and time change with each iteration, whoever iterates. A source may
+// - A context belongs to the thread that has acquired the context. A source that another thread
+//   attaches wakes the context only if a thread has acquired the context at that time. A source
+//   that the acquiring thread attaches does not wake the context at all. A context with the flag
+//   G_MAIN_CONTEXT_FLAGS_OWNERLESS_POLLING is always woken. The guest makes such a context, or
+//   keeps another one acquired while async_run is pending.
+// - The descriptors, events and timeout change with each iteration, whoever iterates. A source may
 //   close its descriptor, and the number may be another file's at the next moment. The guest
 //   registers the descriptors for one wait, and none is registered while GLib runs.
-// - GLib keeps what poll(2) said in its sources, so that what is old must not be passed on. The
-//   wait says only when to iterate; GLib calls poll(2) itself then.
+// - GLib keeps the results of poll(2) in its sources, so a stale result must not be passed to GLib.
+//   The guest's wait decides only when to iterate, and GLib then calls poll(2) itself.
 // - A source that is always ready, such as an idle source, is dispatched once in a turn of the
 //   loop.
 // - A callback must not throw: an exception can't pass GLib's C code. The guest calls
 //   std::terminate.
 //
-// Threads: all members, but touch(), have to be called on the executor. The adapter starts no
-// thread. GLib starts some (for GDBus, files, resolvers), which run no callbacks of the context.
+// Threads: all members, except touch(), have to be called, and cancellation signals emitted, on the
+// executor. The adapter starts no thread. GLib starts threads for GDBus, files and resolvers, which
+// run no callbacks of the context.
 //
 // Lifetimes: the guest has a reference of the GMainContext. The guest may outlive the execution
 // context, and may be destroyed in a callback of a source.
@@ -86,8 +87,8 @@ enum class glib_acquire {
  * functions use the thread-default context of the caller, which is the guest's within callbacks and
  * within `call`, and otherwise the default context, unless the program has set another one.@n
  * The default context, and other contexts without the flag, have a restriction of GLib: a source
- * that the acquiring thread attaches does not wake them. So use GLib within `call`, or call `touch`
- * afterwards, in handlers of Asio, that is, outside of the callbacks of sources.
+ * that the acquiring thread attaches does not wake them. So in handlers of Asio, that is, outside
+ * of the callbacks of sources, use GLib within `call`, or call `touch` afterwards.
  *
  * @par Descriptors
  * In a callback, and within `call`, a program may close the descriptor of a source, and open
@@ -105,7 +106,7 @@ enum class glib_acquire {
  * @par Errors
  * `async_run` completes with @n
  * no error after `stop`; @n
- * `operation_aborted` if it was cancelled, or if the guest was destroyed; @n
+ * `operation_aborted` if the operation was cancelled, or if the guest was destroyed; @n
  * `errc::device_or_resource_busy` if another thread has acquired the context, or if a guest with
  * `glib_acquire::while_running` gets its turn on another thread; @n
  * `asio::error::already_started` if another `async_run` is pending; @n
@@ -281,9 +282,10 @@ public:
 
     /// Calls a function with the guest's `GMainContext` as the thread-default context.
     /**
-     * For GIO's asynchronous functions, which call back in the context that is the thread-default
-     * one when they are called, and for all else that a handler does with the context: attach
-     * sources, close their descriptors, iterate. The guest's wait ends before, and a turn follows.
+     * GIO's asynchronous functions call back in the context that is the thread-default context when
+     * they are called. Use `call` also for everything else that a handler does with the context:
+     * attach sources, close their descriptors, iterate. The guest's wait ends before the call, and
+     * a turn of the guest follows.
      *
      * @param f The function, which is called at once. It may throw, and may destroy the guest.
      * @returns What the function returns.

@@ -22,8 +22,9 @@
 //   cleanup, and from 1.0 on after it, too.
 // - hiredis does not match all replies with commands. redis_connection refuses commands that would
 //   lose a reply, call a wrong callback, or end the program: see the class.
-// - hiredis ends the program if the server sends a reply without a command. redis_connection then
-//   ends the connection with protocol_error. attach can't do so.
+// - If the server sends a reply for which no command waits, hiredis ends the program.
+//   redis_connection refuses the reply, and ends the connection with protocol_error. attach can't
+//   refuse the reply.
 // - hiredis writes without MSG_NOSIGNAL. The adapter makes hiredis read first, so that the read
 //   finds an end of the connection. A server that ends between the read and the write still causes
 //   SIGPIPE. Ignore this signal: std::signal(SIGPIPE, SIG_IGN). The adapter does not change the

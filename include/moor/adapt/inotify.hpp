@@ -210,8 +210,8 @@ public:
      * @param path The file or directory. If the file is watched already, even under another path,
      * this call changes the watch.
      * @param mask What to watch, and how: `IN_CREATE | IN_DONT_FOLLOW` and so on, see inotify(7).
-     * @param ec Set to the error, if any: `inotify_error::watch_limit`; an error of
-     * `inotify_add_watch(2)`; `invalid_argument` also if the path contains a null character.
+     * @param ec Set to the error, if any: `inotify_error::watch_limit`, or an error of
+     * `inotify_add_watch(2)`. A path with a null character is an `invalid_argument`.
      * @returns The watch; -1 with an error.
      */
     int add(const std::filesystem::path& path, std::uint32_t mask, error_code& ec) {
@@ -301,9 +301,9 @@ private:
  * - A directory that was deleted or moved away is reported once, for all entries below.
  * - A symbolic link is an entry, and is not followed. Only the root may be a link.
  * - A directory that can't be watched or read is reported as `unwatched`, for example because of a
- *   missing permission or of `inotify_error::watch_limit`. Forget all entries below it. The object
- *   tries again when the directory's mode changes, or when the directory is moved, and then reports
- *   the entries as `created`.
+ *   missing permission or of `inotify_error::watch_limit`. Forget all entries below the directory.
+ *   The object tries again when the directory's mode changes, or when the directory is moved. After
+ *   a success, the object reports the entries as `created`.
  * - `overflow` is reported once for each overflow that the kernel reports. Forget all entries then:
  *   the object reads and reports everything again, up to another `ready`.
  *

@@ -19,8 +19,8 @@
 // - The deadline is a time of CLOCK_MONOTONIC, which is the clock of steady_clock.
 // - While it waits for the socket of the bus (sd_bus_set_watch_bind), and when it tries the next
 //   address, sd-bus replaces its descriptor. The adapter compares the file before each wait.
-// - A message has one position of reading, although several matches and filters may get it. Each
-//   handler finds the position at the beginning.
+// - A message has one read position, although several matches and filters may receive the message.
+//   The adapter rewinds the message before each handler.
 // - A rule for local signals is not sent to the daemon, and gets no reply.
 // - Errors close the connection: sd-bus can't go on after one.
 //
@@ -184,8 +184,8 @@ public:
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`: the wait ends. No message is lost.
      * @par Shared Messages
-     * If several matches keep a message, they share it, with its position of reading. Each handler
-     * finds the position at the beginning.
+     * Several matches may share a message, and then share its read position. Each handler finds the
+     * position at the beginning.
      * @par Example
      * @code
      * auto m = co_await match.async_receive(asio::use_awaitable);
@@ -429,12 +429,12 @@ public:
     /// Returns whether the connection is established, as far as sd-bus knows.
     bool is_open() const noexcept { return session_->is_ready(); }
 
-    /// Returns the name of the last error; empty if a call or a match failed without a reply.
+    /// Returns the name in the last error reply; empty if the last failure came without a reply.
     std::string_view error_name() const noexcept {
         const sd_bus_error* e = session_->last_error();
         return e && e->name ? e->name : "";
     }
-    /// Returns the text of the last error; empty if a call or a match failed without a reply.
+    /// Returns the text in the last error reply; empty if the last failure came without a reply.
     std::string_view error_message() const noexcept {
         const sd_bus_error* e = session_->last_error();
         return e && e->message ? e->message : "";
@@ -626,8 +626,8 @@ public:
     /**
      * @param message The call, as `new_call` or `sd_bus_message_new_method_call` makes it. A
      * message that asks for no reply fails with `errc::invalid_argument`: pass it to `sd_bus_send`.
-     * A call with descriptors fails with `not_connected` before the connection is established. If
-     * only a variant has the descriptors, sd-bus blocks until then.
+     * Before the connection is established, a call with descriptors fails with `not_connected`. If
+     * only a variant has the descriptors, sd-bus blocks until the connection is established.
      * @param token The completion token.
      *
      * @par Completion Signature
