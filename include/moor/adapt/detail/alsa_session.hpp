@@ -217,7 +217,7 @@ private:
 
     void end_wait(const error_code& ec, std::size_t ready) {
         if (ec == boost::asio::error::operation_aborted || (!ec && ready == 0))
-            return advance(0, false); // it was an earlier operation's, or a pause
+            return advance(0, false); // an earlier operation's wait, or a pause
         if (ec)
             return complete(ec);
         unsigned short events = 0;

@@ -163,8 +163,8 @@ public:
         w->second.set_interest(want);
         if (!ec)
             return;
-        // While libcurl connects, an event with an error does not end the transfer: so this ends
-        // it. Other transfers on the socket end by the event, since libcurl can't be called now.
+        // While libcurl connects, an event with an error does not end the transfer, so end() does.
+        // Other transfers on the socket end by the event, since libcurl can't be called now.
         end(transfers_.find(easy), ec);
         w->second.expires_after(std::chrono::seconds(0));
     }
@@ -228,7 +228,7 @@ private:
 
     // ---- transfers ------------------------------------------------------------------------------
 
-    /// Within enter() or before it, which does it.
+    /// Marks a transfer as over. The present or the next enter() completes the operation.
     void end(position t, error_code ec) {
         if (t == transfers_.end())
             return;

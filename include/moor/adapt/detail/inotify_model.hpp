@@ -17,8 +17,9 @@
 //
 // Why the model equals the disk after the last event:
 //   1. A directory is watched before it is read, both through one descriptor: the watch and the
-//      names belong to the same directory. Later changes come as events. An event whose news the
-//      reading has told already changes nothing, so the double is dropped.
+//      names belong to the same directory. Later changes come as events. If the reading has
+//      already reported the change of an event, the event changes nothing in the model, and is
+//      dropped.
 //   2. A path may lead to another directory: one was moved, and the event is still in the queue. So
 //      the event is still to come. Each event that puts a directory somewhere has the directory
 //      read again, with all directories below it, and compared.

@@ -89,7 +89,7 @@ inline redis_command_kind kind_of(const std::vector<std::string>& words) noexcep
     if (words.empty())
         return kind::invalid;
     std::string_view name = words[0];
-    if (name.find('\r') != name.npos) // hiredis takes the name for what precedes
+    if (name.find('\r') != name.npos) // hiredis takes only the part before as the name
         return kind::invalid;
     for (const char* other : {"ssubscribe", "sunsubscribe"})
         if (is_same_word(name, other))

@@ -524,7 +524,7 @@ private:
         m->end(ec, ec == boost::asio::error::operation_aborted);
     }
 
-    /// The connection is over. The object stays, so that the program can still ask it.
+    /// The connection is over. The bus object stays, so that the program can still query it.
     void lose(error_code ec) noexcept {
         is_over_ = true;
         source_.reset();

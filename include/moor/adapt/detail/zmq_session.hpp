@@ -220,7 +220,7 @@ private:
         return true;
     }
 
-    /// After a send that was not made: without another one, no receive gets out of the wrong state.
+    /// After a send that was not made: without a pending send, no receive leaves the wrong state.
     void fail_receives() {
         while (sends_.empty() && !receives_.empty() && advance(receives_.begin())) {}
     }
