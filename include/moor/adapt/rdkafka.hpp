@@ -271,7 +271,11 @@ public:
     /// Returns librdkafka's object, for `rd_kafka_subscribe` and other functions of librdkafka.
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
 
-    /// Completes all pending operations with `operation_aborted`. The consumer can be used again.
+    /// Completes all pending operations with `operation_aborted`.
+    /**
+     * The consumer can be used again, unless `async_close` has begun: then only a further
+     * `async_close` makes sense.
+     */
     void cancel() { session_->end_all(boost::asio::error::operation_aborted); }
 
     /// Receives a message, or an error of the consumer.

@@ -327,7 +327,7 @@ public:
                                        : static_cast<std::uint64_t>(limit.count());
         sd_bus_slot* slot = nullptr;
         int result = -ENOTCONN;
-        if (is_usable() && sd_bus_message_get_expect_reply(m.get()) <= 0) // nor is it a call
+        if (is_usable() && sd_bus_message_get_expect_reply(m.get()) <= 0) // or no call at all
             result = -EINVAL;
         else if (is_ready() || (is_usable() && !has_descriptors(m.get())))
             result = sd_bus_call_async(bus_, &slot, m.get(), &on_reply, &*c, usec);
