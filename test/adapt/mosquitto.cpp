@@ -13,6 +13,7 @@
 #include "support/vocabulary.hpp"
 
 #include <moor/adapt/mosquitto.hpp>
+#include <moor/registration_service.hpp>
 
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/buffer.hpp>
@@ -54,6 +55,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -64,9 +66,10 @@
 #include <netdb.h>
 #include <signal.h>
 #include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-// ---- lookups that wait --------------------------------------------------------------------------
+// ---- lookups that wait, and other functions that the tests replace ------------------------------
 
 namespace {
 
@@ -90,6 +93,10 @@ public:
         is_open_ = true;
         changed_.notify_all();
     }
+    bool has_waiting() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return waiting_ != 0;
+    }
     void wait_until_entered() {
         std::unique_lock<std::mutex> lock(mutex_);
         changed_.wait(lock, [this] { return waiting_ != 0; });
@@ -103,19 +110,38 @@ private:
 };
 
 lookup_gate gate;
+std::atomic<int> reads_during_a_lookup{0};
+std::atomic<bool> has_memory_for_properties{true};
+
+template <class Function>
+Function next_of(Function, const char* name) {
+    return reinterpret_cast<Function>(::dlsym(RTLD_NEXT, name));
+}
 
 } // namespace
 
 // libmosquitto's calls come here.
 extern "C" int getaddrinfo(const char* name, const char* service, const addrinfo* hints,
                            addrinfo** result) {
-    using function = int (*)(const char*, const char*, const addrinfo*, addrinfo**);
-    static const auto next = reinterpret_cast<function>(::dlsym(RTLD_NEXT, "getaddrinfo"));
+    static const auto next = next_of(&getaddrinfo, "getaddrinfo");
     if (name && std::string(name) == "slow.test") {
         gate.pass();
         name = "127.0.0.1";
     }
     return next(name, service, hints, result);
+}
+
+// The adapter's calls come here.
+extern "C" int mosquitto_loop_read(::mosquitto* m, int most) {
+    static const auto next = next_of(&mosquitto_loop_read, "mosquitto_loop_read");
+    reads_during_a_lookup += gate.has_waiting();
+    return next(m, most);
+}
+
+extern "C" int mosquitto_property_copy_all(mosquitto_property** to,
+                                           const mosquitto_property* from) {
+    static const auto next = next_of(&mosquitto_property_copy_all, "mosquitto_property_copy_all");
+    return has_memory_for_properties ? next(to, from) : MOSQ_ERR_NOMEM;
 }
 
 BOOST_AUTO_TEST_SUITE(mosquitto_client_of_a_broker)
@@ -293,6 +319,7 @@ struct own_broker : loop {
     std::string answer;      // to the first bytes
     std::string ping_answer; // to each PINGREQ
     int pings = 0;
+    bool reads = true;
 
     address here() const { return {"127.0.0.1", acceptor.local_endpoint().port()}; }
 
@@ -327,7 +354,8 @@ private:
                 if (!ping_answer.empty())
                     send(ping_answer);
             }
-            read();
+            if (reads)
+                read();
         });
     }
 
@@ -398,8 +426,9 @@ BOOST_FIXTURE_TEST_CASE(a_connection_that_fails_says_why, counted_loop) {
             BOOST_CHECK_EQUAL(connect(wrong), error_code());
         }
 
-        mosquitto_client no_id(io, "", false);
+        mosquitto_client no_id(io, "", false), cut(io, std::string("a\0b", 3), true);
         BOOST_CHECK_EQUAL(connect(no_id), invalid);
+        BOOST_CHECK_EQUAL(connect(cut), invalid);
         BOOST_CHECK_EQUAL(connect(c), error_code());
         check_works(c);
     }
@@ -458,6 +487,13 @@ BOOST_FIXTURE_TEST_CASE(the_broker_says_why_it_refuses, own_broker) {
         BOOST_TEST(!c.is_open());
     }
     mosquitto_client c(io);
+    for (char code : {'\x06', '\x7f'}) { // which are not defined
+        answer = std::string("\x20\x02\x00", 3) + code;
+        accept();
+        BOOST_CHECK_EQUAL(connect(c, own_broker::here()),
+                          error_code(mosquitto_error::protocol_error));
+        BOOST_TEST(!c.is_open());
+    }
     use_mqtt5(c);
     answer = std::string("\x20\x03\x00\x8a\x00", 5);
     accept();
@@ -572,6 +608,124 @@ BOOST_FIXTURE_TEST_CASE(a_lookup_holds_nothing_up, counted_loop) {
     }
     gate.open();
     check_descriptors();
+}
+
+BOOST_AUTO_TEST_CASE(a_lookup_that_goes_on_after_the_end_of_the_service_keeps_the_handle) {
+    for (bool is_cancelled : {false, true}) {
+        counted_loop l;
+        gate.close();
+        {
+            mosquitto_client c(l.io);
+            test::called first, second;
+            asio::cancellation_signal signal;
+            c.async_connect("slow.test", here().port, keep_alive,
+                            asio::bind_cancellation_slot(signal.slot(), first.handler()));
+            gate.wait_until_entered();
+            if (is_cancelled) {
+                signal.emit(asio::cancellation_type::terminal);
+                c.async_connect(here().host, here().port, keep_alive, second.handler());
+            }
+            moor::use_registration_service(l.io).close();
+            test::run_until(l.io, [&] { return first && (second || !is_cancelled); });
+            BOOST_CHECK_EQUAL(first.ec, is_cancelled ? test::aborted : test::gone);
+            if (is_cancelled)
+                BOOST_CHECK_EQUAL(second.ec, test::gone);
+            BOOST_TEST(!c.native_handle()); // the thread has it
+            BOOST_CHECK_EQUAL(l.connect(c), test::gone);
+            BOOST_TEST(!c.native_handle());
+        }
+        gate.open();
+        l.check_descriptors();
+    }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_process_that_is_forked_during_a_lookup_holds_nothing_up, counted_loop) {
+    int ends[2];
+    BOOST_REQUIRE(::pipe(ends) == 0);
+    gate.close();
+    {
+        mosquitto_client c(io);
+        test::called done;
+        c.async_connect("slow.test", here().port, keep_alive, done.handler());
+        gate.wait_until_entered();
+        const ::pid_t child = ::fork();
+        if (child == 0) { // lives as long as the parent wants
+            ::close(ends[1]);
+            char byte;
+            static_cast<void>(!::read(ends[0], &byte, 1));
+            ::_exit(0);
+        }
+        gate.open();
+        test::run_until(io, [&] { return bool(done); });
+        BOOST_CHECK_EQUAL(done.ec, error_code());
+        check_works(c);
+        ::close(ends[0]);
+        ::close(ends[1]);
+        BOOST_TEST(::waitpid(child, nullptr, 0) == child);
+    }
+    check_descriptors();
+}
+
+BOOST_FIXTURE_TEST_CASE(an_event_of_the_old_connection_leaves_a_lookup_alone, own_broker) {
+    answer = accepted;
+    accept();
+    mosquitto_client c(asio::make_strand(io));
+    BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+    test::run_ready(io);
+    const int before = reads_during_a_lookup;
+    test::called end, next;
+    const auto connect_again = [&] {
+        const std::string large(1 << 16, 'x');
+        while (!mosquitto_want_write(c.native_handle()))
+            c.async_publish("a", large, 0, false, [](error_code) {});
+        error_code ec;
+        char bytes[4096];
+        socket.non_blocking(true);
+        while (!ec) // so that DISCONNECT is written at once
+            socket.read_some(asio::buffer(bytes), ec);
+        c.async_disconnect(end.handler());
+        gate.close();
+        c.async_connect("slow.test", own_broker::here().port, keep_alive, next.handler());
+        gate.wait_until_entered();
+    };
+    // The loop finds the event, then the strand gets its work, and then the event behind this.
+    send(std::string("\xd0\x00", 2));
+    asio::post(io, [&] { asio::post(c.get_executor(), connect_again); });
+    test::run_ready(io);
+    BOOST_CHECK_EQUAL(end.ec, error_code());
+    BOOST_TEST(end.times == 1);
+    BOOST_TEST(reads_during_a_lookup == before);
+    c.close();
+    gate.open();
+    test::run_ready(io);
+    BOOST_CHECK_EQUAL(next.ec, test::aborted);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_disconnect_that_was_not_sent_fails, own_broker) {
+    answer = accepted;
+    for (bool is_reset : {true, false}) {
+        reads = true;
+        accept();
+        mosquitto_client c(io);
+        BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+        reads = false;
+        test::called published, end;
+        message_outcome o;
+        c.async_receive(o.handler());
+        c.async_publish("a", std::string(32 << 20, 'x'), 0, false, published.handler());
+        c.async_disconnect(end.handler());
+        test::run_ready(io);
+        BOOST_TEST(end.times == 0);
+        if (is_reset)
+            socket.close(); // with data that was not read
+        else
+            socket.shutdown(tcp::socket::shutdown_send);
+        test::run_until(io, [&] { return end && published && o; });
+        BOOST_TEST((end.ec == boost::system::errc::connection_reset), end.ec.message());
+        BOOST_CHECK_EQUAL(published.ec, end.ec);
+        BOOST_CHECK_EQUAL(o.ec, end.ec);
+        BOOST_TEST(!c.is_open());
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(a_disconnect_says_farewell_and_a_close_does_not, connected) {
@@ -830,7 +984,7 @@ BOOST_FIXTURE_TEST_CASE(a_callback_of_libmosquitto_may_publish, connected) {
 }
 
 BOOST_FIXTURE_TEST_CASE(a_callback_within_a_publication_may_publish, connected) {
-    // libmosquitto calls it for a message of the quality of service 0, before it tells the id.
+    // libmosquitto calls it for a message of the quality of service 0, before it returns.
     const std::string t = topic();
     BOOST_REQUIRE_EQUAL(subscribe(c, t).ec, error_code());
     static std::function<void()> publish_inner;
@@ -901,6 +1055,91 @@ BOOST_FIXTURE_TEST_CASE(packets_behind_a_callback_that_publishes_are_read_from_o
     BOOST_TEST(published == most);
     BOOST_TEST(one.value.payload == "1");
     BOOST_TEST(two.value.payload == "2");
+}
+
+BOOST_FIXTURE_TEST_CASE(an_id_that_comes_round_again_completes_the_right_publication, own_broker) {
+    answer = accepted;
+    accept();
+    mosquitto_client c(io);
+    BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+    test::called one;
+    c.async_publish("a", "b", 1, false, one.handler()); // which is not acknowledged
+    int good = 0;
+    constexpr int ids = 65535;
+    for (int i = 0; i != ids; ++i) {
+        c.async_publish("a", "b", 0, false, [&](error_code ec) { good += !ec; });
+        if (i % 1000 == 0 || i == ids - 1)
+            test::run_ready(io);
+    }
+    BOOST_TEST(good == ids);
+    BOOST_TEST(one.times == 0);
+    c.close();
+    test::run_ready(io);
+    BOOST_CHECK_EQUAL(one.ec, test::aborted);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_turn_of_the_loop_reads_a_limited_number_of_messages, own_broker) {
+    answer = accepted;
+    accept();
+    mosquitto_client c(io);
+    BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+    for (int i = 0; i != 10; ++i) // so that libmosquitto reads ten packets in a call
+        c.async_publish("a", "b", 1, false, [](error_code) {});
+    test::run_ready(io);
+    constexpr int most = 2000;
+    std::string messages;
+    int arrived = 0, first = 0;
+    for (int i = 0; i != most; ++i) {
+        messages += std::string("\x30\x03\x00\x01t", 5); // PUBLISH
+        c.async_receive([&](error_code, mqtt_message) {
+            if (arrived++ == 0)
+                asio::post(io, [&] { first = arrived; });
+        });
+    }
+    send(messages);
+    test::run_until(io, [&] { return arrived == most; });
+    BOOST_TEST(first > 0);
+    BOOST_TEST(first < 100);
+    c.close();
+    test::run_ready(io);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_publication_without_memory_harms_no_other, connected,
+                        *boost::unit_test::precondition(test::allocations_are_counted)) {
+    bool has_failed = true;
+    for (long n = 0; has_failed; ++n)
+        BOOST_TEST_CONTEXT("allocation " << n) {
+            test::called done;
+            {
+                test::fault none(test::call::allocation, ENOMEM, n + 1, 1);
+                try {
+                    c.async_publish("a", "b", 0, false, done.handler());
+                } catch (const std::bad_alloc&) {}
+                has_failed = none.happened() != 0;
+            }
+            test::run_ready(io);
+            BOOST_CHECK_EQUAL(done.ec, error_code());
+            BOOST_TEST((has_failed || done.times == 1));
+            check_works(c);
+        }
+}
+
+BOOST_FIXTURE_TEST_CASE(a_message_without_memory_for_its_properties_is_dropped, own_broker) {
+    answer = accepted5;
+    accept();
+    mosquitto_client c(io);
+    use_mqtt5(c);
+    BOOST_REQUIRE_EQUAL(connect(c, own_broker::here()), error_code());
+    const std::string bytes("\x30\x07\x00\x01t\x02\x01\x01x", 9); // PUBLISH, with a property
+    for (bool has_memory : {false, true}) {
+        has_memory_for_properties = has_memory;
+        send(bytes);
+        message_outcome o = receive(c);
+        BOOST_CHECK_EQUAL(o.ec, has_memory ? error_code()
+                                           : error_code(mosquitto_error::messages_dropped));
+        BOOST_TEST(bool(o.value.properties) == has_memory);
+        BOOST_TEST((o.value.payload == "x") == has_memory);
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(a_message_without_memory_is_dropped, own_broker,

@@ -12,8 +12,9 @@
 // - libmosquitto has no callback that reports the descriptor and the events. Before each wait, the
 //   adapter lets the library write, because a publication from a callback is only queued, and then
 //   asks for the descriptor.
-// - mosquitto_loop_read reads about one packet. The adapter calls this function until the read
-//   would block. During the handshake of TLS, only this function makes progress.
+// - mosquitto_loop_read reads one packet, or as many packets as there are messages of the qualities
+//   of service 1 and 2 on their way. The adapter calls this function until the read would block, or
+//   64 packets were read. During the handshake of TLS, only this function makes progress.
 // - During the handshake of TLS, mosquitto_want_write may return true although nothing can be
 //   written. The adapter waits for writability only after a write that would block.
 // - The connection may end within any call. libmosquitto closes the socket before any callback
@@ -23,7 +24,9 @@
 // - Keep-alive: mosquitto_loop_misc is called once a second while there is a connection, unless the
 //   keep-alive time is 0.
 // - mosquitto_publish may write a message of the quality of service 0, and report the message as
-//   published, before the function returns the message's id.
+//   published, before the function returns. The message's id is set before.
+// - libmosquitto reports a connection that is lost after mosquitto_disconnect as a success. The
+//   adapter checks whether DISCONNECT is still queued.
 // - mosquitto_publish without a connection fails, but sends the message after the next connect. The
 //   adapter does not call this function then.
 // - mosquitto_new ignores SIGPIPE for the whole process, so no write raises this signal.
@@ -31,8 +34,11 @@
 // What blocks: mosquitto_connect, which the adapter does not use, and the lookup of the host's
 // name. libmosquitto needs the name for TLS, and accepts neither a connected socket nor an address
 // in addition to the name. So the adapter calls mosquitto_connect_async on a thread with the name
-// "moor-mosquitto". The thread ends after the lookup, and calls no handler. The adapter starts no
-// thread if the host is an address, such as "127.0.0.1", or the path of a Unix socket.
+// "moor-mosquitto". The thread ends after the lookup, and calls no handler. But libmosquitto calls
+// two callbacks of the program on this thread: for the log, which every connect writes to, and for
+// the password of a TLS key. The adapter starts no thread if the host is an address, such as
+// "127.0.0.1", or the path of a Unix socket. Then libmosquitto would look up other names on the
+// loop: that of mosquitto_socks5_set, and that of MOSQ_OPT_BIND_ADDRESS. Both have to be addresses.
 //
 // Threads: all members of a client have to be called, and cancellation signals emitted, on the
 // client's executor, which has to be a strand if several threads run the context. The same holds
@@ -41,7 +47,8 @@
 // Lifetimes: the client owns libmosquitto's handle, or shares the handle. The client may outlive
 // the execution context. The destructor and close() complete pending operations with
 // operation_aborted. Callbacks that the program gives to libmosquitto run within calls of the
-// adapter, and must not close or destroy the client.
+// adapter, and must not close or destroy the client, nor call async_connect, which would wait for
+// ever for a lock of libmosquitto.
 //
 // An example: example/mqtt.cpp.
 //
@@ -79,6 +86,14 @@ namespace adapt {
  * not use the `void*` that they receive. The program must not call libmosquitto's functions that
  * connect, disconnect, run a loop or start threads.
  *
+ * While the name of the broker is looked up, libmosquitto calls the callbacks for the log
+ * (`mosquitto_log_callback_set`) and for the password of a TLS key on the thread of the lookup. The
+ * others run on the executor. A callback must not close or destroy the client, nor call
+ * `async_connect`.
+ *
+ * The names of a proxy (`mosquitto_socks5_set`) and of `MOSQ_OPT_BIND_ADDRESS` have to be
+ * addresses. Otherwise libmosquitto may look up these names on the loop.
+ *
  * @par Messages
  * Messages that arrive while no `async_receive` is pending are queued. When the queue is full
  * (`max_queued`), or there is no memory, the client drops all further messages until the program
@@ -106,6 +121,7 @@ namespace adapt {
  * the client was destroyed; @n
  * `already_started` if another `async_disconnect` is pending; @n
  * `no_memory`; @n
+ * `error::gone` if the registration service was closed; @n
  * `host_not_found` or `host_not_found_try_again` of the lookup; @n
  * or an error of the socket, such as `connection_refused`.
  *
@@ -241,12 +257,15 @@ public:
     /**
      * @param ex The I/O executor.
      * @param id The client's identifier, which no other client of the broker may have. An empty
-     * one makes `async_connect` fail with `mosquitto_error::invalid_argument`.
+     * one, or one with a null character, makes `async_connect` fail with
+     * `mosquitto_error::invalid_argument`.
      * @param clean_session Whether the broker forgets subscriptions and messages when the
      * connection ends.
      */
     basic_mosquitto_client(const executor_type& ex, const std::string& id, bool clean_session)
-        : basic_mosquitto_client(ex, make_handle(id.c_str(), clean_session)) {}
+        : basic_mosquitto_client(ex, id.find('\0') == std::string::npos
+                                         ? make_handle(id.c_str(), clean_session)
+                                         : nullptr) {}
     /// Constructs a client with an identifier.
     /**
      * @param context The execution context whose executor is the I/O executor.
@@ -295,6 +314,7 @@ public:
 
     /// Returns libmosquitto's handle; the null pointer while a name is looked up.
     /**
+     * The null pointer stays if the registration service is closed during the lookup.
      * After a function that sends a packet, such as `mosquitto_publish_v5`, call `touch`.
      */
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
@@ -361,6 +381,10 @@ public:
      * libmosquitto sends earlier packets first. Other pending operations complete with
      * `operation_aborted` when the connection ends. While a connection is being established, the
      * operation closes the connection.
+     *
+     * If the connection is lost before DISCONNECT was sent, this and other operations complete with
+     * `mosquitto_error::connection_lost` or an error of the socket. (They may also do so after
+     * DISCONNECT was sent, if another packet, such as an acknowledgement, was queued later.)
      *
      * @param token The completion token.
      *

@@ -90,7 +90,7 @@ enum class mosquitto_error {
     invalid_argument = MOSQ_ERR_INVAL,
     /// The connection ended, and the broker gave no reason.
     connection_lost = MOSQ_ERR_CONN_LOST,
-    /// The TLS handshake failed, or the TLS options are invalid.
+    /// The TLS handshake failed, the TLS options are invalid, or a TLS connection was lost.
     tls_failed = MOSQ_ERR_TLS,
     /// The payload is longer than MQTT allows.
     payload_too_long = MOSQ_ERR_PAYLOAD_SIZE,
@@ -215,7 +215,7 @@ inline error_code mqtt_error_of(int reason) noexcept {
 }
 
 /// The error for the code in CONNACK. Before MQTT 5, there were five errors with numbers of their
-/// own.
+/// own. The others below 128 are not defined, and libmosquitto ends the connection.
 inline error_code connack_error_of(int reason) noexcept {
     static constexpr int newer[] = {MQTT_RC_SUCCESS,
                                     MQTT_RC_UNSUPPORTED_PROTOCOL_VERSION,
@@ -223,6 +223,8 @@ inline error_code connack_error_of(int reason) noexcept {
                                     MQTT_RC_SERVER_UNAVAILABLE,
                                     MQTT_RC_BAD_USERNAME_OR_PASSWORD,
                                     MQTT_RC_NOT_AUTHORIZED};
+    if (reason > 5 && reason < MQTT_RC_UNSPECIFIED)
+        return make_error_code(mosquitto_error::protocol_error);
     return mqtt_error_of(reason >= 0 && reason <= 5 ? newer[reason] : reason);
 }
 

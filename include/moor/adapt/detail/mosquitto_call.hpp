@@ -7,9 +7,9 @@
 // Begins a connection of libmosquitto. The library needs the host's name for TLS, accepts neither a
 // socket nor an address in addition to the name, and blocks while it looks up the name. So a thread
 // calls mosquitto_connect_async, and ends when this function returns. The function does not wait
-// for the connection. The thread shares the handle with the session. At its end, the thread closes
-// one end of a pipe, and a watcher waits at the other end. So the context and the session may be
-// destroyed at any time. With an address, the function is called without a thread.
+// for the connection. The thread shares the handle with the session. At its end, the thread writes
+// to a pipe, and a watcher waits at the other end. So the context and the session may be destroyed
+// at any time. With an address, the function is called without a thread.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_CALL_HPP
@@ -62,9 +62,10 @@ class mosquitto_caller {
 public:
     using handle_ptr = std::shared_ptr<::mosquitto>;
 
-    /// The caller calls `done` on the executor when a thread has ended.
+    /// The caller calls `done` on the executor when a thread has ended; or when the wait for the
+    /// thread has failed: then is_running() stays true, and error() is the reason.
     mosquitto_caller(const Executor& ex, std::function<void(error_code)> done)
-        : done_(std::move(done)), watcher_(ex, [this](error_code, readiness) { finish(); }) {
+        : done_(std::move(done)), watcher_(ex, [this](error_code ec, readiness) { finish(ec); }) {
         watcher_.keeps_running(false); // the operation does
     }
     mosquitto_caller(const mosquitto_caller&) = delete;
@@ -73,8 +74,11 @@ public:
 
     const Executor& executor() const noexcept { return watcher_.get_executor(); }
 
-    /// While a thread uses the handle.
+    /// While a thread has the handle.
     bool is_running() const noexcept { return fd_ >= 0; }
+
+    /// Why nobody will learn that the thread has ended.
+    const error_code& error() const noexcept { return error_; }
 
     /// Begins to connect to an address.
     static error_code connect(const handle_ptr& handle, const mosquitto_target& to) {
@@ -115,7 +119,7 @@ private:
     };
     using result_ptr = std::shared_ptr<shared_result>;
 
-    /// No child process that another thread starts may inherit the thread's end of the pipe.
+    /// No program that another thread starts may inherit the thread's end of the pipe.
     error_code open_pipe(int& other_end) noexcept {
         int ends[2];
 #if defined(__APPLE__)
@@ -153,13 +157,22 @@ private:
         result->ec = connect(handle, to);
         result->is_set.store(true, std::memory_order_release);
         handle.reset(); // perhaps the last owner
+        // Not only the end of the pipe: a forked process may have the pipe, too.
+        const char byte = 0;
+        static_cast<void>(!::write(fd, &byte, 1));
         ::close(fd);
     }
 
-    void finish() {
-        end_wait();
-        const bool is_set = result_->is_set.load(std::memory_order_acquire);
-        done_(is_set ? result_->ec : error_code(boost::asio::error::operation_aborted));
+    void finish(const error_code& ec) {
+        if (result_->is_set.load(std::memory_order_acquire)) {
+            end_wait();
+            return done_(result_->ec);
+        }
+        if (!ec)
+            return;
+        watcher_.set_interest(interest()); // the wait has failed, and the thread has the handle
+        error_ = ec;
+        done_(ec);
     }
 
     void end_wait() noexcept {
@@ -170,6 +183,7 @@ private:
 
     int fd_ = -1; // while a thread has the other end of the pipe
     result_ptr result_;
+    error_code error_; // of the wait for the thread
     std::function<void(error_code)> done_;
     basic_watcher<Executor> watcher_;
 };

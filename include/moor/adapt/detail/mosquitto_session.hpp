@@ -19,11 +19,13 @@
 //      libmosquitto write all queued packets, also those that callbacks have queued.
 //   2. libmosquitto calls the session's callbacks within the library's functions. The callbacks
 //      complete operations, which posts the handlers, and invoke no code of the program.
-//   3. In the phase calling, nothing but the thread uses the handle, and no callback is set.
+//   3. While a thread runs, nothing but the thread uses the handle, and no callback of the session
+//      is set.
 //
 // libmosquitto does not report whether a call ended because a read or a write would block. errno
 // does: the last read or write of such a call sets errno to EAGAIN. A callback of the program may
-// set errno, too: see of().
+// set errno, too: see of(). (Not so the callback for the log, which libmosquitto may call last. If
+// this callback leaves EAGAIN in errno, TLS data behind the packet waits for more data.)
 //
 
 #ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_SESSION_HPP
@@ -40,6 +42,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/asio/recycling_allocator.hpp>
 #include <boost/core/no_exceptions_support.hpp>
+#include <boost/throw_exception.hpp>
 
 #include <cerrno>
 #include <chrono>
@@ -54,7 +57,6 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include <mosquitto.h>
 #include <sys/socket.h>
@@ -106,7 +108,6 @@ class mosquitto_session {
     using ec_operation = operation<void(error_code)>;
     using subscribe_operation = operation<void(error_code, int)>;
     using receive_operation = operation<void(error_code, mqtt_message)>;
-    using early_list = std::vector<std::pair<int, error_code>>;
     using clock = std::chrono::steady_clock;
 
 public:
@@ -145,6 +146,8 @@ public:
         connect_ = ec_operation::start(std::forward<Handler>(handler), executor());
         if (!handle_ || to.host.find('\0') != std::string::npos)
             return complete(connect_, mosquitto_error::invalid_argument);
+        if (caller_.error())
+            return complete(connect_, caller_.error());
         connect_.on_cancel([this](boost::asio::cancellation_type_t) { close(); });
         target_ = std::move(to);
         phase_ = calling;
@@ -190,8 +193,8 @@ public:
         if (topic.find('\0') != std::string::npos)
             return op.complete(mosquitto_error::invalid_argument);
         int id = 0;
-        early_list early;
-        early_list* const outer = std::exchange(early_, &early);
+        early_result early{id};
+        early_result* const outer = std::exchange(early_, &early);
         errno = 0;
         const int result =
             mosquitto_publish(handle_.get(), &id, topic.c_str(), static_cast<int>(payload.size()),
@@ -201,9 +204,8 @@ public:
         touch();
         if (result != MOSQ_ERR_SUCCESS)
             return op.complete(mosquitto_error_of(result, error));
-        for (const auto& [early_id, ec] : early)
-            if (early_id == id)
-                return op.complete(ec);
+        if (early.is_there)
+            return op.complete(early.ec);
         publishes_.add(id, std::move(op), aborted());
     }
 
@@ -252,6 +254,13 @@ public:
 private:
     enum phase_type { closed, calling, connecting, open, ending };
 
+    /// What libmosquitto reports within mosquitto_publish, for the id that the function has set.
+    struct early_result {
+        const int& id;
+        bool is_there = false;
+        error_code ec{};
+    };
+
     bool has_connection() const noexcept { return phase_ >= connecting; }
 
     static error_code aborted() { return boost::asio::error::operation_aborted; }
@@ -271,8 +280,10 @@ private:
             watch();
     }
 
-    /// The thread has ended.
+    /// The thread has ended, or the wait for the thread has failed.
     void called(error_code ec) {
+        if (caller_.is_running())
+            return end(ec);
         if (must_call_)
             return begin_to_connect();
         if (phase_ != calling) // the operation was cancelled
@@ -356,6 +367,8 @@ private:
     }
 
     void dispatch(const error_code& ec, readiness ready) {
+        if (!has_connection()) // the event is of an earlier connection
+            return;
         if (ec && ec != boost::asio::error::timed_out)
             return end(ec);
         if (phase_ == connecting && !ready.empty()) {
@@ -375,7 +388,9 @@ private:
             return;
         const bool was_tcp_pending = std::exchange(is_tcp_pending_, false);
         // (Only loop_read goes on with the handshake of TLS, whatever the socket is ready for.)
-        for (int i = 0; i != max_reads; ++i) { // each call reads about one packet
+        n_called_ = 0;
+        for (unsigned i = 0; i != max_reads && n_called_ < max_reads;
+             ++i) { // a packet or more each
             errno = 0;
             if (!check(mosquitto_loop_read(handle_.get(), 1)))
                 return;
@@ -421,7 +436,9 @@ private:
     /// connection.
     static mosquitto_session& of(void* self) noexcept {
         errno = 0;
-        return *static_cast<mosquitto_session*>(self);
+        auto& s = *static_cast<mosquitto_session*>(self);
+        ++s.n_called_;
+        return s;
     }
 
     static void on_connect(::mosquitto*, void* self, int reason, int flags,
@@ -438,14 +455,16 @@ private:
         complete(s.connect_, error_code());
     }
 
-    static void on_disconnect(::mosquitto*, void* self, int result, const mosquitto_property*) {
+    static void on_disconnect(::mosquitto* m, void* self, int result, const mosquitto_property*) {
         const int error = errno;
         auto& s = *static_cast<mosquitto_session*>(self);
         if (s.phase_ == closed)
             return;
         if (result != MOSQ_ERR_SUCCESS)
             return s.end(mosquitto_error_of(result, error));
-        if (s.phase_ != ending) // the broker has sent DISCONNECT
+        // Either the broker has sent DISCONNECT; or the connection was lost before the client's
+        // DISCONNECT was written, which libmosquitto reports as a success.
+        if (s.phase_ != ending || mosquitto_want_write(m))
             return s.end(mosquitto_error::connection_lost);
         complete(s.disconnect_, error_code());
         s.close();
@@ -454,11 +473,10 @@ private:
     static void on_publish(::mosquitto*, void* self, int id, int reason,
                            const mosquitto_property*) {
         auto& s = of(self);
-        ec_operation op = s.publishes_.take(id);
-        if (op)
-            op.complete(mqtt_error_of(reason));
-        else if (s.early_) // within mosquitto_publish, which has not returned the id yet
-            s.early_->emplace_back(id, mqtt_error_of(reason));
+        if (!s.early_ || s.early_->id != id)
+            return s.publishes_.take(id).complete(mqtt_error_of(reason));
+        s.early_->is_there = true;
+        s.early_->ec = mqtt_error_of(reason);
     }
 
     static void on_subscribe(::mosquitto*, void* self, int id, int count, const int* granted,
@@ -505,8 +523,9 @@ private:
         copy.qos = m.qos;
         copy.retain = m.retain;
         mosquitto_property* list = nullptr;
-        if (properties && mosquitto_property_copy_all(&list, properties) == MOSQ_ERR_SUCCESS)
-            copy.properties.reset(list);
+        if (properties && mosquitto_property_copy_all(&list, properties) != MOSQ_ERR_SUCCESS)
+            boost::throw_exception(std::bad_alloc());
+        copy.properties.reset(list);
         return copy;
     }
 
@@ -537,7 +556,9 @@ private:
     }
 
     static constexpr std::chrono::seconds pause{1}; // between calls of mosquitto_loop_misc
-    static constexpr int max_reads = 64;            // before other work of the loop
+    // Before other work of the loop. (One call reads as many packets as there are messages of QoS 1
+    // and 2 on their way, but no more than the kernel has.)
+    static constexpr unsigned max_reads = 64;
 
     handle_ptr handle_;
     void* const user_data_; // of the program, while no callback is set
@@ -549,11 +570,12 @@ private:
     int keep_alive_ = 0;
     clock::time_point next_work_; // of mosquitto_loop_misc
     error_code refusal_;          // the error in CONNACK
+    unsigned n_called_ = 0;       // callbacks in this turn
 
     ec_operation connect_, disconnect_;
     mosquitto_acknowledgements<void(error_code)> publishes_, unsubscribes_;
     mosquitto_acknowledgements<void(error_code, int)> subscribes_;
-    early_list* early_ = nullptr; // within mosquitto_publish: the ids that are reported there
+    early_result* early_ = nullptr; // within mosquitto_publish
 
     std::list<receive_operation, boost::asio::recycling_allocator<receive_operation>> receives_;
     std::deque<mqtt_message> queue_;
