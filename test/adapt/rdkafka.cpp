@@ -14,6 +14,7 @@
 #include <moor/adapt/rdkafka.hpp>
 #include <moor/registration_service.hpp>
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
@@ -1036,6 +1037,39 @@ BOOST_AUTO_TEST_CASE(objects_outlive_their_context) {
         in->cancel();
         out->cancel();
     }
+}
+
+namespace {
+
+template <class Executor>
+void check_outlives_its_context() {
+    std::optional<basic_kafka_consumer<Executor>> in, in2;
+    std::optional<basic_kafka_producer<Executor>> out, out2;
+    {
+        asio::io_context io;
+        const Executor ex(asio::make_strand(io));
+        in.emplace(ex, for_consumer());
+        out.emplace(ex, for_producer());
+        BOOST_TEST((in->get_executor() == ex && out->get_executor() == ex));
+        in->async_consume([](auto&&...) {});
+        out->async_produce({"topic", {}, "x"}, [](auto&&...) {});
+    }
+    in2.emplace(std::move(*in));
+    out2.emplace(std::move(*out));
+    *in = std::move(*in2);
+    *out = std::move(*out2);
+    if constexpr (!std::is_same<Executor, asio::any_io_executor>::value) {
+        const kafka_consumer other_in(std::move(*in));
+        const kafka_producer other_out(std::move(*out));
+    }
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(objects_on_a_strand_outlive_their_context) {
+    // The destructor of a strand uses a service of the context.
+    check_outlives_its_context<asio::strand<asio::io_context::executor_type>>();
+    check_outlives_its_context<asio::any_io_executor>();
 }
 
 BOOST_AUTO_TEST_CASE(a_handler_that_owns_the_object_does_not_leak) {

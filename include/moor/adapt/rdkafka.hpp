@@ -57,6 +57,7 @@
 #include <moor/adapt/rdkafka_types.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/error.hpp>
+#include <moor/registration.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
@@ -256,7 +257,7 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_kafka_consumer(basic_kafka_consumer<OtherExecutor>&& other)
-        : session_(std::move(other.session_)), executor_(other.executor_) {}
+        : session_(std::move(other.session_)), executor_(std::move(other.executor_)) {}
     /// Ends the present operations, as the destructor does, and moves another consumer.
     /**
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
@@ -266,7 +267,7 @@ public:
     ~basic_kafka_consumer() = default;
 
     /// Returns the I/O executor.
-    const executor_type& get_executor() const noexcept { return executor_; }
+    const executor_type& get_executor() const noexcept { return executor_.get_executor(); }
 
     /// Returns librdkafka's object, for `rd_kafka_subscribe` and other functions of librdkafka.
     native_handle_type native_handle() const noexcept { return session_->native_handle(); }
@@ -337,7 +338,7 @@ private:
     friend class basic_kafka_consumer;
 
     detail::kafka_session_ptr<session> session_;
-    executor_type executor_;
+    basic_registration<Executor> executor_; // has no handle, and releases it with the context
 };
 
 /// A consumer on any I/O executor.
@@ -460,7 +461,7 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_kafka_producer(basic_kafka_producer<OtherExecutor>&& other)
-        : session_(std::move(other.session_)), executor_(other.executor_) {}
+        : session_(std::move(other.session_)), executor_(std::move(other.executor_)) {}
     /// Ends the present operations, as the destructor does, and moves another producer.
     /**
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
@@ -470,7 +471,7 @@ public:
     ~basic_kafka_producer() = default;
 
     /// Returns the I/O executor.
-    const executor_type& get_executor() const noexcept { return executor_; }
+    const executor_type& get_executor() const noexcept { return executor_.get_executor(); }
 
     /// Returns librdkafka's object.
     /**
@@ -560,7 +561,7 @@ private:
     friend class basic_kafka_producer;
 
     detail::kafka_session_ptr<session> session_;
-    executor_type executor_;
+    basic_registration<Executor> executor_; // has no handle, and releases it with the context
 };
 
 /// A producer on any I/O executor.
