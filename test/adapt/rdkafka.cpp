@@ -686,14 +686,17 @@ namespace {
 /// What the rebalance callback has seen; its consumer in the opaque pointer.
 struct rebalances {
     int assigned = 0, revoked = 0;
+    std::function<void()> in_place_of_answer{}; // to a revocation
 
     static void set(rd_kafka_conf_t* conf, rebalances& r) {
         rd_kafka_conf_set_opaque(conf, &r);
         rd_kafka_conf_set_rebalance_cb(conf, [](rd_kafka_t* c, rd_kafka_resp_err_t e,
                                                 rd_kafka_topic_partition_list_t* list, void* p) {
+            rebalances& seen = *static_cast<rebalances*>(p);
             const bool is_assigned = e == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-            ++(is_assigned ? static_cast<rebalances*>(p)->assigned
-                           : static_cast<rebalances*>(p)->revoked);
+            ++(is_assigned ? seen.assigned : seen.revoked);
+            if (!is_assigned && seen.in_place_of_answer)
+                return seen.in_place_of_answer();
             rd_kafka_assign(c, is_assigned ? list : nullptr);
         });
     }
@@ -753,6 +756,51 @@ BOOST_FIXTURE_TEST_CASE(a_member_of_a_group_stays_while_it_waits_and_leaves_when
     run();
     kafka_consumer reader(io, for_consumer({{"group.id", "members"}}));
     BOOST_TEST(committed_offset(reader.native_handle(), topic) == 1);
+}
+
+BOOST_FIXTURE_TEST_CASE(a_consumer_that_is_being_closed_is_destroyed_at_any_time, pair_fixture) {
+    // librdkafka waits for the answer to the revocation.
+    constexpr std::size_t most = 4;
+    rebalances seen[most];
+    std::optional<kafka_consumer> members[most];
+    consumed pending[most];
+    test::called closed[most];
+    for (std::size_t i = 0; i != most; ++i) {
+        kafka_conf conf = for_consumer({{"group.id", "leaving" + std::to_string(i)}});
+        rebalances::set(conf.get(), seen[i]);
+        members[i].emplace(io, std::move(conf));
+        subscribe(*members[i], topic);
+        members[i]->async_consume(pending[i].handler());
+    }
+    for (const rebalances& each : seen)
+        test::run_until(io, [&] { return each.assigned == 1; });
+
+    // The revocation is in the queue, and nobody has received it.
+    asio::cancellation_signal deadline;
+    members[0]->async_close(asio::bind_cancellation_slot(deadline.slot(), closed[0].handler()));
+    deadline.emit(asio::cancellation_type::total);
+    rd_kafka_queue_t* q = rd_kafka_queue_get_consumer(members[0]->native_handle());
+    BOOST_REQUIRE(test::wait_for([&] { return rd_kafka_queue_length(q) != 0; }));
+    rd_kafka_queue_destroy(q);
+    members[0].reset();
+    // librdkafka has hardly begun.
+    members[1]->async_close(closed[1].handler());
+    members[1].reset();
+    // A callback destroys the consumer, with and without an answer.
+    seen[2].in_place_of_answer = [&] { members[2].reset(); };
+    members[2]->async_close(closed[2].handler());
+    seen[3].in_place_of_answer = [&] {
+        rd_kafka_assign(members[3]->native_handle(), nullptr);
+        members[3].reset();
+    };
+    members[3]->async_close(closed[3].handler());
+    run();
+    for (std::size_t i = 0; i != most; ++i) {
+        BOOST_CHECK_EQUAL(pending[i].ec, test::aborted);
+        BOOST_CHECK_EQUAL(closed[i].ec, test::aborted);
+        BOOST_TEST(seen[i].revoked == (i < 2 ? 0 : 1));
+        BOOST_TEST(!members[i]);
+    }
 }
 
 BOOST_FIXTURE_TEST_CASE(messages_that_a_closed_consumer_drops_are_not_committed, pair_fixture) {

@@ -50,6 +50,10 @@ public:
                 boost::system::system_error(kafka_error_code(e), "moor::adapt::kafka_consumer"));
         queue_ = attach(rd_kafka_queue_get_consumer(native_handle()));
     }
+    ~kafka_consumer_session() override {
+        if (is_closing_ && !close_error_)
+            finish_close();
+    }
 
     template <class Handler>
     void start_consume(Handler&& handler) {
@@ -122,6 +126,22 @@ private:
         return close_error_;
     }
 
+    /// Waits until librdkafka has closed the consumer, and calls nothing for a rebalance.
+    /**
+     * While a consumer closes, librdkafka waits for the answer to each rebalance, and
+     * rd_kafka_destroy does, too. rd_kafka_assign waits for ever if librdkafka has just closed the
+     * consumer, so the session calls this function only if an answer is due.
+     */
+    void finish_close() noexcept {
+        while (!rd_kafka_consumer_closed(native_handle())) {
+            rd_kafka_event_t* e = rd_kafka_queue_poll(closing_queue_.get(), 100);
+            if (e ? rd_kafka_event_type(e) == RD_KAFKA_EVENT_REBALANCE
+                  : std::exchange(may_owe_answer_, false))
+                rd_kafka_assign(native_handle(), nullptr);
+            rd_kafka_event_destroy(e);
+        }
+    }
+
     /// Drops the messages that the program has not received, so that the last commit omits them.
     /**
      * librdkafka stores the offset of each message that is taken out of a queue. A pause makes the
@@ -162,6 +182,7 @@ private:
             // Beside the callbacks, the queue has errors, as messages that nobody waits for. For
             // such a message, rd_kafka_queue_poll_callback would abort the program.
             while (kafka_message(rd_kafka_consume_queue(closing_queue_.get(), 0))) {}
+            may_owe_answer_ = !is_open();
             if (rd_kafka_consumer_closed(native_handle()))
                 while (!closes_.empty())
                     taken(closes_).complete(error_code());
@@ -191,6 +212,7 @@ private:
     moor::watcher poll_timer_;
     bool is_timer_set_ = false;
     bool is_closing_ = false;
+    bool may_owe_answer_ = false; // a callback has destroyed the consumer
     error_code close_error_;
     std::list<consume_operation> consumes_;
     std::list<close_operation> closes_;
