@@ -32,6 +32,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -496,6 +497,28 @@ BOOST_FIXTURE_TEST_CASE(messages_wait_for_a_full_queue_in_order, pair_fixture) {
     BOOST_CHECK_EQUAL(produce(tiny, {topic, {}, std::string(5000, 'x')}).ec,
                       error_code(kafka_error::queue_full));
     produce(tiny, topic, "small");
+}
+
+BOOST_FIXTURE_TEST_CASE(many_reports_at_once_let_other_handlers_run, loop) {
+    kafka_producer nowhere(io, conf_of({{"bootstrap.servers", "127.0.0.1:1"}}));
+    constexpr int count = 5500;
+    int ended = 0, good = 0, most = 0;
+    const error_code purged = moor::adapt::kafka_error_code(RD_KAFKA_RESP_ERR__PURGE_QUEUE);
+    for (int i = 0; i != count; ++i)
+        nowhere.async_produce({"topic", {}, "x"}, [&](error_code ec, kafka_report) {
+            ++ended;
+            good += ec == purged;
+        });
+    BOOST_REQUIRE(!rd_kafka_purge(nowhere.native_handle(), RD_KAFKA_PURGE_F_QUEUE));
+    std::function<void(int)> other = [&](int before) {
+        most = std::max(most, ended - before);
+        if (ended != count)
+            asio::post(io, [&, now = ended] { other(now); });
+    };
+    other(0);
+    run();
+    BOOST_TEST(good == count);
+    BOOST_TEST(most <= 2000); // two calls of the library at most, of 1,000 reports each
 }
 
 // ---- cancellation -------------------------------------------------------------------------------

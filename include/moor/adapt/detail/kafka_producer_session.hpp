@@ -98,6 +98,8 @@ private:
     using produce_operation = moor::operation<void(error_code, kafka_report)>;
     using flush_operation = moor::operation<void(error_code)>;
 
+    static constexpr int max_reports = 1000; // in one turn of the loop
+
     struct message {
         message(kafka_producer_session& s, kafka_record&& r, std::uint64_t n)
             : session(s), record(std::move(r)), number(n) {}
@@ -130,6 +132,8 @@ private:
     }
 
     void finish(position p, error_code ec, kafka_report report) {
+        if (++reports_ % max_reports == 0)
+            rd_kafka_yield(native_handle()); // leaves the others for the next turn
         live_ -= bool(p->operation);
         p->operation.complete(ec, report);
         sent_.erase(p);
@@ -210,6 +214,7 @@ private:
     std::list<message> waiting_, sent_;
     std::list<flush> flushes_;
     std::uint64_t last_number_ = 0;
+    std::uint64_t reports_ = 0;
     std::size_t live_ = 0; // messages whose operation is pending
     kafka_queue queue_;
 };
