@@ -383,6 +383,7 @@ BOOST_FIXTURE_TEST_CASE(a_bad_configuration_is_refused_with_a_reason, loop) {
     };
     check([] { make_kafka_conf({{"no.such.property", "1"}}); }, "no.such.property");
     check([] { make_kafka_conf({{"session.timeout.ms", "soon"}}); }, "session.timeout.ms");
+    check([] { make_kafka_conf({{"client.id", std::string("a\0b", 3)}}); }, "client.id");
     check(
         [&] {
             kafka_consumer(io, conf_of({{"session.timeout.ms", "400000"}, {"group.id", "g"}}));

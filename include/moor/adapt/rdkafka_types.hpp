@@ -208,7 +208,7 @@ using kafka_conf = std::unique_ptr<rd_kafka_conf_t, detail::kafka_conf_deleter>;
  * @param properties The names of the properties, as in librdkafka's CONFIGURATION.md, and values.
  * @returns The configuration.
  * @throws boost::system::system_error If librdkafka does not know a property, or refuses a value.
- * The exception has the text of librdkafka.
+ * The exception has the text of librdkafka. A value with a null character is refused, too.
  *
  * @par Example
  * @code
@@ -220,6 +220,10 @@ inline kafka_conf
 make_kafka_conf(std::initializer_list<std::pair<const char*, std::string>> properties) {
     kafka_conf conf(rd_kafka_conf_new());
     for (const auto& [name, value] : properties) {
+        if (value.find('\0') != std::string::npos) // where librdkafka would end the value
+            boost::throw_exception(
+                boost::system::system_error(make_error_code(kafka_error::invalid_argument),
+                                            std::string(name) + " has a null character"));
         char text[512] = "";
         if (rd_kafka_conf_set(conf.get(), name, value.c_str(), text, sizeof(text)) !=
             RD_KAFKA_CONF_OK)
