@@ -10,15 +10,15 @@
 // The library's contract, as the adapter keeps it:
 //
 // - librdkafka has threads of its own, one for each broker and a main thread, which send and
-//   receive. The program's callbacks run where the program polls. The adapter adds no thread.
+//   receive. The adapter adds no thread.
+// - Most callbacks of the program run where the program polls: those for rebalances, commits,
+//   errors, throttling, statistics and new tokens. The others run on librdkafka's threads.
 // - rd_kafka_queue_io_event_enable writes to a descriptor when an empty queue receives an entry,
-// and
-//   not again until the queue is empty. The adapter reads its eventfd first, and then takes all
-//   entries out of the queue.
+//   and not again until the queue is empty. The adapter reads its eventfd first, and then takes
+//   the entries out of the queue, in several turns of the loop if there are many reports.
 // - librdkafka takes a consumer whose queue is not polled for max.poll.interval.ms out of the
-// group,
-//   even if there was nothing to consume. While an operation waits, the adapter polls twice in this
-//   time.
+//   group, even if there was nothing to consume. While an operation waits, the adapter polls twice
+//   in this time.
 // - rd_kafka_destroy waits for ever while the program has a message. The adapter's messages share
 //   the ownership of the client, so the last owner destroys the client.
 // - librdkafka can't take back a message that a producer has sent. A cancelled operation completes,
@@ -26,23 +26,26 @@
 // - librdkafka stores the offset of a message, for a later commit, when the message is taken out of
 //   the queue. async_close first pauses the partitions: librdkafka then drops the messages in the
 //   queue, and does not commit their offsets.
+// - While a consumer is being closed, librdkafka waits for the answer to each rebalance, also in
+//   rd_kafka_destroy. The destructor gives the answers.
 // - If the producer's queue is full, the adapter keeps further messages, in order.
 //
 // What blocks: rd_kafka_consumer_close and rd_kafka_flush, for which there are async_close and
-// async_flush; rd_kafka_destroy, which joins librdkafka's threads, for a few milliseconds. The
-// constructors start these threads. subscribe, assign, unassign, assignment, pause and resume wait
-// for librdkafka's main thread, but for no broker; async_close calls two of these functions. Of the
-// other functions, those with a timeout ask a broker and block up to this time: rd_kafka_seek,
-// rd_kafka_committed, rd_kafka_metadata, rd_kafka_query_watermark_offsets. rd_kafka_commit blocks,
-// too, unless the last argument is 1.
+// async_flush; rd_kafka_destroy, which joins librdkafka's threads, for a few milliseconds, but
+// until the consumer is closed if async_close has begun. The constructors start these threads.
+// subscribe, assign, unassign, assignment, pause and resume wait for librdkafka's main thread, but
+// for no broker; async_close calls two of these functions. Of the other functions, those with a
+// timeout ask a broker and block up to this time: rd_kafka_seek, rd_kafka_committed,
+// rd_kafka_metadata, rd_kafka_query_watermark_offsets. rd_kafka_commit blocks, too, unless the last
+// argument is 1.
 //
 // Threads: all members of a consumer or a producer have to be called, and cancellation signals
 // emitted, on the object's executor, which has to be a strand if several threads run the context.
 //
 // Lifetimes: a consumer or a producer owns librdkafka's object, and may outlive the execution
 // context. A consumer may also borrow librdkafka's object. The destructor completes pending
-// operations with operation_aborted. Callbacks of the configuration run within the adapter, and may
-// use or destroy the consumer or the producer.
+// operations with operation_aborted. The callbacks that run where the program polls may use or
+// destroy the consumer or the producer.
 //
 // An example: example/kafka.cpp.
 //
@@ -113,10 +116,12 @@ struct kafka_flush {
  * first.
  *
  * @par Callbacks
- * The callbacks of the configuration (rebalance, commit, error, statistics and the others) are
- * called on the executor, while an operation is pending. A callback may use or destroy the
- * consumer, and must not throw. Events in place of callbacks (`rd_kafka_conf_set_events`) are not
- * supported, except logs that go to another queue.
+ * The callbacks for rebalances, commits, errors, throttling, statistics and new tokens are called
+ * on the executor, while an operation is pending. Such a callback may use or destroy the consumer.
+ * librdkafka calls the other callbacks on threads of its own, at any time: the callbacks for logs
+ * (without `log.queue`), sockets, files, names and certificates, and interceptors. No callback may
+ * throw. Events in place of callbacks (`rd_kafka_conf_set_events`) are not supported, except logs
+ * that go to another queue.
  *
  * @par The Group
  * If no operation is pending for `max.poll.interval.ms`, librdkafka takes the consumer out of the
@@ -140,6 +145,8 @@ struct kafka_flush {
  *
  * @par Outstanding Work
  * Pending operations keep `run()` from returning. A consumer alone does not, and is not watched.
+ * After the last operation, a timer may wake the loop once more, at most half of
+ * `max.poll.interval.ms` later.
  *
  * @par Thread Safety
  * @e Distinct @e objects: Safe.@n
@@ -151,11 +158,16 @@ struct kafka_flush {
  * @par Lifetimes
  * The destructor of a consumer completes pending operations with `operation_aborted`, and joins
  * librdkafka's threads, which takes some milliseconds. The destructor does not leave the group, and
- * commits no offsets: wait for `async_close` first. Messages may outlive the consumer: the last one
- * destroys librdkafka's object. Other objects of librdkafka, such as an `rd_kafka_topic_t`, have to
- * be destroyed first; otherwise librdkafka blocks for ever. A consumer may outlive its execution
- * context, and be destroyed then. An operation goes on when its consumer is moved. A consumer that
- * was moved from can only be assigned to or destroyed.
+ * commits no offsets: wait for `async_close` first. Once `async_close` has begun, the destructor
+ * blocks until librdkafka has closed the consumer, even if the operation was cancelled: if no
+ * broker answers, up to 5 seconds, and with commits up to `session.timeout.ms` or
+ * `socket.timeout.ms`. librdkafka has no function that ends this time. Then, the destructor answers
+ * a revocation in place of the program's callback, but may call the callback for throttling.@n
+ * Messages may outlive the consumer: the last one destroys librdkafka's object. Other objects of
+ * librdkafka, such as an `rd_kafka_topic_t`, have to be destroyed first; otherwise librdkafka
+ * blocks for ever. A consumer may outlive its execution context, and be destroyed then. An
+ * operation goes on when its consumer is moved. A consumer that was moved from can only be assigned
+ * to or destroyed.
  *
  * @par Example
  * @code
@@ -320,7 +332,7 @@ public:
      * Those of `rd_kafka_consumer_close_queue`.
      * @par Per-Operation Cancellation
      * `terminal`, `partial`, `total`: the operation ends. librdkafka goes on closing the consumer,
-     * and another `async_close` waits for the end.
+     * and another `async_close` waits for the end. The destructor waits, too, and blocks.
      * @par Example
      * @code
      * co_await consumer.async_close(asio::use_awaitable);
@@ -358,10 +370,12 @@ using kafka_consumer = basic_kafka_consumer<>;
  * empty queue fails with `kafka_error::queue_full`.
  *
  * @par Callbacks
- * The callbacks of the configuration (error, statistics and the others) are called on the executor,
- * while an operation is pending. A callback may use or destroy the producer, and must not throw.
- * The callback for delivery reports is the adapter's, and events in place of callbacks
- * (`rd_kafka_conf_set_events`) are not supported.
+ * The callbacks for errors, throttling, statistics and new tokens are called on the executor, while
+ * an operation is pending. Such a callback may use or destroy the producer. librdkafka calls the
+ * other callbacks on threads of its own, at any time: the callbacks for logs (without `log.queue`),
+ * sockets, files, names and certificates, partitioners, and interceptors. A partitioner may also
+ * run within `async_produce`. No callback may throw. The callback for delivery reports is the
+ * adapter's, and events in place of callbacks (`rd_kafka_conf_set_events`) are not supported.
  *
  * @par Cancellation
  * For each type of cancellation, the operation completes with `operation_aborted`. A message that

@@ -193,7 +193,8 @@ private:
     void update() {
         const bool is_waiting = !consumes_.empty() || !closes_.empty();
         watch(is_waiting, is_closing_ ? closing_queue_ : queue_);
-        // A consumer that is not polled leaves its group, even if there is nothing to consume.
+        // A consumer that is not polled leaves its group, even if there is nothing to consume. The
+        // timer stays set after the last operation: otherwise each message would set and cancel it.
         if (is_waiting && is_open() && !is_timer_set_) {
             poll_timer_.expires_after(poll_interval_);
             is_timer_set_ = true;

@@ -12,8 +12,7 @@
 //
 // Invariants
 //   1. librdkafka reports each message in sent_ once, from within serve(). librdkafka uses the
-//   value
-//      until then, or until the client is destroyed.
+//      value until then, or until the client is destroyed.
 //   2. Numbers increase from the first of sent_ to the last of waiting_.
 //
 

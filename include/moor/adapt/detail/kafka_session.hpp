@@ -8,14 +8,14 @@
 //
 // Invariants
 //   1. librdkafka writes to the eventfd when an empty queue receives an entry. The session reads
-//   the
-//      eventfd first, and then takes all entries out of the queue. So if a queue is not empty, the
-//      eventfd is readable, or a call of serve() is posted.
+//      the eventfd first, and then takes the entries out of the queue. So if a queue is not empty
+//      and an operation is pending, the eventfd is readable, or a call of serve() is posted.
 //   2. The session closes the eventfd after librdkafka has stopped writing there.
 //   3. While no operation is pending, the eventfd is not watched.
-//   4. The callbacks of the program run in serve() only, which no initiating function calls. A
-//      callback may use and destroy the consumer or the producer, so serve() checks the state again
-//      after each call of librdkafka.
+//   4. The callbacks of the program that librdkafka does not call on its own threads run in serve()
+//      only, which no initiating function calls. (The destructor of a consumer that is being closed
+//      may call the callback for throttling.) A callback may use and destroy the consumer or the
+//      producer, so serve() checks the state again after each call of librdkafka.
 //
 
 #ifndef MOOR_ADAPT_DETAIL_KAFKA_SESSION_HPP
@@ -143,7 +143,7 @@ protected:
         is_posted_ = true;
     }
 
-    /// Takes all entries out of the queues, and completes operations.
+    /// Takes the entries out of the queues, and completes operations.
     virtual void serve() = 0;
 
     /// Starts or stops to wait for events. A callback may have left entries in the queue
