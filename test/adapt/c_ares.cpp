@@ -16,6 +16,7 @@
 #include <moor/adapt/c_ares.hpp>
 #include <moor/registration_service.hpp>
 
+#include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
@@ -807,6 +808,32 @@ BOOST_AUTO_TEST_CASE(a_resolver_outlives_its_context) {
         r->cancel();
         r.reset();
     }
+}
+
+namespace {
+
+template <class Executor>
+void check_outlives_its_context() {
+    std::optional<basic_c_ares_resolver<tcp, Executor>> r, moved;
+    {
+        asio::io_context io;
+        const Executor ex(asio::make_strand(io));
+        r.emplace(ex, here());
+        BOOST_TEST((r->get_executor() == ex));
+        r->async_resolve("drop.test", "80", [](auto&&...) {});
+    }
+    moved.emplace(std::move(*r));
+    *r = std::move(*moved);
+    if constexpr (!std::is_same<Executor, asio::any_io_executor>::value)
+        const c_ares_resolver other(std::move(*r));
+}
+
+} // namespace
+
+BOOST_AUTO_TEST_CASE(a_resolver_on_a_strand_outlives_its_context) {
+    // The destructor of a strand uses a service of the context.
+    check_outlives_its_context<asio::strand<asio::io_context::executor_type>>();
+    check_outlives_its_context<asio::any_io_executor>();
 }
 
 BOOST_AUTO_TEST_CASE(a_handler_that_owns_the_resolver_does_not_leak) {

@@ -47,6 +47,7 @@
 #include <moor/adapt/detail/ares_session.hpp>
 #include <moor/detail/initiate.hpp>
 #include <moor/error.hpp>
+#include <moor/registration.hpp>
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/async_result.hpp>
@@ -160,7 +161,7 @@ class basic_c_ares_resolver : public boost::asio::ip::resolver_base {
     template <class Signature, class Request, class Token, class... Args>
     auto start(Token& token, Args... args) -> initiated<Signature, Token, Request, Args...> {
         return moor::detail::initiate<Signature, Token>(
-            initiation<Request>{session_.get(), executor_}, token, std::move(args)...);
+            initiation<Request>{session_.get(), get_executor()}, token, std::move(args)...);
     }
 
 public:
@@ -226,7 +227,7 @@ public:
                                    !std::is_same<OtherExecutor, Executor>::value,
                                int> = 0>
     basic_c_ares_resolver(basic_c_ares_resolver<InternetProtocol, OtherExecutor>&& other)
-        : session_(std::move(other.session_)), executor_(other.executor_) {}
+        : session_(std::move(other.session_)), executor_(std::move(other.executor_)) {}
     /// Ends the present operations, as the destructor does, and moves another resolver.
     /**
      * @param other The object to move from, which can be assigned to or destroyed afterwards.
@@ -236,7 +237,7 @@ public:
     ~basic_c_ares_resolver() = default;
 
     /// Returns the I/O executor.
-    const executor_type& get_executor() const noexcept { return executor_; }
+    const executor_type& get_executor() const noexcept { return executor_.get_executor(); }
 
     /// Returns the channel, for settings such as `ares_set_sortlist` and `ares_set_local_ip4`.
     /**
@@ -408,7 +409,7 @@ private:
     friend class basic_c_ares_resolver;
 
     std::unique_ptr<session> session_;
-    executor_type executor_;
+    basic_registration<Executor> executor_; // has no handle, and releases it with the context
 };
 
 /// A resolver for TCP on any I/O executor: in place of `boost::asio::ip::tcp::resolver`.
