@@ -126,14 +126,15 @@ private:
         return close_error_;
     }
 
-    /// Waits until librdkafka has closed the consumer, and calls nothing for a rebalance.
+    /// Waits until librdkafka has closed the consumer, for a time, and answers each rebalance.
     /**
      * While a consumer closes, librdkafka waits for the answer to each rebalance, and
      * rd_kafka_destroy does, too. rd_kafka_assign waits for ever if librdkafka has just closed the
-     * consumer, so the session calls this function only if an answer is due.
+     * consumer, so the session calls this function only if an answer is due. If no broker answers,
+     * librdkafka leaves the group after 5 seconds, but rd_kafka_destroy has to end the commits.
      */
     void finish_close() noexcept {
-        while (!rd_kafka_consumer_closed(native_handle())) {
+        for (int i = 0; i != 60 && !rd_kafka_consumer_closed(native_handle()); ++i) {
             rd_kafka_event_t* e = rd_kafka_queue_poll(closing_queue_.get(), 100);
             if (e ? rd_kafka_event_type(e) == RD_KAFKA_EVENT_REBALANCE
                   : std::exchange(may_owe_answer_, false))
