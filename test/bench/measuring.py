@@ -194,5 +194,5 @@ def machine():
         cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
     except (OSError, TypeError):
         cpu = "unknown processor"
-    compiler = run("c++", "--version").stdout.splitlines()[0]
+    compiler = run(os.environ.get("CXX", "c++"), "--version").stdout.splitlines()[0]
     return f"{os.cpu_count()} × {cpu}, Linux {os.uname().release}, {compiler}"

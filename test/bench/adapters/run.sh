@@ -18,6 +18,7 @@ adapters=(
 
 case " $* " in *" --help "* | *" -h "*) exec python3 test/bench/adapters/measure.py "$@" ;; esac
 moor_need_packages g++ libboost1.81-dev libbenchmark-dev strace python3
+export CXX=${CXX:-g++}
 built=build/bench-adapters
 mkdir -p "$built"
 servers=()
@@ -28,7 +29,7 @@ for adapter in "${adapters[@]}"; do
     moor_need_packages $packages
     echo "Building $name" >&2
     # shellcheck disable=SC2086
-    "${CXX:-g++}" -std=c++20 -O2 -DNDEBUG -DMOOR_BENCH_TIMES -pthread -Iinclude -o "$built/$name" \
+    "$CXX" -std=c++20 -O2 -DNDEBUG -DMOOR_BENCH_TIMES -pthread -Iinclude -o "$built/$name" \
         "test/bench/adapters/$name.cpp" $flags -lbenchmark
     [ -z "$server" ] || servers+=("$server")
     programs+=("$built/$name")
