@@ -44,6 +44,7 @@ layers=(
     'source.hpp poll.hpp process.hpp'
     'inspector_options.hpp detail/json_writer.hpp detail/inspect_page.hpp'
     'detail/inspect_server.hpp'
+    'adapt/detail/has_null.hpp'
     'adapt/*_types.hpp'
     '= adapt/detail/*.hpp'
     'inspect.hpp adapt/*.hpp src.hpp'

@@ -34,6 +34,7 @@
 #ifndef MOOR_ADAPT_INOTIFY_HPP
 #define MOOR_ADAPT_INOTIFY_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/inotify_descriptor.hpp>
 #include <moor/adapt/detail/inotify_model.hpp>
@@ -215,7 +216,7 @@ public:
      * @returns The watch; -1 with an error.
      */
     int add(const std::filesystem::path& path, std::uint32_t mask, error_code& ec) {
-        if (detail::has_null(path)) {
+        if (detail::has_null(path.native())) {
             ec = boost::asio::error::invalid_argument;
             return -1;
         }

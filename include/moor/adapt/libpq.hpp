@@ -39,6 +39,7 @@
 #ifndef MOOR_ADAPT_LIBPQ_HPP
 #define MOOR_ADAPT_LIBPQ_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/pq_session.hpp>
 #include <moor/adapt/libpq_types.hpp>
@@ -136,10 +137,6 @@ class basic_pq_connection {
     using session = detail::pq_session<Executor>;
     using default_token = boost::asio::default_completion_token_t<Executor>;
 
-    static bool has_null(const std::string& text) noexcept {
-        return text.find('\0') != std::string::npos;
-    }
-
     // What the initiating functions do, once their tokens say so.
     struct start_connect {
         template <class Handler>
@@ -157,7 +154,7 @@ class basic_pq_connection {
         template <class Handler>
         void operator()(session& s, Handler&& handler, const std::string& sql) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
-                if (has_null(sql))
+                if (detail::has_null(sql))
                     return session::unsuitable_text;
 #if defined(LIBPQ_HAS_PIPELINING)
                 if (PQpipelineStatus(c) != PQ_PIPELINE_OFF) // which has no simple commands
@@ -173,7 +170,7 @@ class basic_pq_connection {
         void operator()(session& s, Handler&& handler, const std::string& sql,
                         const pq_params& params) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
-                if (has_null(sql) || !params.is_suitable())
+                if (detail::has_null(sql) || !params.is_suitable())
                     return session::unsuitable_text;
                 return params.apply([&](int n, const Oid* types, const char* const* values,
                                         const int* lengths, const int* formats, int result) {
@@ -188,7 +185,7 @@ class basic_pq_connection {
         void operator()(session& s, Handler&& handler, const std::string& name,
                         const std::string& sql) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
-                if (has_null(name) || has_null(sql))
+                if (detail::has_null(name) || detail::has_null(sql))
                     return session::unsuitable_text;
                 return PQsendPrepare(c, name.c_str(), sql.c_str(), 0, nullptr);
             });
@@ -199,7 +196,7 @@ class basic_pq_connection {
         void operator()(session& s, Handler&& handler, const std::string& name,
                         const pq_params& params) const {
             s.execute(std::forward<Handler>(handler), [&](PGconn* c) {
-                if (has_null(name) || !params.is_suitable())
+                if (detail::has_null(name) || !params.is_suitable())
                     return session::unsuitable_text;
                 return params.apply([&](int n, const Oid*, const char* const* values,
                                         const int* lengths, const int* formats, int result) {

@@ -10,6 +10,7 @@
 #ifndef MOOR_ADAPT_LIBPQ_TYPES_HPP
 #define MOOR_ADAPT_LIBPQ_TYPES_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/error.hpp>
 
 #include <cmath>
@@ -416,7 +417,7 @@ private:
     pq_params& push(std::string bytes, Oid type, bool is_binary) {
         is_suitable_ = is_suitable_ &&
                        bytes.size() <= std::size_t((std::numeric_limits<int>::max)()) &&
-                       (is_binary || bytes.find('\0') == std::string::npos);
+                       (is_binary || !detail::has_null(bytes));
         values_.push_back({std::move(bytes), type, is_binary});
         return *this;
     }

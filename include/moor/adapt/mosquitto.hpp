@@ -56,6 +56,7 @@
 #ifndef MOOR_ADAPT_MOSQUITTO_HPP
 #define MOOR_ADAPT_MOSQUITTO_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/mosquitto_session.hpp>
 #include <moor/adapt/mosquitto_types.hpp>
@@ -263,9 +264,8 @@ public:
      * connection ends.
      */
     basic_mosquitto_client(const executor_type& ex, const std::string& id, bool clean_session)
-        : basic_mosquitto_client(ex, id.find('\0') == std::string::npos
-                                         ? make_handle(id.c_str(), clean_session)
-                                         : nullptr) {}
+        : basic_mosquitto_client(ex, !detail::has_null(id) ? make_handle(id.c_str(), clean_session)
+                                                           : nullptr) {}
     /// Constructs a client with an identifier.
     /**
      * @param context The execution context whose executor is the I/O executor.

@@ -10,6 +10,7 @@
 #ifndef MOOR_ADAPT_RDKAFKA_TYPES_HPP
 #define MOOR_ADAPT_RDKAFKA_TYPES_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/error.hpp>
 
 #include <boost/system/system_error.hpp>
@@ -220,7 +221,7 @@ inline kafka_conf
 make_kafka_conf(std::initializer_list<std::pair<const char*, std::string>> properties) {
     kafka_conf conf(rd_kafka_conf_new());
     for (const auto& [name, value] : properties) {
-        if (value.find('\0') != std::string::npos) // where librdkafka would end the value
+        if (detail::has_null(value)) // where librdkafka would end the value
             boost::throw_exception(
                 boost::system::system_error(make_error_code(kafka_error::invalid_argument),
                                             std::string(name) + " has a null character"));

@@ -40,6 +40,7 @@
 #ifndef MOOR_ADAPT_SD_BUS_HPP
 #define MOOR_ADAPT_SD_BUS_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/initiation.hpp>
 #include <moor/adapt/detail/sd_bus_session.hpp>
 #include <moor/adapt/sd_bus_types.hpp>
@@ -603,7 +604,7 @@ public:
                                    const char* types = "", Args... args) const {
         sd_bus_message* m = nullptr;
         int result = -ENOTCONN;
-        if (detail::sd_bus_has_null(destination + path + interface + member))
+        if (detail::has_null(destination + path + interface + member))
             result = -EINVAL;
         else if (native_handle())
             result = sd_bus_message_new_method_call(

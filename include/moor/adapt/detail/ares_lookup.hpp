@@ -16,6 +16,7 @@
 
 #include <moor/adapt/c_ares_types.hpp>
 #include <moor/adapt/detail/ares_session.hpp>
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/error.hpp>
 
 #include <boost/asio/error.hpp>
@@ -64,9 +65,7 @@ public:
 
     /// Whether getaddrinfo had the answer. Otherwise the port and the families are known now.
     bool is_answered_at_once(const ares_session::executor_type& ex) {
-        const bool has_null = question_.host.find('\0') != std::string::npos ||
-                              question_.service.find('\0') != std::string::npos;
-        if (has_null) {
+        if (has_null(question_.host) || has_null(question_.service)) {
             this->end(c_ares_error::bad_name);
             return true;
         }

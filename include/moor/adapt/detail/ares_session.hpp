@@ -24,6 +24,7 @@
 #define MOOR_ADAPT_DETAIL_ARES_SESSION_HPP
 
 #include <moor/adapt/c_ares_types.hpp>
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/error.hpp>
 #include <moor/operation.hpp>
 #include <moor/readiness.hpp>
@@ -342,7 +343,7 @@ public:
 
     bool is_answered_at_once(const ares_session::executor_type&) {
         constexpr int most = 0xffff; // c-ares would ask for other records
-        if (name_.find('\0') != std::string::npos)
+        if (has_null(name_))
             this->end(c_ares_error::bad_name);
         else if (class_ < 0 || class_ > most || type_ < 0 || type_ > most)
             this->end(boost::asio::error::invalid_argument);

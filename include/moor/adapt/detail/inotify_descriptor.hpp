@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,10 +33,6 @@ inline error_code system_error_of(int number) noexcept {
 }
 
 /// Whether the kernel would take only a part of the path.
-inline bool has_null(const std::filesystem::path& p) {
-    return p.native().find('\0') != std::string::npos;
-}
-
 /// Owns a descriptor.
 class file_descriptor {
 public:

@@ -31,6 +31,7 @@
 #ifndef MOOR_ADAPT_DETAIL_INOTIFY_MODEL_HPP
 #define MOOR_ADAPT_DETAIL_INOTIFY_MODEL_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/inotify_descriptor.hpp>
 #include <moor/adapt/inotify_types.hpp>
 #include <moor/error.hpp>
@@ -142,7 +143,7 @@ private:
     // ---- the queue of the kernel ----------------------------------------------------------------
 
     void begin() {
-        if (has_null(root_path_))
+        if (has_null(root_path_.native()))
             failure_ = boost::asio::error::invalid_argument;
         else if (native_handle() < 0)
             inotify_.open(failure_);

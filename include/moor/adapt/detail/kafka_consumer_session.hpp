@@ -88,7 +88,7 @@ private:
     using close_operation = operation<void(error_code)>;
 
     template <class Operation, class End>
-    void add(std::list<Operation>& list, Operation&& op, End end) {
+    void add(std::list<Operation>& list, Operation op, End end) {
         const auto p = list.insert(list.end(), std::move(op));
         p->on_cancel([this, &list, p, end](boost::asio::cancellation_type_t) {
             Operation cancelled = std::move(*p);

@@ -19,6 +19,7 @@
 #ifndef MOOR_ADAPT_DETAIL_KAFKA_PRODUCER_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_KAFKA_PRODUCER_SESSION_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/kafka_session.hpp>
 #include <moor/adapt/rdkafka_types.hpp>
 #include <moor/error.hpp>
@@ -166,7 +167,7 @@ private:
 
     error_code send(message& m) {
         kafka_record& r = m.record;
-        if (r.topic.empty() || r.topic.find('\0') != std::string::npos)
+        if (r.topic.empty() || has_null(r.topic))
             return kafka_error::bad_topic;
         rd_kafka_headers_t* headers = nullptr;
         if (!r.headers.empty()) {

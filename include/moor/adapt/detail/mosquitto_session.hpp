@@ -31,6 +31,7 @@
 #ifndef MOOR_ADAPT_DETAIL_MOSQUITTO_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_MOSQUITTO_SESSION_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/mosquitto_call.hpp>
 #include <moor/adapt/mosquitto_types.hpp>
 #include <moor/error.hpp>
@@ -144,7 +145,7 @@ public:
     void connect(Handler&& handler, mosquitto_target to) {
         close();
         connect_ = ec_operation::start(std::forward<Handler>(handler), executor());
-        if (!handle_ || to.host.find('\0') != std::string::npos)
+        if (!handle_ || has_null(to.host))
             return complete(connect_, mosquitto_error::invalid_argument);
         if (caller_.error())
             return complete(connect_, caller_.error());
@@ -190,7 +191,7 @@ public:
             return op.complete(boost::asio::error::not_connected);
         if (payload.size() > std::size_t((std::numeric_limits<int>::max)()))
             return op.complete(mosquitto_error::payload_too_long);
-        if (topic.find('\0') != std::string::npos)
+        if (has_null(topic))
             return op.complete(mosquitto_error::invalid_argument);
         int id = 0;
         early_result early{id};
@@ -535,7 +536,7 @@ private:
     error_code request(const std::string& pattern, Send send) {
         if (phase_ != open)
             return boost::asio::error::not_connected;
-        if (pattern.find('\0') != std::string::npos)
+        if (has_null(pattern))
             return mosquitto_error::invalid_argument;
         errno = 0;
         const int result = send(pattern.c_str());

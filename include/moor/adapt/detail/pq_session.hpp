@@ -26,6 +26,7 @@
 #ifndef MOOR_ADAPT_DETAIL_PQ_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_PQ_SESSION_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/pq_cancel.hpp>
 #include <moor/adapt/detail/pq_command.hpp>
 #include <moor/adapt/detail/pq_hosts.hpp>
@@ -264,7 +265,7 @@ private:
     }
 
     void look_up_and_open(const std::string& connection_string) {
-        if (connection_string.find('\0') != std::string::npos)
+        if (has_null(connection_string))
             return fail_to_connect(pq_error::connection_failed);
         pq_hosts hosts = hosts_to_look_up(connection_string);
         if (hosts.empty())

@@ -27,6 +27,7 @@
 #ifndef MOOR_ADAPT_DETAIL_REDIS_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_REDIS_SESSION_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/detail/redis_events.hpp>
 #include <moor/adapt/detail/redis_guard.hpp>
 #include <moor/adapt/hiredis_types.hpp>
@@ -184,7 +185,7 @@ public:
         const redis_handle old = begin_connect(std::forward<Handler>(handler));
         port_ = port;
         error_code ec;
-        if (host.find('\0') != std::string::npos)
+        if (has_null(host))
             return complete(connect_, boost::asio::error::invalid_argument);
         boost::asio::ip::make_address(host, ec);
         if (!ec)
@@ -199,8 +200,7 @@ public:
         const redis_handle old = begin_connect(std::forward<Handler>(handler));
         error_code ec = boost::asio::error::invalid_argument;
         // hiredis cuts a path that is longer, and 0.14 puts no null character behind it.
-        const bool is_path =
-            path.size() < sizeof(sockaddr_un::sun_path) - 1 && path.find('\0') == std::string::npos;
+        const bool is_path = path.size() < sizeof(sockaddr_un::sun_path) - 1 && !has_null(path);
         if (!is_path || !open(redisAsyncConnectUnix(path.c_str()), ec))
             complete(connect_, ec);
     }

@@ -22,6 +22,7 @@
 #ifndef MOOR_ADAPT_DETAIL_SD_BUS_SESSION_HPP
 #define MOOR_ADAPT_DETAIL_SD_BUS_SESSION_HPP
 
+#include <moor/adapt/detail/has_null.hpp>
 #include <moor/adapt/sd_bus_types.hpp>
 #include <moor/detail/adapted_handler.hpp>
 #include <moor/error.hpp>
@@ -66,10 +67,6 @@ using sd_bus_list = std::list<T, boost::asio::recycling_allocator<T>>;
 
 template <class Executor>
 class sd_bus_session;
-
-inline bool sd_bus_has_null(const std::string& s) noexcept {
-    return s.find('\0') != std::string::npos;
-}
 
 /// Calls a handler with a message that is read from the beginning: other matches, and callbacks of
 /// the program, may have read the same message.
@@ -292,7 +289,7 @@ public:
         if (result < 0)
             return result;
         sd_bus_handle owner(b);
-        if (sd_bus_has_null(address))
+        if (has_null(address))
             return -EINVAL;
         if ((result = sd_bus_set_address(b, address.c_str())) < 0 ||
             (result = sd_bus_set_bus_client(b, 1)) < 0 || (result = sd_bus_start(b)) < 0)
@@ -351,12 +348,11 @@ public:
         m->position_ = matches_.insert(matches_.end(), m);
         m->installed_ = std::move(op);
         sd_bus_slot* slot = nullptr;
-        const int result =
-            !is_usable() ? -ENOTCONN
-            : sd_bus_has_null(rule)
-                ? -EINVAL
-                : sd_bus_add_match_async(bus_, &slot, rule.c_str(), &match_state::on_signal,
-                                         &on_installed, m.get());
+        const int result = !is_usable()     ? -ENOTCONN
+                           : has_null(rule) ? -EINVAL
+                                            : sd_bus_add_match_async(bus_, &slot, rule.c_str(),
+                                                                     &match_state::on_signal,
+                                                                     &on_installed, m.get());
         m->slot_.reset(slot);
         if (result < 0) {
             last_error_.reset();
