@@ -14,7 +14,6 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/reactor.hpp>
 #include <moor/detail/scheduled_io.hpp>
-#include <moor/detail/system_calls.hpp>
 #include <moor/detail/wait_op.hpp>
 #include <moor/readiness.hpp>
 

@@ -301,6 +301,48 @@ inline bool tells_state(int handle, const file_identity& id) noexcept {
 #endif
 }
 
+/// The error of the system call that just failed.
+inline error_code system_error_now() noexcept {
+    return error_code(errno, boost::asio::error::get_system_category());
+}
+
+/// A second number for the same open file, for a call that may block: whoever owns the first number
+/// may close it meanwhile, and somebody else get it.
+/**
+ * (Closing any number of a file releases the record locks that the process has on it. Calls that
+ * may block are made on pipes and devices.)
+ */
+class duplicated_handle {
+public:
+    duplicated_handle() = default;
+    ~duplicated_handle() {
+        if (handle_ >= 0) {
+            int error = errno;
+            ::close(handle_);
+            errno = error;
+        }
+    }
+    duplicated_handle(const duplicated_handle&) = delete;
+    duplicated_handle& operator=(const duplicated_handle&) = delete;
+
+    /// Once. Never a number of the standard streams, for which others may write.
+    void duplicate(int handle) noexcept {
+        handle_ = ::fcntl(handle, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+        if (handle_ < 0) // EINVAL: the process may not open so many
+            ec_ = errno == EINVAL ? boost::asio::error::no_descriptors : system_error_now();
+    }
+
+    /// -1: there was none to be had, and ec() says why.
+    int get() const noexcept { return handle_; }
+    /// From now on somebody else closes it.
+    void release() noexcept { handle_ = -1; }
+    const error_code& ec() const noexcept { return ec_; }
+
+private:
+    int handle_ = -1;
+    error_code ec_;
+};
+
 } // namespace detail
 } // namespace moor
 

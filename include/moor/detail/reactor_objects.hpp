@@ -22,56 +22,48 @@
 #include <atomic>
 #include <mutex>
 #include <unordered_map>
-#include <unordered_set>
 
 namespace moor {
 namespace detail {
 
-/// Some of Asio's objects for handles, which Asio uses again for other handles.
-class object_set {
-public:
-    object_set();
-    object_set(const object_set&) = delete;
-    object_set& operator=(const object_set&) = delete;
-    ~object_set();
-
-    void add(const void* object) noexcept;
-
-    bool contains(const void* object) noexcept;
-
-    /// The same, and takes it out.
-    bool take(const void* object) noexcept;
-
-private:
-    std::mutex mutex_;
-    std::unordered_set<const void*> objects_; // no more than Asio ever made
-    bool are_all_ = false;
-    std::atomic<bool> are_any_{false};
-};
-
-/// What was left behind by handles that have left the reactor, where Asio keeps an object for each.
+/// What was left behind by handles that have left the reactor, where Asio keeps an object for each
+/// and uses it again for another handle.
 class left_behind {
 public:
+    left_behind();
+    left_behind(const left_behind&) = delete;
+    left_behind& operator=(const left_behind&) = delete;
+    ~left_behind();
+
     /// The file of a handle was not taken out of the reactor.
     /**
      * epoll keeps a file for as long as a duplicate of it is open, and goes on to report its events
      * to Asio's object, which stands for another handle then.
      */
-    void note_file(const void* object) noexcept { with_file_.add(object); }
+    void note_file(const void* object) noexcept { note(object, file); }
 
     /// Whether any event of a handle may be another file's.
-    bool has_file(const void* object) noexcept { return with_file_.contains(object); }
+    bool has_file(const void* object) noexcept { return has(object, file); }
 
     /// A handle has left, and another thread may be about to handle an event that it fetched
     /// before.
-    void note_event(const void* object) noexcept { with_event_.add(object); }
+    void note_event(const void* object) noexcept { note(object, event); }
 
     /// Whether the next events of a handle may be older than the handle.
-    bool take_event(const void* object) noexcept { return with_event_.take(object); }
+    bool take_event(const void* object) noexcept { return has(object, event); }
 
 private:
-    object_set with_file_;
-    object_set with_event_;
+    enum what : unsigned { file = 1, event = 2 };
+
+    void note(const void* object, what w) noexcept;
+
+    /// An event is taken as well.
+    bool has(const void* object, what w) noexcept;
+
+    std::mutex mutex_;
+    std::unordered_map<const void*, unsigned> objects_; // no more than Asio ever made
+    unsigned of_all_ = 0;                               // there was no memory
+    std::atomic<unsigned> of_any_{0};
 };
 
 /// The files that were not taken out of epoll, because their numbers were not to be passed to the
@@ -99,33 +91,31 @@ private:
 
 #if defined(MOOR_DETAIL_DEFINES)
 
-MOOR_DETAIL_DECL object_set::object_set() = default;
-MOOR_DETAIL_DECL object_set::~object_set() = default;
+MOOR_DETAIL_DECL left_behind::left_behind() = default;
+MOOR_DETAIL_DECL left_behind::~left_behind() = default;
 MOOR_DETAIL_DECL abandoned_entries::abandoned_entries() = default;
 MOOR_DETAIL_DECL abandoned_entries::~abandoned_entries() = default;
 
-MOOR_DETAIL_DECL void object_set::add(const void* object) noexcept {
+MOOR_DETAIL_DECL void left_behind::note(const void* object, what w) noexcept {
     std::lock_guard<std::mutex> lock(mutex_);
-    BOOST_TRY { objects_.insert(object); }
-    BOOST_CATCH(...) {
-        are_all_ = true; // out of memory
-    }
+    BOOST_TRY { objects_[object] |= w; }
+    BOOST_CATCH(...) { of_all_ |= w; }
     BOOST_CATCH_END
-    are_any_.store(true, std::memory_order_release);
+    of_any_.fetch_or(w, std::memory_order_release);
 }
 
-MOOR_DETAIL_DECL bool object_set::contains(const void* object) noexcept {
-    if (!are_any_.load(std::memory_order_acquire))
+MOOR_DETAIL_DECL bool left_behind::has(const void* object, what w) noexcept {
+    if (!(of_any_.load(std::memory_order_acquire) & w))
         return false;
     std::lock_guard<std::mutex> lock(mutex_);
-    return are_all_ || objects_.count(object) != 0;
-}
-
-MOOR_DETAIL_DECL bool object_set::take(const void* object) noexcept {
-    if (!are_any_.load(std::memory_order_acquire))
-        return false;
-    std::lock_guard<std::mutex> lock(mutex_);
-    return objects_.erase(object) != 0 || are_all_;
+    auto it = objects_.find(object);
+    const bool is_noted = it != objects_.end() && (it->second & w);
+    if (is_noted && w == event) {
+        it->second &= ~unsigned(event);
+        if (it->second == 0)
+            objects_.erase(it);
+    }
+    return is_noted || (of_all_ & w);
 }
 
 MOOR_DETAIL_DECL void abandoned_entries::add(int handle, const file_identity& id) noexcept {

@@ -21,7 +21,6 @@
 #include <moor/detail/kernel.hpp>
 #include <moor/detail/scheduled_io.hpp>
 #include <moor/detail/state_table.hpp>
-#include <moor/detail/system_calls.hpp>
 #include <moor/detail/use_checks.hpp>
 #include <moor/error.hpp>
 

@@ -218,12 +218,6 @@ private:
         }
     };
 
-    bool is_late() const noexcept {
-        if constexpr (may_have_slot<Handler>::value)
-            return bool(state_);
-        return false;
-    }
-
     /// From now on the wait can't be cancelled.
     void finish() {
         if constexpr (may_have_slot<Handler>::value)
@@ -239,18 +233,22 @@ private:
         m.reset();
     }
 
+    static void complete_late(void* owner, wait_op* op) {
+        late_completion c(op);
+        if (!owner)
+            return;
+        if (op->work_.is_none())
+            return c();
+        // A copy: the completion destroys the operation while the executor runs it.
+        handler_work<Handler, IoExecutor> work(op->work_);
+        work.complete(c, op->handler_);
+    }
+
     static void do_complete(void* owner, scheduler_item* item, const error_code&, std::size_t) {
         wait_op* op = static_cast<wait_op*>(item);
-        if (op->is_late()) {
-            late_completion c(op);
-            if (!owner)
-                return;
-            if (op->work_.is_none())
-                return c();
-            // A copy: the completion destroys the operation while the executor runs it.
-            handler_work<Handler, IoExecutor> work(op->work_);
-            return work.complete(c, op->handler_);
-        }
+        if constexpr (may_have_slot<Handler>::value)
+            if (op->state_)
+                return complete_late(owner, op);
         memory m(op, op->handler_);
         tracked_completion tracked(*op);
         if (BOOST_LIKELY(op->work_.is_none())) {
