@@ -134,17 +134,19 @@ run_tests() {
 
 if [ "$lint" = yes ]; then
     [ "$install" = no ] ||
-        moor_need_packages g++ clang-format clang-tidy libboost1.81-dev liburing-dev "${adapter_packages[@]}"
+        moor_need_packages g++ clang-format clang-tidy pkgconf libboost1.81-dev liburing-dev "${adapter_packages[@]}"
     mapfile -t sources < <(find include test example -name '*.hpp' -o -name '*.cpp' | sort)
     clang-format --dry-run -Werror "${sources[@]}" || failed "clang-format"
     # Each backend's header where it is in use. (There is no kqueue here.)
     mapfile -t headers < <(find include -name '*.hpp' ! -name 'reactor_kqueue.hpp' | sort)
+    libraries=$(pkg-config --cflags libpq glib-2.0 | sed 's/-I/-isystem /g')
+    export libraries
     printf '%s\0' "${headers[@]}" | xargs -0 -n 1 -P "$jobs" sh -c '
         case $0 in
             *_select.hpp) backend=-DBOOST_ASIO_DISABLE_EPOLL ;;
             *_io_uring.hpp) backend="-DBOOST_ASIO_DISABLE_EPOLL -DBOOST_ASIO_HAS_IO_URING" ;;
         esac
-        clang-tidy --quiet "$0" -- -x c++ -std=c++20 -Iinclude -isystem /usr/include/postgresql $backend' || failed "clang-tidy"
+        clang-tidy --quiet "$0" -- -x c++ -std=c++20 -Iinclude $libraries $backend' || failed "clang-tidy"
     echo "No complaints"
     exit
 fi

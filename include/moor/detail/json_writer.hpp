@@ -8,6 +8,7 @@
 #ifndef MOOR_DETAIL_JSON_WRITER_HPP
 #define MOOR_DETAIL_JSON_WRITER_HPP
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -46,7 +47,7 @@ public:
     void value(bool v) { raw(v ? "true" : "false"); }
     void value(double v) {
         // In tenths: the program's locale may have a decimal comma.
-        const auto tenths = static_cast<std::uint64_t>(v * 10 + 0.5);
+        const auto tenths = static_cast<std::uint64_t>(std::llround(v * 10));
         raw(std::to_string(tenths / 10) + '.' + std::to_string(tenths % 10));
     }
     void null() { raw("null"); }
