@@ -137,8 +137,8 @@ if [ "$lint" = yes ]; then
         moor_need_packages g++ clang-format clang-tidy pkgconf libboost1.81-dev liburing-dev "${adapter_packages[@]}"
     mapfile -t sources < <(find include test example -name '*.hpp' -o -name '*.cpp' | sort)
     clang-format --dry-run -Werror "${sources[@]}" || failed "clang-format"
-    # Each backend's header where it is in use. (There is no kqueue here.)
-    mapfile -t headers < <(find include -name '*.hpp' ! -name 'reactor_kqueue.hpp' | sort)
+    # Each backend's header where it is in use. (There is no kqueue here. src.hpp is a source file.)
+    mapfile -t headers < <(find include -name '*.hpp' ! -name 'reactor_kqueue.hpp' ! -name src.hpp | sort)
     libraries=$(pkg-config --cflags libpq glib-2.0 | sed 's/-I/-isystem /g')
     export libraries
     printf '%s\0' "${headers[@]}" | xargs -0 -n 1 -P "$jobs" sh -c '
