@@ -997,12 +997,7 @@ BOOST_FIXTURE_TEST_CASE(an_idle_object_costs_nothing_and_lets_the_loop_end, with
     test::run_all(io); // returns although connections are kept
     // libcurl closes a kept connection without a word, so nothing may refer to its number.
     BOOST_TEST(moor::use_registration_service(io).snapshot().empty());
-    const auto before = test::counts();
-    test::check_is_quiet(io);
-    const auto used = test::counts() - before;
-    BOOST_TEST(used.poll == 0);
-    BOOST_TEST(used.fstat == 0);
-    BOOST_TEST(used.epoll_ctl == 0);
+    test::check_costs_nothing(io);
     check_works(m);
     BOOST_CHECK_EQUAL(perform(m, r), success);
     BOOST_TEST(r.get<long>(CURLINFO_NUM_CONNECTS) == 0); // the kept connection

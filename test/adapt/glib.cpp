@@ -689,11 +689,7 @@ BOOST_FIXTURE_TEST_CASE(a_guest_that_waits_costs_nothing, running_default) {
         test::run_ready(io);
         const int prepared = s->prepared;
         BOOST_TEST(prepared > 0);
-        const auto before = test::counts();
-        test::check_is_quiet(io);
-        const auto used = test::counts() - before;
-        BOOST_TEST(used.poll == 0);
-        BOOST_TEST(used.fstat == 0);
+        test::check_costs_nothing(io);
         BOOST_TEST(s->prepared == prepared);
     }
     g_source_destroy(fd.get());
@@ -1528,9 +1524,7 @@ BOOST_FIXTURE_TEST_CASE(a_call_is_cancelled_or_its_time_is_over, on_bus) {
 BOOST_FIXTURE_TEST_CASE(an_idle_connection_to_the_bus_costs_no_turn, on_bus) {
     check_works();
     test::run_ready(io);
-    const auto before = test::counts();
-    test::check_is_quiet(io);
-    BOOST_TEST((test::counts() - before).poll == 0);
+    test::check_costs_nothing(io);
     check_works();
 }
 

@@ -18,9 +18,10 @@ namespace test {
 
 /// Nothing happens: the loop blocks until a timer expires, and is not woken for nothing.
 inline void check_is_quiet(boost::asio::io_context& io, long most_turns = 16,
-                           std::size_t most_handlers = 16) {
+                           std::size_t most_handlers = 16,
+                           std::chrono::milliseconds length = std::chrono::milliseconds(20)) {
     called timer;
-    boost::asio::steady_timer timeout(io, std::chrono::milliseconds(20));
+    boost::asio::steady_timer timeout(io, length);
     timeout.async_wait(timer.handler());
     call_counts before = counts();
     std::size_t handlers = 0;
@@ -31,6 +32,16 @@ inline void check_is_quiet(boost::asio::io_context& io, long most_turns = 16,
     call_counts used = counts() - before;
     BOOST_TEST(used.turns() <= most_turns);
     BOOST_TEST(handlers <= most_handlers);
+}
+
+/// Nothing happens, long enough for timers to show, and nothing is asked of the kernel.
+inline void check_costs_nothing(boost::asio::io_context& io) {
+    const call_counts before = counts();
+    check_is_quiet(io, on_io_uring() ? 8 : 4, 4, std::chrono::milliseconds(300));
+    const call_counts used = counts() - before;
+    BOOST_TEST(used.poll == 0);
+    BOOST_TEST(used.fstat == 0);
+    BOOST_TEST(used.epoll_ctl <= 1); // of Asio's timer
 }
 
 } // namespace test
