@@ -2,16 +2,17 @@
 # Copyright (c) 2025 The Moor authors
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
-# Builds the tour and runs it, with this script's standard input and arguments, and then the smaller
-# programs. With --inspect, it runs the tour only, which first shows in a browser what it waits for.
-# With the name of an adapter's program, it runs this program only, with the other arguments; the
-# program's servers, if there are any, are started before and ended afterwards:
+# Builds the tour and runs it, with this script's standard input, and then the smaller programs. With
+# --inspect, it runs the tour only, which first shows in a browser what it waits for. With the name
+# of an adapter's program, it runs this program only, with the other arguments; the program's
+# servers, if there are any, are started before and ended afterwards:
 #
 #     example/run.sh bus                    a service on D-Bus, and its client
 #     example/run.sh download [URL...]      files with libcurl, at once
 #     example/run.sh gio [DIRECTORY]        GIO in a program of Asio
 #     example/run.sh kafka [BROKERS TOPIC]  messages of Kafka
 #     example/run.sh listen [CHANNEL]       PostgreSQL's LISTEN and NOTIFY
+#     example/run.sh mqtt                   an MQTT bridge
 #     example/run.sh redis [CHANNEL...]     what is published in Redis
 #     example/run.sh resolve [HOST...]      names by c-ares
 #     example/run.sh sound [DEVICE]         a tone with ALSA
@@ -25,7 +26,14 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(dirname "$here")
 . "$root/test/support/setup.sh"
-moor_need_packages g++ libboost1.81-dev
+
+usage() { sed -n '/^# Builds the tour/,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+case ${1-} in
+    -h | --help)
+        usage
+        exit
+        ;;
+esac
 
 programs=(tour child two_shapes poll_list peer_gone)
 built=$root/build/example
@@ -78,9 +86,15 @@ case $name in
     sound) adapter "" -lasound -- libasound2-dev ;;
     tree) adapter "" -- ;;
     worker) adapter "" -lzmq -- libzmq3-dev ;;
-    *) name= ;;
+    '') ;;
+    *)
+        echo "example/run.sh does not run '$name'" >&2
+        usage >&2
+        exit 2
+        ;;
 esac
 [ -z "$name" ] || shift
+moor_need_packages g++ libboost1.81-dev
 mkdir -p "$built"
 building=()
 for name in "${programs[@]}"; do

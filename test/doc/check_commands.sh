@@ -12,6 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 help=$(./test/run.sh --help)
 site_help=$(./doc/build.sh --help)
 fuzz_help=$(./test/fuzz/run.sh --help)
+example_help=$(./example/run.sh --help)
 configurations=$(./test/run.sh --list | cut -f 1)
 suites=$(echo adapters && basename -s .cpp test/suites/*.cpp)
 backends=$'epoll\nselect\nio_uring'
@@ -61,8 +62,12 @@ check() {
                 grep -qE -- "(^|[ ,[])$word([] ,]|$)" <<<"$site_help" || echo "option $word"
                 option=$word
                 continue ;;
-            example/run.sh::-*) grep -qF -- "    $word)" example/run.sh || echo "option $word" ;;
-            example/run.sh::*) [ -f "example/$word.cpp" ] || echo "program $word" ;;
+            example/run.sh::--help) ;;
+            example/run.sh::-*) grep -qE -- "(^|[ ,])$word([ ,]|$)" <<<"$example_help" || echo "option $word" ;;
+            example/run.sh::*)
+                grep -q "example/run.sh $word " <<<"$example_help" || echo "program $word"
+                option=$word
+                continue ;; # the program's arguments
             test/bench/run.sh::--help | test/bench/run.sh::-h) ;; # the option parser has them
             test/bench/run.sh::--*) grep -qrF -- "\"${word%%=*}\"" test/bench || echo "option $word" ;;
             *::-DMOOR_*)
@@ -124,6 +129,15 @@ for wrong in './test/run.sh nosuch' 'test/run.sh --nosuch' 'test/run.sh --only n
     if [ -z "$found" ] || [ -z "$(check "${found#*: }")" ]; then
         complain "the check does not see: $wrong"
     fi
+done
+
+# The help of example/run.sh has each example, and there is no other.
+while IFS= read -r name; do
+    grep -q "example/run.sh $name " <<<"$example_help" || complain "the help of example/run.sh has no $name"
+done < <(sed -nE 's/^    ([a-z]+)\)( adapter.*)?$/\1/p' example/run.sh)
+for wrong in nosuch --nosuch; do
+    said=$(./example/run.sh "$wrong" 2>&1) && complain "example/run.sh takes $wrong"
+    [[ $said == *"'$wrong'"* ]] || complain "example/run.sh $wrong says: $said"
 done
 
 # b2 knows its targets.

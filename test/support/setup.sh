@@ -4,12 +4,13 @@
 #
 # Sourced by test/run.sh, test/fuzz/run.sh and example/run.sh.
 
-# Installs those of the given Debian packages that are missing. Needs root only if there are any; says
+# Installs those of the given packages of Debian 12 that are missing. Needs root only if there are any; says
 # what to install if it is not. Prints nothing when there is nothing to do, and nothing on the
 # standard output in any case.
 moor_need_packages() {
-    if ! command -v dpkg-query >/dev/null; then
-        echo "This is not Debian. Install the equivalents of: $*" >&2
+    # shellcheck source=/dev/null
+    if [ "$(. /etc/os-release 2>/dev/null && echo "${ID-} ${VERSION_ID-}")" != "debian 12" ]; then
+        echo "This is not Debian 12. Needed are the equivalents of: $*" >&2
         return 0
     fi
 
