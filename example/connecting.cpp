@@ -5,7 +5,7 @@
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // A library that connects step by step, and says before each step what it waits for, as libpq's
-// PQconnectPoll does; with a deadline. README.md shows the part between the markers.
+// PQconnectPoll does; with a deadline. doc/timeouts.adoc shows the part between the markers.
 //
 
 #include <moor.hpp>

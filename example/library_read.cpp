@@ -5,7 +5,7 @@
 // (See accompanying file LICENSE_1_0.txt or copy at http://www.boost.org/LICENSE_1_0.txt)
 //
 // async_io: a library owns the descriptor and does the reading; Moor says when to call it.
-// README.md shows the part between the markers.
+// doc/quick-start.adoc shows the part between the markers.
 //
 
 #include <moor.hpp>
