@@ -270,20 +270,6 @@ void run(asio::io_context& io, std::chrono::seconds limit = 120s) {
     BOOST_REQUIRE(!dog.has_bitten());
 }
 
-/// Sooner or later, nothing more happens: libzmq's threads may be late.
-void check_falls_quiet(asio::io_context& io, std::chrono::milliseconds length = 350ms) {
-    BOOST_TEST(test::wait_for([&] {
-        asio::steady_timer t(io, length);
-        test::called over;
-        t.async_wait(over.handler());
-        const auto before = test::counts();
-        test::run_until(io, [&] { return bool(over); });
-        const auto used = test::counts() - before;
-        return used.poll + used.fstat + used.epoll_ctl == 0 &&
-               used.turns() <= (test::on_io_uring() ? 8 : 4);
-    }));
-}
-
 void check_texts(const strings& actual, const strings& expected) {
     BOOST_CHECK_EQUAL_COLLECTIONS(actual.begin(), actual.end(), expected.begin(), expected.end());
 }
@@ -685,7 +671,7 @@ BOOST_DATA_TEST_CASE_F(loop, sends_wait_quietly_while_the_peer_is_full,
     for (int i = 0; i != most; ++i)
         push.async_send({std::to_string(i), filler}, [&](error_code ec) { sent += !ec; });
     test::run_until(io, [&] { return sent != 0; });
-    check_falls_quiet(io);
+    test::check_costs_nothing(io);
     BOOST_TEST(sent < most);
     bool has_all = false;
     std::thread peer([&] {
@@ -708,7 +694,7 @@ BOOST_FIXTURE_TEST_CASE(a_pending_receive_costs_nothing, loop) {
         received r;
         s.async_receive(r.handler());
         test::run_ready(io);
-        check_falls_quiet(io);
+        test::check_costs_nothing(io);
         BOOST_TEST(r.times == 0);
         s.close();
         test::run_all(io);
@@ -726,7 +712,7 @@ BOOST_FIXTURE_TEST_CASE(an_idle_socket_costs_nothing_and_lets_the_loop_end, loop
     test::run_all(io);            // returns although the socket is open
     for (int i = 0; i != 20; ++i) // nobody receives these yet
         BOOST_TEST(blocking_send(push.get(), {std::to_string(i)}));
-    check_falls_quiet(io);
+    test::check_costs_nothing(io);
     for (int i = 0; i != 20; ++i)
         check_texts(receive_texts(pull), {std::to_string(i)});
 }
@@ -757,7 +743,7 @@ BOOST_FIXTURE_TEST_CASE(a_router_waits_for_the_peer_of_the_message_and_not_for_a
     test::run_ready(io);
     BOOST_TEST(sent == 4);
     BOOST_TEST((option(raw, ZMQ_EVENTS) & ZMQ_POLLOUT) != 0); // for the other peer
-    check_falls_quiet(io, 20ms); // such sends are tried again each 100 ms
+    test::check_falls_quiet(io); // such sends are tried again each 100 ms
     BOOST_TEST(sent == 4);
     BOOST_TEST(blocking_send(peers[1].get(), {"hello"}));
     test::run_until(io, [&] { return bool(r); });
@@ -880,7 +866,7 @@ BOOST_FIXTURE_TEST_CASE(a_reply_that_waits_for_its_request_costs_nothing, loop) 
     rep.async_receive(r.handler());
     rep.async_send("answer", sent.handler());
     test::run_ready(io);
-    check_falls_quiet(io);
+    test::check_costs_nothing(io);
     BOOST_TEST(sent.times + r.times == 0);
     rep.close();
     test::run_all(io);
