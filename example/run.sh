@@ -54,8 +54,10 @@ adapter() {
         shift
     done
     shift
-    moor_need_packages "$@"
+    packages+=("$@")
+    moor_need_packages "${packages[@]}"
 }
+packages=(g++ libboost1.81-dev)
 name=${1-}
 case $name in
     --inspect)
@@ -75,8 +77,10 @@ case $name in
         ;;
     gio)
         adapter "" -- libglib2.0-dev pkg-config
-        read -ra flags <<<"$(pkg-config --cflags gio-2.0 gio-unix-2.0)"
-        read -ra libraries <<<"$(pkg-config --libs gio-2.0)"
+        glib=$(pkg-config --cflags gio-2.0 gio-unix-2.0)
+        read -ra flags <<<"$glib"
+        glib=$(pkg-config --libs gio-2.0)
+        read -ra libraries <<<"$glib"
         ;;
     kafka) adapter "" -lrdkafka -- librdkafka-dev ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
@@ -94,7 +98,11 @@ case $name in
         ;;
 esac
 [ -z "$name" ] || shift
-moor_need_packages g++ libboost1.81-dev
+if [ "${programs[0]}" = tour ] && [ $# -gt 0 ]; then
+    echo "example/run.sh: the tour takes no argument '$1'" >&2
+    exit 2
+fi
+moor_need_packages "${packages[@]}"
 mkdir -p "$built"
 building=()
 for name in "${programs[@]}"; do

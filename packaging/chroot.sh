@@ -3,7 +3,7 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 #
 # Makes the Debian package, installs the package in a clean Debian, and builds and runs a consumer there: with
-# CMake, with pkg-config, and with the compiler alone. Run as root, on Debian. The script installs what is
+# CMake, with pkg-config, and with the compiler alone. Run as root, on Debian 12. The script installs what is
 # missing on the machine (debootstrap, cmake), and removes the clean Debian at the end.
 #
 #     packaging/chroot.sh [SUITE [MIRROR]]    SUITE: bookworm by default; MIRROR: debootstrap's default

@@ -131,7 +131,10 @@ for wrong in './test/run.sh nosuch' 'test/run.sh --nosuch' 'test/run.sh --only n
     fi
 done
 
-# The help of example/run.sh has each example, and there is no other.
+# The help of example/run.sh has the examples which the script takes.
+while IFS= read -r name; do
+    grep -qE "^    $name\)" example/run.sh || complain "example/run.sh takes no $name"
+done < <(sed -nE 's/^ +example\/run.sh ([a-z]+).*/\1/p' <<<"$example_help")
 while IFS= read -r name; do
     grep -q "example/run.sh $name " <<<"$example_help" || complain "the help of example/run.sh has no $name"
 done < <(sed -nE 's/^    ([a-z]+)\)( adapter.*)?$/\1/p' example/run.sh)

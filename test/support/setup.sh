@@ -2,15 +2,15 @@
 # Distributed under the Boost Software License, Version 1.0. (See LICENSE_1_0.txt)
 # shellcheck shell=bash
 #
-# Sourced by test/run.sh, test/fuzz/run.sh and example/run.sh.
+# Sourced by the scripts which need packages.
 
 # Installs those of the given packages of Debian 12 that are missing. Needs root only if there are any; says
 # what to install if it is not. Prints nothing when there is nothing to do, and nothing on the
-# standard output in any case.
+# standard output in any case. On another system, says what is needed, and goes on.
 moor_need_packages() {
     # shellcheck source=/dev/null
     if [ "$(. /etc/os-release 2>/dev/null && echo "${ID-} ${VERSION_ID-}")" != "debian 12" ]; then
-        echo "This is not Debian 12. Needed are the equivalents of: $*" >&2
+        echo "This is not Debian 12: the script installs nothing. Needed are the equivalents of: $*" >&2
         return 0
     fi
 
