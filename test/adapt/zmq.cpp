@@ -6,6 +6,7 @@
 
 #include "support/context.hpp"
 #include "support/counts.hpp"
+#include "support/quiet.hpp"
 #include "support/sanitizers.hpp"
 #include "support/vocabulary.hpp"
 

@@ -47,9 +47,11 @@ inline boost::test_tools::assertion_result is_idle_for(boost::asio::io_context& 
         return bool(timer);
     });
     const call_counts used = counts() - before;
-    boost::test_tools::assertion_result result(used.poll + used.fstat + used.epoll_ctl == 0 &&
-                                               handlers <= 2 &&
-                                               used.turns() <= (on_io_uring() ? 6 : 3));
+    // With Boost 1.81, the timer's requests on io_uring wake those who wait for handles.
+    const bool is_idle =
+        on_io_uring() ? handlers <= 8 && used.turns() <= 16 : handlers <= 2 && used.turns() <= 3;
+    boost::test_tools::assertion_result result(is_idle &&
+                                               used.poll + used.fstat + used.epoll_ctl == 0);
     result.message() << handlers - 1 << " handlers, " << used.turns() << " turns, " << used.poll
                      << " poll, " << used.fstat << " fstat, " << used.epoll_ctl << " epoll_ctl";
     return result;
