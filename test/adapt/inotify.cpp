@@ -1245,6 +1245,37 @@ BOOST_AUTO_TEST_CASE(the_tree_as_told_is_the_tree_on_the_disk_whatever_comes_bet
     BOOST_TEST(moves > 0);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_link_that_has_taken_the_place_of_a_directory_is_not_followed, directory) {
+    const fs::path root = path() / "root";
+    fs::create_directories(root / "a");
+    fs::create_directories(root / "d" / "a");
+    fs::create_symlink(root, root / "link");
+    inotify_model m(root, 0, 1h);
+    mirror told;
+    auto turns = [&] {
+        do {
+            changes v;
+            BOOST_REQUIRE_EQUAL(m.turn(v), error_code());
+            for (const inotify_change& c : v)
+                told.make(c);
+        } while (!is_quiet(m));
+    };
+    int calls = 0;
+    beside_watches = [&] {
+        if (++calls == 6) // "d" was opened, and "d/a" was not: it would be "a" now
+            BOOST_TEST(::renameat2(AT_FDCWD, (root / "d").c_str(), AT_FDCWD,
+                                   (root / "link").c_str(), RENAME_EXCHANGE) == 0);
+    };
+    turns();
+    beside_watches = nullptr;
+    BOOST_TEST(calls > 6);
+    fs::create_directory(root / "a" / "new");
+    fs::create_directory(root / "link" / "a" / "new");
+    turns();
+    BOOST_TEST(told.misfits == "");
+    BOOST_TEST(told.difference(root) == "");
+}
+
 BOOST_FIXTURE_TEST_CASE(the_tree_as_told_is_the_tree_that_another_thread_has_left_on_the_disk,
                         loop) {
     const std::uint64_t seed = first_seed();

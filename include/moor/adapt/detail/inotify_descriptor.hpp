@@ -32,7 +32,6 @@ inline error_code system_error_of(int number) noexcept {
     return error_code(number, boost::system::system_category());
 }
 
-/// Whether the kernel would take only a part of the path.
 /// Owns a descriptor.
 class file_descriptor {
 public:

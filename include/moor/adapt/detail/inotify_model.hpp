@@ -20,9 +20,11 @@
 //      names belong to the same directory. Later changes come as events. If the reading has
 //      already reported the change of an event, the event changes nothing in the model, and is
 //      dropped.
-//   2. A path may lead to another directory: one was moved, and the event is still in the queue. So
-//      the event is still to come. Each event that puts a directory somewhere has the directory
-//      read again, with all directories below it, and compared.
+//   2. The names of a path may lead to another directory: one was moved, and the event is still in
+//      the queue. So the event is still to come. Each event that puts a directory somewhere has the
+//      directory read again, with all directories below it, and compared. No symbolic link is
+//      followed: a directory that was reached through one would lose its watch, and no event would
+//      be to come.
 //   3. All names that one system call returns are handled before the next event. Otherwise a name
 //      could be added after the event that removed it.
 //   4. A watch stands for a directory. It belongs to the node that has found the directory last.
@@ -282,8 +284,8 @@ private:
     /// Something may have come in exchange (RENAME_EXCHANGE), which no event tells.
     void check(node& n, const std::string& name) {
         struct ::stat st;
-        const int fd = base();
-        if (fd >= 0 && ::fstatat(fd, path_of(n, name).c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0)
+        const file_descriptor fd = open_directory(n, O_PATH);
+        if (fd.get() >= 0 && ::fstatat(fd.get(), name.c_str(), &st, AT_SYMLINK_NOFOLLOW) == 0)
             see(n, name, S_ISDIR(st.st_mode));
     }
 
@@ -431,14 +433,28 @@ private:
         return false;
     }
 
+    /// Opens a directory, name by name, from the root on: with a path, a symbolic link that has
+    /// taken the place of a directory on the way would lead to a directory of another node.
+    file_descriptor open_directory(const node& n, int flags) {
+        std::vector<const char*> names;
+        for (const node* p = &n; p->parent; p = p->parent)
+            names.push_back(p->name.c_str());
+        names.push_back(".");
+        file_descriptor fd;
+        int at = base();
+        for (; at >= 0 && !names.empty(); at = fd.get()) {
+            const int how = names.size() == 1 ? flags : O_PATH;
+            fd.reset(::openat(at, names.back(), how | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+            names.pop_back();
+        }
+        return fd;
+    }
+
     /// The descriptor is for both the watch and the reading. False: there is nothing to read.
     bool open(node& n) {
-        const int base_fd = base();
-        if (base_fd < 0)
+        file_descriptor fd = open_directory(n, O_RDONLY);
+        if (failure_)
             return false;
-        const std::string path = path_of(n);
-        file_descriptor fd(::openat(base_fd, n.parent ? path.c_str() : ".",
-                                    O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
         if (fd.get() < 0 && errno == EINTR)
             return true;
         if (fd.get() < 0) {
