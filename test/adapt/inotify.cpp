@@ -128,8 +128,10 @@ const error_code bad_event(inotify_error::bad_event);
 /// Whether nothing is to be told until the disk changes.
 bool is_quiet(const inotify_model& m) {
     int bytes = 0;
+    if (m.has_more()) // perhaps it has not begun
+        return false;
     BOOST_REQUIRE(::ioctl(m.native_handle(), FIONREAD, &bytes) == 0);
-    return bytes == 0 && !m.has_more();
+    return bytes == 0;
 }
 
 error_code error_of(int number) { return {number, boost::system::system_category()}; }
