@@ -1247,6 +1247,28 @@ BOOST_AUTO_TEST_CASE(the_tree_as_told_is_the_tree_on_the_disk_whatever_comes_bet
     BOOST_TEST(moves > 0);
 }
 
+BOOST_FIXTURE_TEST_CASE(a_directory_far_below_the_root_is_watched, directory) {
+    // The path is longer than PATH_MAX.
+    const std::string name(200, 'd');
+    moor::adapt::detail::file_descriptor fd(
+        ::open(path().c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+    for (int depth = 0; depth != 25; ++depth) {
+        BOOST_REQUIRE_EQUAL(::mkdirat(fd.get(), name.c_str(), 0755), 0);
+        fd.reset(::openat(fd.get(), name.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+        BOOST_REQUIRE(fd.get() >= 0);
+    }
+    inotify_model m(path(), 0, 1h);
+    changes v;
+    BOOST_REQUIRE_EQUAL(m.turn(v), error_code());
+    BOOST_TEST(v.size() == 26u);
+    BOOST_TEST((v.back().kind == inotify_kind::ready));
+    BOOST_REQUIRE_EQUAL(::mkdirat(fd.get(), "new", 0755), 0);
+    BOOST_REQUIRE_EQUAL(m.turn(v), error_code());
+    BOOST_REQUIRE(v.size() == 1u);
+    BOOST_TEST((v[0].kind == inotify_kind::created));
+    BOOST_TEST(v[0].path.native().size() == 25 * 201 + 3);
+}
+
 BOOST_FIXTURE_TEST_CASE(a_link_that_has_taken_the_place_of_a_directory_is_not_followed, directory) {
     const fs::path root = path() / "root";
     fs::create_directories(root / "a");
