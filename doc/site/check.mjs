@@ -91,14 +91,22 @@ const wanted = fs.readFileSync(names, 'utf8').split('\n').filter(Boolean)
 const page = await browser.newPage()
 const first = [...ids.keys()].find((it) => it.includes('reference-waiting')) || [...ids.keys()][0]
 await page.goto(root + first)
+// A search shows its results at once, when the index is there; an empty list is no answer.
+const results_of = (text) => page.evaluate((value) => {
+  const box = document.getElementById('search')
+  const results = document.getElementById('results')
+  box.value = value
+  box.dispatchEvent(new Event('input'))
+  return results.dataset.shown === value ? [...results.querySelectorAll('a')].map((it) => it.getAttribute('href')) : []
+}, text)
 await page.focus('#search')
-await page.waitForFunction('window.lunr')
+for (const end = Date.now() + 60_000; !(await results_of('registration')).length && Date.now() < end;) {
+  await new Promise((resolve) => setTimeout(resolve, 50))
+}
 let found = 0
 for (const name of wanted) {
   const text = name.replace(/^moor::(adapt::)?/, '').replace(/<void(\(.*\))?>/, '')
-  await page.$eval('#search', (box, value) => { box.value = value; box.dispatchEvent(new Event('input')) }, text)
-  await page.waitForFunction((value) => document.getElementById('results').dataset.shown === value, {}, text)
-  const results = await page.$$eval('#results a', (all) => all.map((it) => it.getAttribute('href')))
+  const results = await results_of(text)
   const anchor = text.replaceAll('::', '-')
   if (results.some((it) => it.includes('reference-') && (it.endsWith('#' + anchor)))) found++
   else complain(`the search for ${text} finds ${results.slice(0, 3).join(' ') || 'nothing'}`)
