@@ -55,9 +55,9 @@ adapter() {
     done
     shift
     packages+=("$@")
-    moor_need_packages "${packages[@]}"
 }
 packages=(g++ libboost1.81-dev)
+modules=() # of pkg-config
 name=${1-}
 case $name in
     --inspect)
@@ -77,10 +77,7 @@ case $name in
         ;;
     gio)
         adapter "" -- libglib2.0-dev pkg-config
-        glib=$(pkg-config --cflags gio-2.0 gio-unix-2.0)
-        read -ra flags <<<"$glib"
-        glib=$(pkg-config --libs gio-2.0)
-        read -ra libraries <<<"$glib"
+        modules=(gio-2.0 gio-unix-2.0)
         ;;
     kafka) adapter "" -lrdkafka -- librdkafka-dev ;;
     listen) adapter postgres -I/usr/include/postgresql -lpq -- libpq-dev postgresql openssl ;;
@@ -103,6 +100,12 @@ if [ "${programs[0]}" = tour ] && [ $# -gt 0 ]; then
     exit 2
 fi
 moor_need_packages "${packages[@]}"
+if [ "${#modules[@]}" -gt 0 ]; then
+    told=$(pkg-config --cflags "${modules[@]}")
+    read -ra flags <<<"$told"
+    told=$(pkg-config --libs "${modules[@]}")
+    read -ra libraries <<<"$told"
+fi
 mkdir -p "$built"
 building=()
 for name in "${programs[@]}"; do

@@ -134,6 +134,7 @@ done
 # The help of example/run.sh has the examples which the script takes.
 while IFS= read -r name; do
     grep -qE "^    $name\)" example/run.sh || complain "example/run.sh takes no $name"
+    [ -f "example/$name.cpp" ] || complain "there is no example/$name.cpp"
 done < <(sed -nE 's/^ +example\/run.sh ([a-z]+).*/\1/p' <<<"$example_help")
 while IFS= read -r name; do
     grep -q "example/run.sh $name " <<<"$example_help" || complain "the help of example/run.sh has no $name"

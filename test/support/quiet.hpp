@@ -16,37 +16,36 @@
 
 namespace test {
 
-/// Nothing happens: the loop blocks until a timer expires, and is not woken for nothing.
-inline void check_is_quiet(boost::asio::io_context& io, long most_turns = 16,
-                           std::size_t most_handlers = 16,
-                           std::chrono::milliseconds length = std::chrono::milliseconds(20)) {
+/// What a loop does until a timer expires.
+struct quiet_time {
+    call_counts used;
+    std::size_t handlers; // the timer's, and one more
+};
+inline quiet_time run_for_a_while(boost::asio::io_context& io, std::chrono::milliseconds length) {
     called timer;
     boost::asio::steady_timer timeout(io, length);
     timeout.async_wait(timer.handler());
-    call_counts before = counts();
+    const call_counts before = counts();
     std::size_t handlers = 0;
     run_until(io, [&] {
-        ++handlers;
+        ++handlers; // the first time before any
         return bool(timer);
     });
-    call_counts used = counts() - before;
-    BOOST_TEST(used.turns() <= most_turns);
-    BOOST_TEST(handlers <= most_handlers);
+    return {counts() - before, handlers};
+}
+
+/// Nothing happens: the loop blocks until a timer expires, and is not woken for nothing.
+inline void check_is_quiet(boost::asio::io_context& io, long most_turns = 16,
+                           std::size_t most_handlers = 16) {
+    const quiet_time q = run_for_a_while(io, std::chrono::milliseconds(20));
+    BOOST_TEST(q.used.turns() <= most_turns);
+    BOOST_TEST(q.handlers <= most_handlers);
 }
 
 /// Whether the loop only blocks until a timer expires, and asks nothing else of the kernel.
 inline boost::test_tools::assertion_result is_idle_for(boost::asio::io_context& io,
                                                        std::chrono::milliseconds length) {
-    called timer;
-    boost::asio::steady_timer timeout(io, length);
-    timeout.async_wait(timer.handler());
-    const call_counts before = counts();
-    int handlers = 0;
-    run_until(io, [&] {
-        ++handlers; // the first time before any
-        return bool(timer);
-    });
-    const call_counts used = counts() - before;
+    const auto [used, handlers] = run_for_a_while(io, length);
     // With Boost 1.81, the timer's requests on io_uring wake those who wait for handles.
     const bool is_idle =
         on_io_uring() ? handlers <= 8 && used.turns() <= 16 : handlers <= 2 && used.turns() <= 3;
@@ -57,16 +56,15 @@ inline boost::test_tools::assertion_result is_idle_for(boost::asio::io_context& 
     return result;
 }
 
-/// Sooner or later, nothing happens for long enough for most timers to show. (The threads and
-/// servers of a library may be late, and so may this program.)
-inline void check_costs_nothing(boost::asio::io_context& io,
-                                std::chrono::milliseconds length = std::chrono::milliseconds(300)) {
-    boost::test_tools::assertion_result last(false);
-    wait_for([&] {
-        last = is_idle_for(io, length);
-        return bool(last);
-    });
-    BOOST_TEST(last);
+/// Sooner or later, nothing more happens: the threads and servers of a library may be late.
+inline void check_falls_quiet(boost::asio::io_context& io) {
+    BOOST_TEST(wait_for([&] { return bool(is_idle_for(io, std::chrono::milliseconds(20))); }));
+}
+
+/// Then nothing happens for long enough for most timers to show.
+inline void check_costs_nothing(boost::asio::io_context& io) {
+    check_falls_quiet(io);
+    BOOST_TEST(is_idle_for(io, std::chrono::milliseconds(350)));
 }
 
 } // namespace test

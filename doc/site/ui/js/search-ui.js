@@ -17,8 +17,9 @@
       // lunr 2.3.9 compares states by this text, in which the digit of a word and the number of a state would run
       // together: then the query finds words which the index does not have, and throws.
       lunr.TokenSet.prototype.toString = function () {
+        if (this._str) return this._str
         const edges = Object.keys(this.edges).sort().map((label) => label + this.edges[label].id + ',')
-        return this._str || (this.final ? '1' : '0') + edges.join('')
+        return (this.final ? '1' : '0') + edges.join('')
       }
       const loaded = lunr.Index.load(index)
       search = (text) => find(lunr, loaded, store.documents, text)
