@@ -19,6 +19,7 @@
 #include <boost/asio/io_context.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <mutex>
@@ -71,7 +72,7 @@ public:
         for (auto& s : slots_)
             begin(*s);
         for (const step& s : steps) {
-            if (verdict_)
+            if (verdict_ || turns_ > most_turns)
                 break;
             ++steps_run_;
             auto make = [&] {
@@ -131,8 +132,11 @@ private:
     }
 
     /// Runs what is ready, but not until nothing is left: see turns_by_itself_.
-    static void poll_some(asio::io_context& io) {
-        for (int n = 0; n != 200 && io.poll_one() != 0; ++n) {}
+    void poll_some(asio::io_context& io) {
+        int n = 0;
+        while (n != 200 && io.poll_one() != 0)
+            ++n;
+        turns_ += n;
     }
 
     void run_loops() {
@@ -713,6 +717,10 @@ private:
     std::recursive_mutex mutex_;
     std::chrono::milliseconds patience_{2000};
     bool turns_by_itself_ = false;
+    /// A call that the loop makes again and again, because `poll(2)` reports what is not so, may
+    /// take thousands of turns in each step. A program of two hundred steps ends after this many.
+    static constexpr long most_turns = 20000;
+    std::atomic<long> turns_{0}; ///< of the loops that run beside the steps
     int number_ = 0;
     int nesting_ = 0;
     long steps_run_ = 0;
