@@ -821,8 +821,11 @@ BOOST_AUTO_TEST_CASE(a_would_block_costs_one_poll) {
     for (trigger t : test::both_triggers)
         for (bool asks : {false, true})
             BOOST_TEST_CONTEXT(test::name_of(t) << (asks ? ", asks" : ", changes")) {
-                // Beside an armed edge waker, an event for a writer may be of another kind.
-                const bool checks_room = !test::on_epoll() && t == trigger::level && !asks;
+                // Beside an armed edge waker, an event for a writer may be of another kind. On
+                // io_uring, Asio tells which since Boost 1.82.
+                const bool knows_event =
+                    test::on_epoll() || (test::on_io_uring() && BOOST_ASIO_VERSION >= 102700);
+                const bool checks_room = !knows_event && t == trigger::level && !asks;
                 BOOST_TEST(cost_of(t, 1000, asks).poll == (checks_room ? 1500 : 1000));
             }
 }
