@@ -1525,8 +1525,10 @@ BOOST_AUTO_TEST_CASE_TEMPLATE(release_beside_a_transfer_that_another_thread_make
                 return; // a first try
             // The data is there, and read(2) is about to be called. The owner is given the time to
             // release the number, and to use it for something else; it may also have to wait.
+            // (A number of yields would be minutes on a busy machine.)
             in_transfer = true;
-            for (int i = 0; i != 10000 && !reused; ++i)
+            const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);
+            while (!reused && std::chrono::steady_clock::now() < end)
                 std::this_thread::yield();
         });
         d.async_read_some(asio::buffer(got), [&](error_code, std::size_t n) {
