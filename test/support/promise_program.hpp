@@ -238,7 +238,7 @@ private:
         else
             for (auto& io : contexts_) {
                 io->restart();
-                for (int i = 0; i != 200 && io->poll_one() != 0; ++i) {}
+                poll_some(*io);
             }
     }
 
